@@ -1,0 +1,7 @@
+//! One vendor or store per module; none of them knows HTTP routing, and none knows another.
+
+pub mod embedded;
+pub mod postgres;
+pub mod providers;
+pub mod secrets;
+pub mod simulated;
