@@ -4,4 +4,3 @@ pub mod embedded;
 pub mod postgres;
 pub mod providers;
 pub mod secrets;
-pub mod simulated;
