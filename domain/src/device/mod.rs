@@ -1,1 +1,5 @@
-//! The `device` aggregate.
+//! A browser or phone of one user, and how far it is trusted.
+
+mod event;
+
+pub use event::*;

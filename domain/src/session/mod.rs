@@ -1,1 +1,5 @@
-//! The `session` aggregate.
+//! One login on one device, from its start to its end.
+
+mod event;
+
+pub use event::*;

@@ -1,1 +1,5 @@
-//! The `tenant` aggregate.
+//! A tenant: its name, its members, its settings. Its credit is the wallet's.
+
+mod event;
+
+pub use event::*;

@@ -1,0 +1,81 @@
+//! What can happen to a tenant's API key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{KeyId, TenantId, Timestamp, UserId};
+
+/// Everything that changes a key. Stored as `{"<name>": {…}}`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApiKeyEvent {
+    /// The key exists. Its secret was shown once and stands nowhere.
+    ApiKeyIssued(ApiKeyIssued),
+    /// The key opens nothing any more.
+    ApiKeyRevoked(ApiKeyRevoked),
+}
+
+crate::facts!(ApiKeyEvent {
+    ApiKeyIssued => "api_key_issued" v "1",
+    ApiKeyRevoked => "api_key_revoked" v "1",
+});
+
+/// How many calls a key may make within sliding windows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyLimits {
+    /// Calls within any 60 seconds.
+    pub per_minute: u32,
+    /// Calls within any 3,600 seconds.
+    pub per_hour: u32,
+    /// Calls within any 86,400 seconds.
+    pub per_day: u32,
+}
+
+impl Default for KeyLimits {
+    /// What the seeds give every key.
+    fn default() -> Self {
+        Self { per_minute: 60, per_hour: 1_000, per_day: 10_000 }
+    }
+}
+
+/// See [`ApiKeyEvent::ApiKeyIssued`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApiKeyIssued {
+    /// Whose key.
+    pub tenant_id: TenantId,
+    /// The half a key is looked up by.
+    pub key_id: KeyId,
+    /// The bcrypt hash of the secret half alone.
+    pub secret_hash: String,
+    /// The secret's last four characters, so that people can tell their keys apart.
+    pub last_four: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The only paths it may call, when it is restricted: `/v1/chat/completions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// The only models it may name, when it is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+    /// The only networks it may call from, in CIDR, when it is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_allowlist: Option<Vec<String>>,
+    /// How often it may call.
+    pub limits: KeyLimits,
+    /// Until when, if not for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Who issued it.
+    pub issued_by: UserId,
+    /// When.
+    pub issued_at: Timestamp,
+}
+
+/// See [`ApiKeyEvent::ApiKeyRevoked`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApiKeyRevoked {
+    /// Who revoked it.
+    pub revoked_by: UserId,
+    /// When.
+    pub revoked_at: Timestamp,
+}

@@ -1,0 +1,82 @@
+//! What can happen to a tenant: whoever pays.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{TenantId, Timestamp, UserId};
+
+/// Everything that changes a tenant. Stored as `{"<name>": {…}}`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantEvent {
+    /// The tenant exists; its owner joins by the `member_added` that follows at once.
+    TenantCreated(TenantCreated),
+    /// Somebody belongs to it, or now belongs to it in another role.
+    MemberAdded(MemberAdded),
+    /// Somebody no longer belongs to it.
+    MemberRemoved(MemberRemoved),
+    /// Whether a model beyond the tier is refused rather than substituted.
+    StrictModelsSet(StrictModelsSet),
+}
+
+crate::facts!(TenantEvent {
+    TenantCreated => "tenant_created" v "1",
+    MemberAdded => "member_added" v "1",
+    MemberRemoved => "member_removed" v "1",
+    StrictModelsSet => "strict_models_set" v "1",
+});
+
+/// What a member may do for the tenant. Later ones may do everything earlier ones may.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberRole {
+    /// Spends its credit, reads its figures.
+    Member,
+    /// Issues and revokes keys, changes settings, adds and removes members.
+    Admin,
+    /// The last one cannot leave.
+    Owner,
+}
+
+/// See [`TenantEvent::TenantCreated`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TenantCreated {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// What people call it. A personal tenant is called `Personal`, so that no person's name stands here.
+    pub name: String,
+    /// Whether it came with an account.
+    pub personal: bool,
+    /// Who created it.
+    pub owner: UserId,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// See [`TenantEvent::MemberAdded`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberAdded {
+    /// Who.
+    pub user_id: UserId,
+    /// As what.
+    pub role: MemberRole,
+    /// When.
+    pub added_at: Timestamp,
+}
+
+/// See [`TenantEvent::MemberRemoved`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberRemoved {
+    /// Who.
+    pub user_id: UserId,
+    /// When.
+    pub removed_at: Timestamp,
+}
+
+/// See [`TenantEvent::StrictModelsSet`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StrictModelsSet {
+    /// Refuse with 403 instead of answering with the tier's model.
+    pub strict: bool,
+    /// When.
+    pub set_at: Timestamp,
+}
