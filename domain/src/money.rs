@@ -79,6 +79,18 @@ macro_rules! amount {
                 self.0.checked_sub(other.0).map(Self).ok_or(OutOfRange)
             }
 
+            /// The sum, held at the end of the range: for folding in what already happened, which never refuses.
+            #[must_use]
+            pub const fn saturating_plus(self, other: Self) -> Self {
+                Self(self.0.saturating_add(other.0))
+            }
+
+            /// The difference, held at the end of the range: for folding in what already happened.
+            #[must_use]
+            pub const fn saturating_minus(self, other: Self) -> Self {
+                Self(self.0.saturating_sub(other.0))
+            }
+
             /// Whether nothing is left.
             #[must_use]
             pub const fn is_zero(self) -> bool {

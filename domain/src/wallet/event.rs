@@ -35,7 +35,7 @@ pub enum WalletEvent {
     DebtRepaid(DebtRepaid),
     /// Nothing may be spent until thawed.
     WalletFrozen(WalletFrozen),
-    /// Spending is allowed again.
+    /// One reason to freeze is gone; spending is allowed again once none is left.
     WalletThawed(WalletThawed),
 }
 
@@ -233,6 +233,9 @@ pub struct UsageRecorded {
     pub completion_tokens: u64,
     /// Of the tokens in: read from the provider's cache.
     pub cached_tokens: u64,
+    /// Of the tokens in: written to the provider's cache, where that has a price of its own.
+    #[serde(default)]
+    pub cache_write_tokens: u64,
     /// Of the tokens out: spent on reasoning.
     pub reasoning_tokens: u64,
     /// What the provider charges CALOS.
@@ -329,7 +332,9 @@ pub struct GrantVoided {
     pub grant_id: GrantId,
     /// In which asset.
     pub asset: Asset,
-    /// How much was taken back.
+    /// How much the refund, dispute or decision claims; what was already spent or is held of it becomes debt.
+    pub claimed: Units,
+    /// How much was unspent and is taken back; may be zero.
     pub amount: Units,
     /// The refund, dispute or decision behind it: the same reference twice takes once.
     pub source_ref: String,
