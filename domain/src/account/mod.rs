@@ -1,5 +1,11 @@
 //! A person: how they sign in, and what they may do for CALOS itself.
 
+mod decide;
 mod event;
+mod state;
+#[cfg(test)]
+mod tests;
 
+pub use decide::{AccountCommand, AccountRefusal};
 pub use event::*;
+pub use state::{Account, Profile};

@@ -1,5 +1,11 @@
 //! A tenant: its name, its members, its settings. Its credit is the wallet's.
 
+mod decide;
 mod event;
+mod state;
+#[cfg(test)]
+mod tests;
 
+pub use decide::{MEMBERS_MAX, TENANT_NAME_MAX_CHARACTERS, TenantCommand, TenantRefusal};
 pub use event::*;
+pub use state::Tenant;

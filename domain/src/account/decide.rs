@@ -1,0 +1,95 @@
+//! Which events a command on an account leads to.
+
+use super::{Account, AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked};
+use crate::sealed::Sealed;
+use crate::{Decider, Timestamp};
+
+/// What can be asked of an account.
+#[derive(Clone, PartialEq, Debug)]
+pub enum AccountCommand {
+    /// Sign up. The email claim is decided beside it, in the same append.
+    Register(AccountRegistered),
+    /// Sign in with another password from now on.
+    ChangePassword {
+        /// Label `password_hash`.
+        password_hash: Sealed,
+        /// When.
+        at: Timestamp,
+    },
+    /// Let them work for CALOS.
+    GrantStaffRole {
+        /// As what.
+        role: StaffRole,
+        /// When.
+        at: Timestamp,
+    },
+    /// End that.
+    RevokeStaffRole {
+        /// As what.
+        role: StaffRole,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Why an account refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AccountRefusal {
+    /// The id belongs to somebody who registered with another address.
+    #[error("this account is registered already")]
+    AlreadyRegistered,
+    /// Nobody registered under this id.
+    #[error("there is no such account")]
+    NotRegistered,
+}
+
+impl Decider for Account {
+    const KIND: &'static str = "account";
+    const SNAPSHOT_VERSION: i32 = 1;
+    type Command = AccountCommand;
+    type Event = AccountEvent;
+    type Refusal = AccountRefusal;
+
+    fn decide(&self, command: AccountCommand) -> Result<Vec<AccountEvent>, AccountRefusal> {
+        if let AccountCommand::Register(registered) = command {
+            return match &self.profile {
+                None => Ok(vec![AccountEvent::AccountRegistered(registered)]),
+                Some(known) if known.email_hash == registered.email_hash => Ok(Vec::new()),
+                Some(_) => Err(AccountRefusal::AlreadyRegistered),
+            };
+        }
+        let profile = self.profile.as_ref().ok_or(AccountRefusal::NotRegistered)?;
+        Ok(match command {
+            AccountCommand::Register(_) => Vec::new(),
+            AccountCommand::ChangePassword { password_hash, .. } if profile.password_hash == password_hash => {
+                Vec::new()
+            }
+            AccountCommand::ChangePassword { password_hash, at } => {
+                vec![AccountEvent::PasswordChanged(PasswordChanged { password_hash, changed_at: at })]
+            }
+            AccountCommand::GrantStaffRole { role, .. } if self.staff_roles.contains(&role) => Vec::new(),
+            AccountCommand::GrantStaffRole { role, at } => {
+                vec![AccountEvent::StaffRoleGranted(StaffRoleGranted { role, granted_at: at })]
+            }
+            AccountCommand::RevokeStaffRole { role, .. } if !self.staff_roles.contains(&role) => Vec::new(),
+            AccountCommand::RevokeStaffRole { role, at } => {
+                vec![AccountEvent::StaffRoleRevoked(StaffRoleRevoked { role, revoked_at: at })]
+            }
+        })
+    }
+
+    fn evolve(&mut self, event: &AccountEvent) {
+        self.fold(event);
+    }
+
+    fn weight_bytes(&self) -> usize {
+        let sealed = |sealed: &Sealed| sealed.ciphertext.len();
+        let profile = self.profile.as_ref().map_or(0, |profile| {
+            sealed(&profile.email)
+                + sealed(&profile.password_hash)
+                + profile.display_name.as_ref().map_or(0, sealed)
+                + profile.email_hash.len()
+        });
+        std::mem::size_of::<Self>() + profile
+    }
+}

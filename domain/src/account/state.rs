@@ -1,0 +1,63 @@
+//! What a decision about an account needs to remember.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AccountEvent, StaffRole};
+use crate::sealed::Sealed;
+use crate::{TenantId, UserId};
+
+/// An account, folded from its events.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// Who it is; none while nobody has registered under this id.
+    pub profile: Option<Profile>,
+    /// What they may do for CALOS itself.
+    pub staff_roles: BTreeSet<StaffRole>,
+}
+
+/// A registered person. Everything personal is sealed under their own key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// The person.
+    pub user_id: UserId,
+    /// Label `email`.
+    pub email: Sealed,
+    /// The email claim this account holds.
+    pub email_hash: String,
+    /// Label `display_name`.
+    pub display_name: Option<Sealed>,
+    /// Label `password_hash`.
+    pub password_hash: Sealed,
+    /// The tenant created with the account.
+    pub personal_tenant_id: TenantId,
+}
+
+impl Account {
+    pub(super) fn fold(&mut self, event: &AccountEvent) {
+        match event {
+            AccountEvent::AccountRegistered(registered) => {
+                self.profile = Some(Profile {
+                    user_id: registered.user_id,
+                    email: registered.email.clone(),
+                    email_hash: registered.email_hash.clone(),
+                    display_name: registered.display_name.clone(),
+                    password_hash: registered.password_hash.clone(),
+                    personal_tenant_id: registered.personal_tenant_id,
+                });
+            }
+            AccountEvent::PasswordChanged(changed) => {
+                if let Some(profile) = &mut self.profile {
+                    profile.password_hash = changed.password_hash.clone();
+                }
+            }
+            AccountEvent::StaffRoleGranted(granted) => {
+                self.staff_roles.insert(granted.role);
+            }
+            AccountEvent::StaffRoleRevoked(revoked) => {
+                self.staff_roles.remove(&revoked.role);
+            }
+        }
+    }
+}

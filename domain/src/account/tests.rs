@@ -1,0 +1,87 @@
+use uuid::Uuid;
+
+use super::*;
+use crate::sealed::Sealed;
+use crate::{Decider, SubjectId, TenantId, Timestamp, UserId};
+
+const AT: Timestamp = Timestamp::from_micros(1_000_000);
+
+fn sealed(text: &str) -> Sealed {
+    Sealed { subject: SubjectId(Uuid::from_u128(1)), ciphertext: text.to_owned() }
+}
+
+fn registration(email_hash: &str) -> AccountRegistered {
+    AccountRegistered {
+        user_id: UserId(Uuid::from_u128(1)),
+        email: sealed("email"),
+        email_hash: email_hash.to_owned(),
+        display_name: None,
+        password_hash: sealed("hash"),
+        personal_tenant_id: TenantId(Uuid::from_u128(2)),
+        referred_by: None,
+        registered_at: AT,
+    }
+}
+
+fn given(events: &[AccountEvent]) -> Account {
+    let mut account = Account::default();
+    events.iter().for_each(|event| account.evolve(event));
+    account
+}
+
+fn registered() -> AccountEvent {
+    AccountEvent::AccountRegistered(registration("one"))
+}
+
+#[test]
+fn a_registration_is_recorded_once() {
+    let command = || AccountCommand::Register(registration("one"));
+    assert_eq!(given(&[]).decide(command()), Ok(vec![registered()]));
+    assert_eq!(given(&[registered()]).decide(command()), Ok(Vec::new()));
+}
+
+#[test]
+fn an_account_is_never_registered_over_with_another_address() {
+    let command = AccountCommand::Register(registration("two"));
+    assert_eq!(given(&[registered()]).decide(command), Err(AccountRefusal::AlreadyRegistered));
+}
+
+#[test]
+fn nothing_but_a_registration_is_taken_by_an_unknown_account() {
+    let unknown = given(&[]);
+    for command in [
+        AccountCommand::ChangePassword { password_hash: sealed("new"), at: AT },
+        AccountCommand::GrantStaffRole { role: StaffRole::Finance, at: AT },
+        AccountCommand::RevokeStaffRole { role: StaffRole::Finance, at: AT },
+    ] {
+        assert_eq!(unknown.decide(command), Err(AccountRefusal::NotRegistered));
+    }
+}
+
+#[test]
+fn a_changed_password_replaces_the_one_before() {
+    let mut account = given(&[registered()]);
+    let events = account.decide(AccountCommand::ChangePassword { password_hash: sealed("new"), at: AT }).unwrap();
+    assert_eq!(events.len(), 1);
+    events.iter().for_each(|event| account.evolve(event));
+    assert_eq!(account.profile.as_ref().unwrap().password_hash, sealed("new"));
+    assert_eq!(account.decide(AccountCommand::ChangePassword { password_hash: sealed("new"), at: AT }), Ok(Vec::new()));
+}
+
+#[test]
+fn a_staff_role_is_granted_and_revoked_once_each() {
+    let mut account = given(&[registered()]);
+    let grant = || AccountCommand::GrantStaffRole { role: StaffRole::Operator, at: AT };
+    let revoke = || AccountCommand::RevokeStaffRole { role: StaffRole::Operator, at: AT };
+    assert_eq!(account.decide(revoke()), Ok(Vec::new()));
+    let granted = account.decide(grant()).unwrap();
+    assert_eq!(
+        granted,
+        [AccountEvent::StaffRoleGranted(StaffRoleGranted { role: StaffRole::Operator, granted_at: AT })]
+    );
+    granted.iter().for_each(|event| account.evolve(event));
+    assert_eq!(account.decide(grant()), Ok(Vec::new()));
+    let revoked = account.decide(revoke()).unwrap();
+    revoked.iter().for_each(|event| account.evolve(event));
+    assert!(account.staff_roles.is_empty());
+}

@@ -1,0 +1,157 @@
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{Decider, TenantId, Timestamp, UserId};
+
+const AT: Timestamp = Timestamp::from_micros(1_000_000);
+const ANNA: UserId = UserId(Uuid::from_u128(1));
+
+fn issue() -> ApiKeyIssued {
+    ApiKeyIssued {
+        tenant_id: TenantId(Uuid::from_u128(3)),
+        key_id: "abcd1234".parse().unwrap(),
+        secret_hash: "$2b$10$hash".to_owned(),
+        last_four: "wxyz".to_owned(),
+        name: None,
+        endpoints: None,
+        models: None,
+        ip_allowlist: None,
+        limits: KeyLimits::default(),
+        expires_at: None,
+        issued_by: ANNA,
+        issued_at: AT,
+    }
+}
+
+fn given(events: &[ApiKeyEvent]) -> ApiKey {
+    let mut key = ApiKey::default();
+    events.iter().for_each(|event| key.evolve(event));
+    key
+}
+
+fn revoked() -> ApiKeyEvent {
+    ApiKeyEvent::ApiKeyRevoked(ApiKeyRevoked { revoked_by: ANNA, revoked_at: AT.plus_seconds(5) })
+}
+
+fn refusal(issue: ApiKeyIssued) -> ApiKeyRefusal {
+    given(&[]).decide(ApiKeyCommand::Issue(issue)).unwrap_err()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_key_is_issued_once() {
+    assert_eq!(given(&[]).decide(ApiKeyCommand::Issue(issue())), Ok(vec![ApiKeyEvent::ApiKeyIssued(issue())]));
+    let known = given(&[ApiKeyEvent::ApiKeyIssued(issue())]);
+    assert_eq!(known.decide(ApiKeyCommand::Issue(issue())), Ok(Vec::new()));
+    let other = ApiKeyIssued { secret_hash: "$2b$10$other".to_owned(), ..issue() };
+    assert_eq!(known.decide(ApiKeyCommand::Issue(other)), Err(ApiKeyRefusal::AlreadyIssued));
+}
+
+#[test]
+fn a_key_is_revoked_once_and_for_ever() {
+    let key = given(&[ApiKeyEvent::ApiKeyIssued(issue())]);
+    let revoke = || ApiKeyCommand::Revoke { by: ANNA, at: AT.plus_seconds(5) };
+    assert_eq!(key.decide(revoke()), Ok(vec![revoked()]));
+    let gone = given(&[ApiKeyEvent::ApiKeyIssued(issue()), revoked()]);
+    assert_eq!(gone.decide(revoke()), Ok(Vec::new()));
+    assert_eq!(gone.standing(AT), Err(KeyDenial::Revoked));
+    assert_eq!(given(&[]).decide(revoke()), Err(ApiKeyRefusal::NotIssued));
+}
+
+#[test]
+fn a_key_stands_until_it_expires() {
+    let expires_at = AT.plus_seconds(60);
+    let key = given(&[ApiKeyEvent::ApiKeyIssued(ApiKeyIssued { expires_at: Some(expires_at), ..issue() })]);
+    assert!(key.standing(AT.plus_seconds(59)).is_ok());
+    assert_eq!(key.standing(expires_at), Err(KeyDenial::Expired { expired_at: expires_at }));
+    assert_eq!(given(&[]).standing(AT), Err(KeyDenial::Unknown));
+}
+
+#[test]
+fn a_restricted_key_calls_only_what_is_listed() {
+    let key = ApiKeyIssued {
+        endpoints: Some(vec!["/v1/models".to_owned()]),
+        models: Some(vec!["gpt-4".to_owned()]),
+        ..issue()
+    };
+    assert!(key.admits("/v1/models", address("203.0.113.1")).is_ok());
+    assert_eq!(
+        key.admits("/v1/chat/completions", address("203.0.113.1")),
+        Err(KeyDenial::Endpoint { endpoint: "/v1/chat/completions".to_owned() })
+    );
+    assert!(key.admits_model("gpt-4"));
+    assert!(!key.admits_model("gpt-4o"));
+    assert!(issue().admits_model("anything"));
+}
+
+#[test]
+fn a_key_with_an_allow_list_is_refused_from_elsewhere() {
+    let networks = ["203.0.113.0/24", "2001:db8::/32"].map(str::to_owned).to_vec();
+    let key = ApiKeyIssued { ip_allowlist: Some(networks), ..issue() };
+    for inside in ["203.0.113.200", "2001:db8:1::1", "::ffff:203.0.113.9"] {
+        assert!(key.admits("/v1/models", address(inside)).is_ok(), "{inside}");
+    }
+    for outside in ["203.0.114.1", "2001:db9::1", "::1"] {
+        assert_eq!(
+            key.admits("/v1/models", address(outside)),
+            Err(KeyDenial::Address { address: address(outside) }),
+            "{outside}"
+        );
+    }
+}
+
+#[test]
+fn restrictions_that_lock_everybody_out_are_refused() {
+    assert_eq!(
+        refusal(ApiKeyIssued { endpoints: Some(Vec::new()), ..issue() }),
+        ApiKeyRefusal::Restrictions { list: "endpoints" }
+    );
+    let many = vec!["gpt-4".to_owned(); KEY_RESTRICTIONS_MAX + 1];
+    assert_eq!(refusal(ApiKeyIssued { models: Some(many), ..issue() }), ApiKeyRefusal::Restrictions { list: "models" });
+    assert_eq!(
+        refusal(ApiKeyIssued { ip_allowlist: Some(vec!["10.0.0.0/33".to_owned()]), ..issue() }),
+        ApiKeyRefusal::NotANetwork { entry: "10.0.0.0/33".to_owned() }
+    );
+}
+
+#[test]
+fn limits_must_make_sense() {
+    let limits = KeyLimits { per_minute: 0, per_hour: 1, per_day: 1 };
+    assert_eq!(
+        refusal(ApiKeyIssued { limits, ..issue() }),
+        ApiKeyRefusal::Limits { per_minute: 0, per_hour: 1, per_day: 1 }
+    );
+    let limits = KeyLimits { per_minute: 60, per_hour: 10, per_day: 100 };
+    assert_eq!(
+        refusal(ApiKeyIssued { limits, ..issue() }),
+        ApiKeyRefusal::Limits { per_minute: 60, per_hour: 10, per_day: 100 }
+    );
+}
+
+#[test]
+fn a_name_and_an_end_must_make_sense() {
+    assert_eq!(
+        refusal(ApiKeyIssued { name: Some(" ".to_owned()), ..issue() }),
+        ApiKeyRefusal::NameLength { characters: 1 }
+    );
+    assert_eq!(refusal(ApiKeyIssued { expires_at: Some(AT), ..issue() }), ApiKeyRefusal::ExpiresInThePast);
+}
+
+#[test]
+fn networks_are_read_strictly_and_written_in_their_shortest_form() {
+    let network = |text: &str| text.parse::<Network>().map(|network| network.to_string());
+    assert_eq!(network("203.0.113.77/24"), Ok("203.0.113.0/24".to_owned()));
+    assert_eq!(network("203.0.113.77"), Ok("203.0.113.77/32".to_owned()));
+    assert_eq!(network("2001:db8::1/32"), Ok("2001:db8::/32".to_owned()));
+    assert_eq!(network("0.0.0.0/0"), Ok("0.0.0.0/0".to_owned()));
+    for bad in ["", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "::/129", "10.0.0/8", "host/8", "10.0.0.0/8/8"] {
+        assert_eq!(network(bad), Err(NoNetwork), "{bad}");
+    }
+    assert!("0.0.0.0/0".parse::<Network>().unwrap().contains(address("203.0.113.1")));
+    assert!("::/0".parse::<Network>().unwrap().contains(address("2001:db8::1")));
+}

@@ -1,0 +1,142 @@
+//! Which events a command on a tenant leads to.
+
+use super::{MemberAdded, MemberRemoved, MemberRole, StrictModelsSet, Tenant, TenantCreated, TenantEvent};
+use crate::{Decider, Timestamp, UserId};
+
+/// The longest name of a tenant, in characters.
+pub const TENANT_NAME_MAX_CHARACTERS: usize = 200;
+
+/// The most members a tenant may have.
+pub const MEMBERS_MAX: usize = 1_000;
+
+/// What can be asked of a tenant. Who may ask is checked with [`Tenant::authorise`] before.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TenantCommand {
+    /// Create it; its creator becomes its owner.
+    Create(TenantCreated),
+    /// Let somebody in, or give them another role.
+    AddMember {
+        /// Who.
+        user_id: UserId,
+        /// As what.
+        role: MemberRole,
+        /// When.
+        at: Timestamp,
+    },
+    /// Let somebody go.
+    RemoveMember {
+        /// Who.
+        user_id: UserId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Refuse models beyond the tier, or substitute them.
+    SetStrictModels {
+        /// Refuse.
+        strict: bool,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Why a tenant refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TenantRefusal {
+    /// The id belongs to another tenant.
+    #[error("this tenant exists already")]
+    AlreadyCreated,
+    /// There is no such tenant.
+    #[error("there is no such tenant")]
+    NotCreated,
+    /// The name is empty or too long.
+    #[error("a tenant's name has 1 to {TENANT_NAME_MAX_CHARACTERS} characters, this one has {characters}")]
+    NameLength {
+        /// How long it is.
+        characters: usize,
+    },
+    /// The user does not belong to the tenant, or there is none.
+    #[error("there is no such tenant among yours")]
+    NotAMember,
+    /// The user belongs to the tenant, but may not do this.
+    #[error("this needs the role {needs:?}, yours is {has:?}")]
+    RoleTooLow {
+        /// What it takes.
+        needs: MemberRole,
+        /// What they have.
+        has: MemberRole,
+    },
+    /// Somebody must stay responsible.
+    #[error("the last owner cannot leave or step down; make somebody else an owner first")]
+    LastOwner,
+    /// The tenant is full.
+    #[error("a tenant has {MEMBERS_MAX} members at most")]
+    TooManyMembers,
+}
+
+impl Tenant {
+    fn create(&self, created: TenantCreated) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        if let Some(known) = &self.name {
+            let same = *known == created.name && self.members.get(&created.owner) == Some(&MemberRole::Owner);
+            return if same { Ok(Vec::new()) } else { Err(TenantRefusal::AlreadyCreated) };
+        }
+        let characters = created.name.chars().count();
+        if created.name.trim().is_empty() || characters > TENANT_NAME_MAX_CHARACTERS {
+            return Err(TenantRefusal::NameLength { characters });
+        }
+        let owner = MemberAdded { user_id: created.owner, role: MemberRole::Owner, added_at: created.created_at };
+        Ok(vec![TenantEvent::TenantCreated(created), TenantEvent::MemberAdded(owner)])
+    }
+
+    fn add(&self, user_id: UserId, role: MemberRole, at: Timestamp) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        match self.members.get(&user_id) {
+            Some(known) if *known == role => return Ok(Vec::new()),
+            Some(MemberRole::Owner) if self.owners() == 1 => return Err(TenantRefusal::LastOwner),
+            None if self.members.len() >= MEMBERS_MAX => return Err(TenantRefusal::TooManyMembers),
+            Some(_) | None => {}
+        }
+        Ok(vec![TenantEvent::MemberAdded(MemberAdded { user_id, role, added_at: at })])
+    }
+
+    fn remove(&self, user_id: UserId, at: Timestamp) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        match self.members.get(&user_id) {
+            None => Ok(Vec::new()),
+            Some(MemberRole::Owner) if self.owners() == 1 => Err(TenantRefusal::LastOwner),
+            Some(_) => Ok(vec![TenantEvent::MemberRemoved(MemberRemoved { user_id, removed_at: at })]),
+        }
+    }
+}
+
+impl Decider for Tenant {
+    const KIND: &'static str = "tenant";
+    const SNAPSHOT_VERSION: i32 = 1;
+    type Command = TenantCommand;
+    type Event = TenantEvent;
+    type Refusal = TenantRefusal;
+
+    fn decide(&self, command: TenantCommand) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        if let TenantCommand::Create(created) = command {
+            return self.create(created);
+        }
+        if self.name.is_none() {
+            return Err(TenantRefusal::NotCreated);
+        }
+        match command {
+            TenantCommand::Create(created) => self.create(created),
+            TenantCommand::AddMember { user_id, role, at } => self.add(user_id, role, at),
+            TenantCommand::RemoveMember { user_id, at } => self.remove(user_id, at),
+            TenantCommand::SetStrictModels { strict, .. } if strict == self.strict_models => Ok(Vec::new()),
+            TenantCommand::SetStrictModels { strict, at } => {
+                Ok(vec![TenantEvent::StrictModelsSet(StrictModelsSet { strict, set_at: at })])
+            }
+        }
+    }
+
+    fn evolve(&mut self, event: &TenantEvent) {
+        self.fold(event);
+    }
+
+    fn weight_bytes(&self) -> usize {
+        const MEMBER_BYTES: usize = 48;
+        std::mem::size_of::<Self>() + self.name.as_ref().map_or(0, String::len) + self.members.len() * MEMBER_BYTES
+    }
+}

@@ -1,0 +1,120 @@
+use uuid::Uuid;
+
+use super::*;
+use crate::{Decider, TenantId, Timestamp, UserId};
+
+const AT: Timestamp = Timestamp::from_micros(1_000_000);
+const ANNA: UserId = UserId(Uuid::from_u128(1));
+const BEN: UserId = UserId(Uuid::from_u128(2));
+
+fn created(name: &str) -> TenantCreated {
+    TenantCreated {
+        tenant_id: TenantId(Uuid::from_u128(3)),
+        name: name.to_owned(),
+        personal: false,
+        owner: ANNA,
+        created_at: AT,
+    }
+}
+
+fn annas() -> Tenant {
+    run(Tenant::default(), TenantCommand::Create(created("Acme")))
+}
+
+fn run(mut tenant: Tenant, command: TenantCommand) -> Tenant {
+    for event in tenant.decide(command).unwrap() {
+        tenant.evolve(&event);
+    }
+    tenant
+}
+
+fn add(user_id: UserId, role: MemberRole) -> TenantCommand {
+    TenantCommand::AddMember { user_id, role, at: AT }
+}
+
+#[test]
+fn a_tenant_is_created_with_its_creator_as_owner() {
+    let events = Tenant::default().decide(TenantCommand::Create(created("Acme"))).unwrap();
+    assert_eq!(
+        events,
+        [
+            TenantEvent::TenantCreated(created("Acme")),
+            TenantEvent::MemberAdded(MemberAdded { user_id: ANNA, role: MemberRole::Owner, added_at: AT }),
+        ]
+    );
+}
+
+#[test]
+fn a_tenant_is_created_once() {
+    assert_eq!(annas().decide(TenantCommand::Create(created("Acme"))), Ok(Vec::new()));
+    assert_eq!(annas().decide(TenantCommand::Create(created("Other"))), Err(TenantRefusal::AlreadyCreated));
+}
+
+#[test]
+fn a_name_must_be_there_and_fit() {
+    let create = |name: &str| Tenant::default().decide(TenantCommand::Create(created(name)));
+    assert_eq!(create("  "), Err(TenantRefusal::NameLength { characters: 2 }));
+    assert_eq!(create(&"n".repeat(201)), Err(TenantRefusal::NameLength { characters: 201 }));
+    assert!(create(&"ü".repeat(200)).is_ok());
+}
+
+#[test]
+fn a_member_is_added_once_and_can_change_roles() {
+    let tenant = run(annas(), add(BEN, MemberRole::Member));
+    assert_eq!(tenant.decide(add(BEN, MemberRole::Member)), Ok(Vec::new()));
+    let tenant = run(tenant, add(BEN, MemberRole::Admin));
+    assert_eq!(tenant.members[&BEN], MemberRole::Admin);
+}
+
+#[test]
+fn the_last_owner_neither_leaves_nor_steps_down() {
+    let remove = TenantCommand::RemoveMember { user_id: ANNA, at: AT };
+    assert_eq!(annas().decide(remove.clone()), Err(TenantRefusal::LastOwner));
+    assert_eq!(annas().decide(add(ANNA, MemberRole::Member)), Err(TenantRefusal::LastOwner));
+    let two_owners = run(annas(), add(BEN, MemberRole::Owner));
+    assert!(!run(two_owners, remove).members.contains_key(&ANNA));
+}
+
+#[test]
+fn removing_somebody_who_is_not_there_changes_nothing() {
+    assert_eq!(annas().decide(TenantCommand::RemoveMember { user_id: BEN, at: AT }), Ok(Vec::new()));
+}
+
+#[test]
+fn a_full_tenant_takes_nobody_else() {
+    let mut tenant = annas();
+    for index in 0..MEMBERS_MAX - 1 {
+        let user_id = UserId(Uuid::from_u128(100 + index as u128));
+        tenant.evolve(&TenantEvent::MemberAdded(MemberAdded { user_id, role: MemberRole::Member, added_at: AT }));
+    }
+    assert_eq!(tenant.decide(add(BEN, MemberRole::Member)), Err(TenantRefusal::TooManyMembers));
+}
+
+#[test]
+fn nothing_but_a_creation_is_taken_by_an_unknown_tenant() {
+    let unknown = Tenant::default();
+    assert_eq!(unknown.decide(add(BEN, MemberRole::Member)), Err(TenantRefusal::NotCreated));
+    assert_eq!(unknown.decide(TenantCommand::SetStrictModels { strict: true, at: AT }), Err(TenantRefusal::NotCreated));
+}
+
+#[test]
+fn a_role_covers_the_ones_below_it() {
+    let tenant = run(annas(), add(BEN, MemberRole::Member));
+    assert_eq!(tenant.authorise(ANNA, MemberRole::Admin), Ok(MemberRole::Owner));
+    assert_eq!(
+        tenant.authorise(BEN, MemberRole::Admin),
+        Err(TenantRefusal::RoleTooLow { needs: MemberRole::Admin, has: MemberRole::Member })
+    );
+    let stranger = UserId(Uuid::from_u128(9));
+    assert_eq!(tenant.authorise(stranger, MemberRole::Member), Err(TenantRefusal::NotAMember));
+    assert_eq!(Tenant::default().authorise(ANNA, MemberRole::Member), Err(TenantRefusal::NotAMember));
+}
+
+#[test]
+fn strict_models_are_set_once() {
+    let strict = |strict| TenantCommand::SetStrictModels { strict, at: AT };
+    assert_eq!(annas().decide(strict(false)), Ok(Vec::new()));
+    let tenant = run(annas(), strict(true));
+    assert!(tenant.strict_models);
+    assert_eq!(tenant.decide(strict(true)), Ok(Vec::new()));
+}
