@@ -1,6 +1,9 @@
 //! One vendor or store per module; none of them knows HTTP routing, and none knows another.
 
+pub mod config;
+pub mod database;
 pub mod embedded;
 pub mod postgres;
 pub mod providers;
+pub mod seal;
 pub mod secrets;

@@ -1,1 +1,28 @@
-//! The `postgres` adapter.
+//! PostgreSQL: connections, the schema, and the log that is kept in it.
+
+mod connect;
+mod migrate;
+
+mod append;
+mod failure;
+mod heads;
+mod load;
+pub mod log;
+pub mod partitioning;
+mod snapshots;
+pub mod store;
+pub mod timestamp;
+mod unit;
+pub mod upcast;
+mod warm;
+mod writer;
+
+pub use log::{ChangedStream, LogOptions, PgLog};
+pub use store::PgEventStore;
+pub use timestamp::Timestamptz;
+
+pub use connect::{
+    ACQUIRE_TIMEOUT_SECONDS, APPLICATION_ROLE, OWNER_CONNECTIONS_MAX, STATEMENT_TIMEOUT_SECONDS, connect, connect_one,
+    connect_owner,
+};
+pub use migrate::{MIGRATOR, MigrateError, fingerprint, migrate};

@@ -1,0 +1,320 @@
+//! The event log on PostgreSQL: the port's implementation, decided on warm state and written by one task.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use calos_commands::log::{Done, EventLog, Failed, LogError, Plan, Request, Unit};
+use calos_domain::{Decider, StreamId};
+
+use super::append::{Append, Basis, Outcome};
+use super::heads;
+use super::load::{Loaded, load, unavailable};
+use super::partitioning::partition_of;
+use super::snapshots::SnapshotQueue;
+use super::unit::{Decided, decide};
+use super::warm::{StreamKey, Warm};
+use super::writer::{Writer, WriterParts};
+
+/// Decided commands waiting for the writer, at the most; more are turned away as overloaded.
+pub const QUEUE_MAX_COMMANDS: usize = 8_192;
+/// Times a command is decided again because others wrote its partition, at the most.
+pub const EXECUTE_MAX_ATTEMPTS: u32 = 64;
+/// Announcements of foreign streams kept for a slow listener; one that falls further behind is told so.
+const FOREIGN_MAX_CHANGES: usize = 4_096;
+/// Memory for warm aggregates of one process, by their own estimate.
+const WARM_MAX_BYTES: usize = 512 * 1024 * 1024;
+/// How often the heads are looked at for other processes' appends.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What can be set about a log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    /// See [`QUEUE_MAX_COMMANDS`].
+    pub queue_max_commands: usize,
+    /// See [`WARM_MAX_BYTES`].
+    pub warm_max_bytes: usize,
+    /// How often the heads are looked at for other processes' appends.
+    pub poll_interval: Duration,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { queue_max_commands: QUEUE_MAX_COMMANDS, warm_max_bytes: WARM_MAX_BYTES, poll_interval: POLL_INTERVAL }
+    }
+}
+
+/// What another process wrote.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChangedStream {
+    /// This stream.
+    Stream {
+        /// Its aggregate type.
+        kind: String,
+        /// Its id.
+        id: String,
+    },
+    /// Too many to name: trust nothing that was cached.
+    Any,
+}
+
+/// A number that only grows.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// What it stands at.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the log counts about itself.
+#[derive(Default, Debug)]
+pub struct Counters {
+    /// Batches committed.
+    pub batches: Counter,
+    /// Commands committed.
+    pub commands: Counter,
+    /// Events committed.
+    pub events: Counter,
+    /// Microseconds from taking a batch to its commit, summed.
+    pub append_micros: Counter,
+    /// Batches that met a head another process had moved.
+    pub stale_batches: Counter,
+    /// Commands decided again.
+    pub redecided: Counter,
+    /// Commands turned away because the queue was full.
+    pub overloaded: Counter,
+    /// Streams loaded from the database.
+    pub cold_loads: Counter,
+}
+
+impl Counters {
+    /// Counts one committed batch.
+    pub fn record_batch(&self, commands: usize, events: usize, took: Duration) {
+        self.batches.add(1);
+        self.commands.add(u64::try_from(commands).unwrap_or_default());
+        self.events.add(u64::try_from(events).unwrap_or_default());
+        self.append_micros.add(u64::try_from(took.as_micros()).unwrap_or_default());
+    }
+}
+
+/// The log. Cloning shares it; [`Self::close`] ends it.
+#[derive(Clone)]
+pub struct PgLog(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    partitions: Arc<[Mutex<Warm>]>,
+    count: u16,
+    queue: Mutex<Option<mpsc::Sender<Append>>>,
+    heads: watch::Receiver<Vec<i64>>,
+    foreign: broadcast::Sender<ChangedStream>,
+    counters: Arc<Counters>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl PgLog {
+    /// Opens the log of a migrated database and starts its writer.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`]; [`LogError::Corrupt`] when the head rows are not those of a log.
+    pub async fn open(pool: PgPool, options: LogOptions) -> Result<Self, LogError> {
+        let mut connection = pool.acquire().await.map_err(unavailable)?;
+        let now = heads::read(&mut connection).await.map_err(|error| match error {
+            sqlx::Error::Decode(error) => LogError::Corrupt(error.to_string()),
+            error => unavailable(error),
+        })?;
+        drop(connection);
+        let count = u16::try_from(now.len()).unwrap_or_default();
+        if count == 0 {
+            return Err(LogError::Corrupt("the log has no partitions; migrate the database first".to_owned()));
+        }
+        let share = options.warm_max_bytes / usize::from(count);
+        let partitions: Arc<[Mutex<Warm>]> = (0..count).map(|_| Warm::new(share)).collect();
+        let (sender, queue) = mpsc::channel(options.queue_max_commands);
+        let (published, heads) = watch::channel(now.iter().map(|head| head.position).collect());
+        let (foreign, _) = broadcast::channel(FOREIGN_MAX_CHANGES);
+        let (snapshots, snapshot_task) = SnapshotQueue::start(pool.clone());
+        let counters = Arc::new(Counters::default());
+        let writer = Writer::new(WriterParts {
+            pool: pool.clone(),
+            heads: now,
+            partitions: Arc::clone(&partitions),
+            queue,
+            published,
+            foreign: foreign.clone(),
+            snapshots,
+            counters: Arc::clone(&counters),
+            poll_interval: options.poll_interval,
+        });
+        let tasks = Mutex::new(vec![tokio::spawn(writer.run()), snapshot_task]);
+        let queue = Mutex::new(Some(sender));
+        Ok(Self(Arc::new(Inner { pool, partitions, count, queue, heads, foreign, counters, tasks })))
+    }
+
+    /// Takes no more commands, and returns once everything enqueued is durable or answered.
+    pub async fn close(&self) {
+        drop(lock(&self.0.queue).take());
+        let tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the log ended badly");
+            }
+        }
+    }
+
+    /// The durable head position of each partition, by partition number; changes wake whoever watches.
+    #[must_use]
+    pub fn heads(&self) -> watch::Receiver<Vec<i64>> {
+        self.0.heads.clone()
+    }
+
+    /// Streams that other processes wrote, as this one finds out: within the poll interval.
+    #[must_use]
+    pub fn foreign_changes(&self) -> broadcast::Receiver<ChangedStream> {
+        self.0.foreign.subscribe()
+    }
+
+    /// The partition of a stream id.
+    #[must_use]
+    pub fn partition_of(&self, stream_id: &str) -> i32 {
+        partition_of(stream_id, self.0.count)
+    }
+
+    /// How many partitions the log has.
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.0.count
+    }
+
+    /// What the log counts about itself.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Commands waiting for the writer, and streams in memory.
+    #[must_use]
+    pub fn load_figures(&self) -> (usize, usize) {
+        let waiting = lock(&self.0.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity());
+        let streams = self.0.partitions.iter().map(|partition| Warm::lock(partition).len()).sum();
+        (waiting, streams)
+    }
+
+    /// The pool it reads through.
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    /// The warm state of one partition.
+    pub(super) fn partition(&self, partition: i32) -> &Mutex<Warm> {
+        &self.0.partitions[usize::try_from(partition).unwrap_or_default()]
+    }
+
+    /// A sender to the writer; `None` once closed.
+    pub(super) fn queue(&self) -> Option<mpsc::Sender<Append>> {
+        lock(&self.0.queue).clone()
+    }
+
+    /// Waits until nothing of a partition is in flight that was when this began.
+    async fn settle(&self, partition: i32) -> Result<(), LogError> {
+        let receiver = {
+            let Some(queue) = self.queue() else { return Err(closed()) };
+            let permit = queue.try_reserve().map_err(|error| self.refuse(&error))?;
+            let mut warm = Warm::lock(self.partition(partition));
+            if !warm.is_in_flight() {
+                return Ok(());
+            }
+            let (reply, receiver) = oneshot::channel();
+            let basis = vec![Basis { partition, generation: warm.generation, ticket: warm.issue() }];
+            permit.send(Append::barrier(basis, reply));
+            receiver
+        };
+        match receiver.await {
+            // Stale is an end too: whatever was in flight is known to have failed.
+            Ok(Outcome::Durable(_) | Outcome::Stale) => Ok(()),
+            Ok(Outcome::Failed(error)) => Err(error),
+            Err(_) => Err(LogError::Unresolved),
+        }
+    }
+
+    pub(super) fn refuse<T>(&self, error: &TrySendError<T>) -> LogError {
+        match error {
+            TrySendError::Full(_) => {
+                self.0.counters.overloaded.add(1);
+                LogError::Overloaded
+            }
+            TrySendError::Closed(_) => closed(),
+        }
+    }
+}
+
+impl EventLog for PgLog {
+    async fn warm<D: Decider>(&self, id: &StreamId) -> Result<(), LogError> {
+        let partition = self.partition_of(id.as_str());
+        if Warm::lock(self.partition(partition)).contains(D::KIND, id.as_str()) {
+            return Ok(());
+        }
+        // What is in flight is not in the database yet.
+        self.settle(partition).await?;
+        let Loaded { aggregate, sequence, snapshot_sequence } = load::<D>(&self.0.pool, id.as_str()).await?;
+        self.0.counters.cold_loads.add(1);
+        let key = StreamKey::of(D::KIND, id.as_str());
+        Warm::lock(self.partition(partition)).insert(key, Box::new(aggregate), sequence, snapshot_sequence);
+        Ok(())
+    }
+
+    async fn execute<T, E, F>(&self, plan: &Plan<Self>, request: Request, mut choose: F) -> Result<Done<T>, Failed<E>>
+    where
+        T: Send,
+        E: Send,
+        F: FnMut(&mut Unit<'_>) -> Result<T, E> + Send,
+    {
+        let Some(queue) = self.queue() else { return Err(Failed::Log(closed())) };
+        let mut attempts = 0;
+        while attempts < EXECUTE_MAX_ATTEMPTS {
+            let decided = decide(self, &queue, plan, &request, &mut choose)?;
+            let (answer, receiver) = match decided {
+                Decided::Cold(index) => {
+                    let stream = &plan.streams()[index];
+                    (stream.warm)(self, &stream.id).await?;
+                    attempts += 1;
+                    continue;
+                }
+                Decided::Waiting(answer, receiver) => (answer, receiver),
+            };
+            match receiver.await {
+                Ok(Outcome::Durable(positions)) => {
+                    return answer.map(|answer| Done { answer, positions }).map_err(Failed::Refused);
+                }
+                Ok(Outcome::Stale) => {
+                    self.0.counters.redecided.add(1);
+                    attempts += 1;
+                }
+                Ok(Outcome::Failed(error)) => return Err(Failed::Log(error)),
+                Err(_) => return Err(Failed::Log(LogError::Unresolved)),
+            }
+        }
+        Err(Failed::Log(LogError::Contended { attempts }))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn closed() -> LogError {
+    LogError::Unavailable("the log is closed".to_owned())
+}
