@@ -6,4 +6,7 @@
 pub mod log;
 pub mod metadata;
 pub mod ports;
+pub mod provider;
+pub mod raw_object;
 pub mod sourced;
+pub mod tokens;

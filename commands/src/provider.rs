@@ -1,0 +1,294 @@
+//! The role a model provider plays: it takes a chat request in OpenAI's shape and answers in OpenAI's shape.
+//!
+//! OpenAI's chat.completions dialect is the language of the house. A provider that speaks it gets the client's fields
+//! untouched; a provider that speaks another one translates both ways in its own adapter. Dropping a future or a
+//! stream of this port cancels the call upstream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::log::Boxed;
+use crate::raw_object::RawObject;
+use crate::tokens;
+
+/// The most tokens a provider's report is believed for in one call; beyond it the report counts as missing.
+pub const USAGE_MAX_TOKENS: u64 = 100_000_000;
+
+/// A chat call as a provider gets it.
+#[derive(Clone, Debug)]
+pub struct ChatRequest {
+    /// The id of the use, for answers whose provider gives none of its own.
+    pub answer_id: String,
+    /// The model, by the provider's name for it.
+    pub model: String,
+    /// Everything the client sent, apart from what this struct says instead: `model`, `stream`, `stream_options`,
+    /// `max_tokens` and `max_completion_tokens`.
+    pub fields: Arc<RawObject>,
+    /// The most tokens each answer may have.
+    pub max_tokens: u64,
+    /// Which field says so upstream: what the client called it, or what the model wants.
+    pub max_tokens_field: MaxTokensField,
+    /// Whether the client asked for a usage chunk in its stream.
+    pub show_usage: bool,
+    /// What the prompt most likely has, for providers that do not count it.
+    pub prompt_estimate_tokens: u64,
+}
+
+/// The two names of the answer's limit in OpenAI's dialect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MaxTokensField {
+    /// The older name, which every compatible backend knows.
+    MaxTokens,
+    /// The newer name; reasoning models refuse the older one.
+    MaxCompletionTokens,
+}
+
+impl MaxTokensField {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
+}
+
+/// What a call consumed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TokenUsage {
+    /// Tokens in, cached ones included.
+    pub prompt_tokens: u64,
+    /// Tokens out, reasoning included.
+    pub completion_tokens: u64,
+    /// Of the tokens in: read from the provider's cache. Never more than `prompt_tokens`.
+    pub cached_tokens: u64,
+    /// Of the tokens out: spent on reasoning. Never more than `completion_tokens`.
+    pub reasoning_tokens: u64,
+    /// Whether any of it is our own count because the provider reported none.
+    pub estimated: bool,
+}
+
+impl TokenUsage {
+    /// A report as the provider gave it, held to what can be true.
+    #[must_use]
+    pub fn reported(prompt: u64, completion: u64, cached: u64, reasoning: u64) -> Option<Self> {
+        (prompt <= USAGE_MAX_TOKENS && completion <= USAGE_MAX_TOKENS).then(|| Self {
+            prompt_tokens: prompt,
+            completion_tokens: completion,
+            cached_tokens: cached.min(prompt),
+            reasoning_tokens: reasoning.min(completion),
+            estimated: false,
+        })
+    }
+}
+
+/// How much answer a provider has produced so far, seen from here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Produced {
+    /// Pieces with content; providers send about one token in each.
+    pub pieces: u64,
+    /// Bytes of content: text, reasoning, refusals, tool arguments.
+    pub bytes: u64,
+}
+
+impl Produced {
+    /// One piece of content of that many bytes; an empty one counts as nothing.
+    #[must_use]
+    pub const fn piece(bytes: u64) -> Self {
+        Self { pieces: if bytes == 0 { 0 } else { 1 }, bytes }
+    }
+
+    /// More was produced.
+    pub fn add(&mut self, more: Self) {
+        self.pieces = self.pieces.saturating_add(more.pieces);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    /// The likely number of tokens: pieces may carry several tokens each, never less than one.
+    #[must_use]
+    pub fn tokens(self) -> u64 {
+        tokens::about(self.bytes).max(self.pieces)
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The `chat.completion` object.
+    pub body: RawObject,
+    /// The model that answered, by the provider's name for it.
+    pub model: String,
+    /// What the provider reported; none when it reported nothing believable.
+    pub usage: Option<TokenUsage>,
+    /// What the answer holds.
+    pub produced: Produced,
+}
+
+/// What a piece of a streamed answer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChunkKind {
+    /// Role, text, tool calls.
+    Content,
+    /// Carries a `finish_reason`.
+    Finish,
+    /// Carries the usage and no choices.
+    Usage,
+}
+
+/// One piece of a streamed answer.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// What it is.
+    pub kind: ChunkKind,
+    /// The `chat.completion.chunk` object as the client may see it; a usage chunk nobody asked for has none.
+    pub json: Option<Bytes>,
+    /// The model that answers, when the chunk says so.
+    pub model: Option<String>,
+    /// What the provider reported so far, when this chunk reports it. The last report counts.
+    pub usage: Option<TokenUsage>,
+    /// What this piece holds.
+    pub produced: Produced,
+}
+
+/// A streamed answer. It ends after the provider's own end mark; ending without one is an error item.
+pub type ChunkStream = Pin<Box<dyn Stream<Item = Result<Chunk, ProviderError>> + Send>>;
+
+/// A model a provider has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelListing {
+    /// The provider's name for it.
+    pub id: String,
+    /// Seconds since the Unix epoch; 0 when the provider does not say.
+    pub created: i64,
+    /// Whose it is, as the provider says.
+    pub owned_by: String,
+}
+
+/// What a provider was doing when its time ran out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Until the first byte of the answer.
+    FirstByte,
+    /// Between two pieces of the answer.
+    Idle,
+    /// The whole answer.
+    Whole,
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FirstByte => "begin its answer",
+            Self::Idle => "go on with its answer",
+            Self::Whole => "finish its answer",
+        })
+    }
+}
+
+/// Why a provider gave no answer, or not all of it. No variant carries a key or a provider's headers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// No connection, or it broke.
+    #[error("{provider} cannot be reached: {detail}")]
+    Unreachable {
+        /// Who.
+        provider: &'static str,
+        /// The transport's words.
+        detail: String,
+    },
+    /// It took too long.
+    #[error("{provider} did not {phase} within {} s", limit.as_secs())]
+    Timeout {
+        /// Who.
+        provider: &'static str,
+        /// Doing what.
+        phase: Phase,
+        /// The limit it ran into.
+        limit: Duration,
+    },
+    /// It answered with an error of its own, as a status or in the middle of a stream.
+    #[error("{provider} answered {status}: {message}")]
+    Status {
+        /// Who.
+        provider: &'static str,
+        /// The HTTP status; 500 for an error inside a stream that names none.
+        status: u16,
+        /// Its words.
+        message: String,
+        /// Its error code, if it gave one.
+        code: Option<String>,
+        /// The field it blames, if it blames one.
+        param: Option<String>,
+        /// When to come back, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// What came is not what its documentation promises, or larger than any answer may be.
+    #[error("{provider} gave an unreadable answer: {detail}")]
+    BadAnswer {
+        /// Who.
+        provider: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The request cannot be said in its language; nothing was sent.
+    #[error("{message}")]
+    Unsupported {
+        /// Who.
+        provider: &'static str,
+        /// The request's field.
+        param: &'static str,
+        /// What to do instead.
+        message: String,
+    },
+}
+
+/// A provider of chat models.
+pub trait ChatProvider: Send + Sync + 'static {
+    /// The name in events, answers and the price book: `openai`, `ollama`, ….
+    fn name(&self) -> &'static str;
+
+    /// One whole answer.
+    ///
+    /// # Errors
+    /// See [`ProviderError`].
+    fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>>;
+
+    /// One answer in pieces, as they come. The future ends with the provider's first sign of life; what it yields
+    /// stands alone.
+    ///
+    /// # Errors
+    /// See [`ProviderError`]; once the stream is there, as its last item.
+    fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>>;
+
+    /// The models it has now.
+    ///
+    /// # Errors
+    /// See [`ProviderError`].
+    fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_held_to_what_can_be_true() {
+        let usage = TokenUsage::reported(10, 5, 20, 30).unwrap();
+        assert_eq!((usage.cached_tokens, usage.reasoning_tokens), (10, 5));
+        assert_eq!(TokenUsage::reported(USAGE_MAX_TOKENS + 1, 0, 0, 0), None);
+    }
+
+    #[test]
+    fn several_tokens_in_one_piece_are_not_free() {
+        let mut produced = Produced::default();
+        produced.add(Produced::piece(400));
+        produced.add(Produced::piece(0));
+        assert_eq!(produced.pieces, 1);
+        assert_eq!(produced.tokens(), 100);
+    }
+}
