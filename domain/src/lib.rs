@@ -9,6 +9,7 @@ pub mod api_key;
 pub mod decider;
 pub mod device;
 pub mod email_claim;
+pub mod fingerprint;
 pub mod ids;
 pub mod licence;
 pub mod money;

@@ -1,5 +1,34 @@
 //! The wallet: everything that moves a tenant's credit is decided here.
+//!
+//! `event` is what can have happened, `state` what a decision remembers, `decide` dispatches a command to the file that
+//! holds its rule: `spend` (holds, settlements, charges), `correct` (reversals, expiries, claims back).
 
+mod burn_order;
+mod command;
+mod correct;
+mod decide;
+mod draft;
 mod event;
+mod grant;
+mod prints;
+mod refusal;
+mod spend;
+mod state;
+mod uses;
 
+#[cfg(test)]
+mod tests;
+
+pub use burn_order::{BURN_ORDER_VERSION, BurnKey, burn_order};
+pub use command::WalletCommand;
 pub use event::*;
+pub use grant::{GRANTS_OPEN_MAX_COUNT, GRANTS_REMEMBERED_MAX_COUNT, Grant, VOIDS_PER_GRANT_MAX_COUNT};
+pub use refusal::WalletRefusal;
+pub use state::{Purse, Wallet};
+pub use uses::{Deduction, Drawn, EndedUse, Ending, HOLDS_OPEN_MAX_COUNT, OpenHold, USES_REMEMBERED_MAX_COUNT};
+
+/// How far an id or an effective date may lie ahead of the command's own moment: clocks of several machines differ.
+pub const CLOCK_SKEW_MAX_SECONDS: i64 = 300;
+
+/// The longest reference or reason, in bytes.
+pub const WALLET_TEXT_MAX_BYTES: usize = 500;

@@ -1,0 +1,400 @@
+//! What a wallet's decisions remember, folded from its events.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Asset, Decider, GrantId, HoldId, TenantId, Timestamp, Units, UsageId};
+
+use super::uses::Uses;
+use super::{
+    CreditsDeducted, CreditsGranted, DebtIncurred, DebtRepaid, Deduction, DeductionReversed, Drawn, EndedUse, Ending,
+    FreezeCause, GRANTS_REMEMBERED_MAX_COUNT, Grant, GrantExpired, GrantVoided, HoldPlaced, HoldReleased, OpenHold,
+    UsageRecorded, WalletCommand, WalletEvent, WalletRefusal, burn_order, prints,
+};
+
+/// A tenant's wallet: one purse per asset, the open holds, and a bounded memory of what ended.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub struct Wallet {
+    pub(super) tenant: Option<TenantId>,
+    pub(super) frozen: Vec<FreezeCause>,
+    pub(super) usd: Purse,
+    pub(super) credit: Purse,
+    pub(super) uses: Uses,
+    /// Grants with nothing left, oldest closed first.
+    pub(super) closed: VecDeque<Grant>,
+    /// The latest effective date among closed grants that are forgotten.
+    pub(super) forgotten_grants: Option<Timestamp>,
+    /// Grants ever.
+    pub(super) granted_count: u32,
+    /// What a following `DebtIncurred` belongs to.
+    pub(super) last: Option<DebtOf>,
+}
+
+/// One asset's side of a wallet.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Purse {
+    /// The sum of what the grants have free.
+    pub available: Units,
+    /// The sum of open holds.
+    pub held: Units,
+    /// What is owed.
+    pub debt: Units,
+    /// All that was ever granted; kept so that no running sum anywhere can leave its range.
+    pub granted: Units,
+    /// Grants with something free or held, in burn order.
+    pub grants: Vec<Grant>,
+}
+
+/// What was recorded right before a debt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum DebtOf {
+    /// A metered use, with the fingerprint of its record.
+    #[serde(rename = "u")]
+    Use(UsageId, u64),
+    /// A claim on a grant.
+    #[serde(rename = "g")]
+    Claim(GrantId),
+}
+
+impl Decider for Wallet {
+    const KIND: &'static str = "wallet";
+    const SNAPSHOT_VERSION: i32 = 1;
+
+    type Command = WalletCommand;
+    type Event = WalletEvent;
+    type Refusal = WalletRefusal;
+
+    fn decide(&self, command: WalletCommand) -> Result<Vec<WalletEvent>, WalletRefusal> {
+        super::decide::decide(self, command)
+    }
+
+    fn evolve(&mut self, event: &WalletEvent) {
+        match event {
+            WalletEvent::WalletOpened(opened) => self.tenant = Some(opened.tenant_id),
+            WalletEvent::CreditsGranted(granted) => self.granted(granted),
+            WalletEvent::HoldPlaced(placed) => self.placed(placed),
+            WalletEvent::UsageRecorded(usage) => self.metered(usage),
+            WalletEvent::CreditsDeducted(deducted) => self.deducted(deducted),
+            WalletEvent::HoldReleased(released) => self.released(released),
+            WalletEvent::DeductionReversed(reversed) => self.reversed(reversed),
+            WalletEvent::GrantExpired(expired) => self.expired(expired),
+            WalletEvent::GrantVoided(voided) => self.voided(voided),
+            WalletEvent::DebtIncurred(incurred) => self.indebted(incurred),
+            WalletEvent::DebtRepaid(repaid) => self.repaid(repaid),
+            WalletEvent::WalletFrozen(frozen) => {
+                if !self.frozen.contains(&frozen.cause) {
+                    self.frozen.push(frozen.cause);
+                    self.frozen.sort_unstable();
+                }
+            }
+            WalletEvent::WalletThawed(thawed) => self.frozen.retain(|cause| *cause != thawed.cause),
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        let grants = self.usd.grants.len() + self.credit.grants.len() + self.closed.len();
+        std::mem::size_of::<Self>() + grants * std::mem::size_of::<Grant>() + self.uses.weight_bytes()
+    }
+}
+
+/// What others may ask a wallet's state.
+impl Wallet {
+    /// Whose wallet it is, once it is open.
+    #[must_use]
+    pub const fn tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
+    /// Whether the wallet exists.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.tenant.is_some()
+    }
+
+    /// Whether spending is stopped.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        !self.frozen.is_empty()
+    }
+
+    /// Why it is frozen; empty when it is not.
+    #[must_use]
+    pub fn freeze_causes(&self) -> &[FreezeCause] {
+        &self.frozen
+    }
+
+    /// The asset's side.
+    #[must_use]
+    pub const fn purse(&self, asset: Asset) -> &Purse {
+        match asset {
+            Asset::Usd => &self.usd,
+            Asset::Credit => &self.credit,
+        }
+    }
+
+    /// Free to be spent, as recorded: a grant whose time ran out counts until that is recorded.
+    #[must_use]
+    pub const fn available(&self, asset: Asset) -> Units {
+        self.purse(asset).available
+    }
+
+    /// What a command at `at` could spend: without the grants whose time has run out by then.
+    #[must_use]
+    pub fn available_at(&self, asset: Asset, at: Timestamp) -> Units {
+        let purse = self.purse(asset);
+        let lapsed = purse.grants.iter().filter(|grant| grant.lapsed(at));
+        lapsed.fold(purse.available, |left, grant| left.saturating_minus(grant.available))
+    }
+
+    /// Kept by open holds.
+    #[must_use]
+    pub const fn held(&self, asset: Asset) -> Units {
+        self.purse(asset).held
+    }
+
+    /// Owed.
+    #[must_use]
+    pub const fn debt(&self, asset: Asset) -> Units {
+        self.purse(asset).debt
+    }
+
+    /// The open holds, by id, with their expiry.
+    pub fn open_holds(&self) -> impl Iterator<Item = (HoldId, &OpenHold)> {
+        self.uses.open().iter().map(|(id, hold)| (*id, hold))
+    }
+
+    /// An open hold.
+    #[must_use]
+    pub fn hold(&self, hold_id: &HoldId) -> Option<&OpenHold> {
+        self.uses.hold(*hold_id)
+    }
+
+    /// A hold that ended, as long as it is remembered.
+    #[must_use]
+    pub fn ended(&self, hold_id: &HoldId) -> Option<&EndedUse> {
+        self.uses.ended_hold(*hold_id)
+    }
+
+    /// A use that ended, with or without a hold, as long as it is remembered.
+    #[must_use]
+    pub fn ended_use(&self, usage_id: &UsageId) -> Option<&EndedUse> {
+        self.uses.ended_use(*usage_id)
+    }
+
+    /// Grants with something free or held, in burn order.
+    #[must_use]
+    pub fn grants(&self, asset: Asset) -> &[Grant] {
+        &self.purse(asset).grants
+    }
+
+    /// A grant, open or closed, as long as it is remembered.
+    #[must_use]
+    pub fn grant(&self, grant_id: &GrantId) -> Option<&Grant> {
+        let open = self.usd.grants.iter().chain(&self.credit.grants);
+        open.chain(&self.closed).find(|grant| grant.grant_id == *grant_id)
+    }
+
+    pub(super) fn grant_numbered(&self, number: u32) -> Option<&Grant> {
+        let open = self.usd.grants.iter().chain(&self.credit.grants);
+        open.chain(&self.closed).find(|grant| grant.number == number)
+    }
+}
+
+/// How each event changes the state.
+impl Wallet {
+    const fn purse_mut(&mut self, asset: Asset) -> &mut Purse {
+        match asset {
+            Asset::Usd => &mut self.usd,
+            Asset::Credit => &mut self.credit,
+        }
+    }
+
+    fn granted(&mut self, granted: &CreditsGranted) {
+        self.granted_count = self.granted_count.saturating_add(1);
+        let grant = Grant::new(self.granted_count, granted);
+        let purse = self.purse_mut(granted.asset);
+        purse.available = purse.available.saturating_plus(granted.amount);
+        purse.granted = purse.granted.saturating_plus(granted.amount);
+        purse.insert(grant);
+    }
+
+    fn placed(&mut self, placed: &HoldPlaced) {
+        let purse = self.purse_mut(placed.asset);
+        for part in &placed.allocations {
+            if let Some(grant) = purse.grant_mut(part.grant_id) {
+                grant.available = grant.available.saturating_minus(part.amount);
+                grant.held = grant.held.saturating_plus(part.amount);
+            }
+        }
+        purse.available = purse.available.saturating_minus(placed.amount);
+        purse.held = purse.held.saturating_plus(placed.amount);
+        self.uses.place(placed);
+    }
+
+    fn metered(&mut self, usage: &UsageRecorded) {
+        self.last = Some(DebtOf::Use(usage.usage_id, prints::of_usage(usage)));
+    }
+
+    fn deducted(&mut self, deducted: &CreditsDeducted) {
+        let open = deducted.hold_id.and_then(|hold_id| self.uses.take(hold_id));
+        // An expired hold that is settled after all keeps what it was placed with.
+        let expired =
+            deducted.hold_id.and_then(|hold_id| self.uses.ended_hold(hold_id)).map_or(0, |ended| ended.placed);
+        let placed = open.as_ref().map_or(expired, |hold| hold.print);
+        let purse = self.purse_mut(deducted.asset);
+        if let Some(hold) = &open {
+            purse.unhold(hold);
+        }
+        let mut drawn = Vec::with_capacity(deducted.allocations.len());
+        for part in &deducted.allocations {
+            if let Some(grant) = purse.grant_mut(part.grant_id) {
+                grant.available = grant.available.saturating_minus(part.amount);
+                drawn.push(Drawn(grant.number, part.amount));
+            }
+        }
+        purse.available = purse.available.saturating_minus(deducted.amount);
+        self.close_grants(deducted.asset);
+        let usage = match self.last {
+            Some(DebtOf::Use(usage_id, print)) if usage_id == deducted.usage_id => print,
+            Some(DebtOf::Use(..) | DebtOf::Claim(_)) | None => 0,
+        };
+        let deduction =
+            Deduction { usage, asked: deducted.amount, drawn: drawn.into_boxed_slice(), reversed: Units::ZERO };
+        self.uses.end(EndedUse {
+            usage_id: deducted.usage_id,
+            hold_id: deducted.hold_id,
+            asset: deducted.asset,
+            placed,
+            ending: Ending::Deducted(deduction),
+        });
+    }
+
+    fn released(&mut self, released: &HoldReleased) {
+        let Some(hold) = self.uses.take(released.hold_id) else { return };
+        self.purse_mut(released.asset).unhold(&hold);
+        self.uses.end(EndedUse {
+            usage_id: hold.usage_id,
+            hold_id: Some(released.hold_id),
+            asset: hold.asset,
+            placed: hold.print,
+            ending: Ending::Released(released.cause),
+        });
+    }
+
+    fn reversed(&mut self, reversed: &DeductionReversed) {
+        for part in &reversed.allocations {
+            self.reopen_grant(part.grant_id);
+            if let Some(grant) = self.purse_mut(reversed.asset).grant_mut(part.grant_id) {
+                grant.available = grant.available.saturating_plus(part.amount);
+            }
+        }
+        let purse = self.purse_mut(reversed.asset);
+        purse.available = purse.available.saturating_plus(reversed.amount);
+        if let Some(deduction) = self.uses.deduction_mut(reversed.usage_id) {
+            deduction.reversed = deduction.reversed.saturating_plus(reversed.amount);
+        }
+    }
+
+    fn expired(&mut self, expired: &GrantExpired) {
+        let purse = self.purse_mut(expired.asset);
+        purse.available = purse.available.saturating_minus(expired.amount);
+        if let Some(grant) = purse.grant_mut(expired.grant_id) {
+            grant.available = grant.available.saturating_minus(expired.amount);
+            grant.expired = grant.expired.saturating_plus(expired.amount);
+        }
+        self.close_grants(expired.asset);
+    }
+
+    fn voided(&mut self, voided: &GrantVoided) {
+        let purse = self.purse_mut(voided.asset);
+        purse.available = purse.available.saturating_minus(voided.amount);
+        if let Some(grant) = self.any_grant_mut(voided.grant_id) {
+            grant.void(voided);
+        }
+        self.close_grants(voided.asset);
+        self.last = Some(DebtOf::Claim(voided.grant_id));
+    }
+
+    fn indebted(&mut self, incurred: &DebtIncurred) {
+        let purse = self.purse_mut(incurred.asset);
+        purse.debt = purse.debt.saturating_plus(incurred.amount);
+        match self.last {
+            Some(DebtOf::Use(usage_id, _)) => {
+                if let Some(deduction) = self.uses.deduction_mut(usage_id) {
+                    deduction.asked = deduction.asked.saturating_plus(incurred.amount);
+                }
+            }
+            Some(DebtOf::Claim(grant_id)) => {
+                if let Some(grant) = self.any_grant_mut(grant_id) {
+                    grant.charged_back = grant.charged_back.saturating_plus(incurred.amount);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn repaid(&mut self, repaid: &DebtRepaid) {
+        let purse = self.purse_mut(repaid.asset);
+        purse.debt = purse.debt.saturating_minus(repaid.amount);
+        purse.available = purse.available.saturating_minus(repaid.amount);
+        if let Some(grant) = purse.grant_mut(repaid.grant_id) {
+            grant.available = grant.available.saturating_minus(repaid.amount);
+        }
+        self.close_grants(repaid.asset);
+    }
+
+    fn any_grant_mut(&mut self, grant_id: GrantId) -> Option<&mut Grant> {
+        let open = self.usd.grants.iter_mut().chain(&mut self.credit.grants);
+        open.chain(&mut self.closed).find(|grant| grant.grant_id == grant_id)
+    }
+
+    /// Moves grants with nothing left out of the way, and forgets the oldest of those beyond the bound.
+    fn close_grants(&mut self, asset: Asset) {
+        let purse = match asset {
+            Asset::Usd => &mut self.usd,
+            Asset::Credit => &mut self.credit,
+        };
+        if !purse.grants.iter().any(Grant::is_closed) {
+            return;
+        }
+        self.closed.extend(purse.grants.extract_if(.., |grant| grant.is_closed()));
+        while self.closed.len() > GRANTS_REMEMBERED_MAX_COUNT {
+            if let Some(forgotten) = self.closed.pop_front() {
+                self.forgotten_grants = self.forgotten_grants.max(Some(forgotten.effective_at));
+            }
+        }
+    }
+
+    /// Brings a closed grant back before credit returns to it.
+    fn reopen_grant(&mut self, grant_id: GrantId) {
+        let Some(place) = self.closed.iter().position(|grant| grant.grant_id == grant_id) else { return };
+        if let Some(grant) = self.closed.remove(place) {
+            self.purse_mut(grant.asset).insert(grant);
+        }
+    }
+}
+
+impl Purse {
+    fn grant_mut(&mut self, grant_id: GrantId) -> Option<&mut Grant> {
+        self.grants.iter_mut().find(|grant| grant.grant_id == grant_id)
+    }
+
+    fn insert(&mut self, grant: Grant) {
+        let key = grant.burn_key();
+        let place = self.grants.partition_point(|other| burn_order(&other.burn_key(), &key).is_lt());
+        self.grants.insert(place, grant);
+    }
+
+    /// Puts a hold's credit back where it came from.
+    fn unhold(&mut self, hold: &OpenHold) {
+        for part in &hold.allocations {
+            if let Some(grant) = self.grant_mut(part.grant_id) {
+                grant.held = grant.held.saturating_minus(part.amount);
+                grant.available = grant.available.saturating_plus(part.amount);
+            }
+        }
+        self.held = self.held.saturating_minus(hold.amount);
+        self.available = self.available.saturating_plus(hold.amount);
+    }
+}
