@@ -1,2 +1,119 @@
-//! main
-fn main() {}
+//! `calos-bench`: CALOS measured beside its baselines, in the same run and against the same PostgreSQL.
+
+mod append;
+mod arena;
+mod calos;
+mod cli;
+mod copy_baseline;
+mod cpu;
+mod drive;
+mod error;
+mod insert_select;
+mod lanes;
+mod machine;
+mod postgres_es_baseline;
+mod progress;
+mod query_replay;
+mod report;
+mod seed_sql;
+mod stats;
+mod workload;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::arena::Arena;
+use crate::cli::{Cli, Command, Common};
+use crate::error::{BenchError, EXIT_CHECK_FAILED, EXIT_ENVIRONMENT};
+use crate::machine::Machine;
+use crate::progress::Progress;
+use crate::report::Report;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&BenchError::Output(error)),
+    };
+    match runtime.block_on(measure(&cli)) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &BenchError) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "calos-bench: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+/// Measures, whatever happens leaves no database behind, and reports.
+async fn measure(cli: &Cli) -> Result<ExitCode, BenchError> {
+    let progress = Progress::start();
+    let arena = Arena::open().await?;
+    let measured = tokio::select! {
+        measured = run(&arena, cli, &progress) => measured,
+        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+            Ok(()) => BenchError::Environment("interrupted".to_owned()),
+            Err(error) => BenchError::Output(error),
+        }),
+    };
+    let closed = arena.close().await;
+    let report = measured?;
+    closed?;
+    let common = match &cli.command {
+        Command::Append(arguments) => &arguments.common,
+        Command::Replay(arguments) => &arguments.common,
+    };
+    publish(&report, common)
+}
+
+async fn run(arena: &Arc<Arena>, cli: &Cli, progress: &Progress) -> Result<Report, BenchError> {
+    let machine = Machine::describe(&mut *arena.admin().await, &arena.meter).await?;
+    if machine.build == "debug" {
+        progress.say("this is a debug build: its figures say nothing about CALOS");
+    }
+    let mut report = Report {
+        measurement: "append",
+        quick: false,
+        took_seconds: 0.0,
+        machine,
+        scenarios: Vec::new(),
+        ratios: Vec::new(),
+        tables: Vec::new(),
+        notes: Vec::new(),
+    };
+    match &cli.command {
+        Command::Append(arguments) => {
+            let measured = append::run(arena, arguments, progress).await?;
+            report.quick = arguments.common.quick;
+            report.scenarios = measured.scenarios;
+            report.ratios = measured.ratios;
+            report.notes = measured.notes;
+        }
+        Command::Replay(_) => {}
+    }
+    report.took_seconds = progress.seconds();
+    Ok(report)
+}
+
+fn publish(report: &Report, common: &Common) -> Result<ExitCode, BenchError> {
+    let mut out = std::io::stdout().lock();
+    if common.json {
+        report.write_json(&mut out)?;
+    } else {
+        report.write_text(&mut out)?;
+    }
+    out.flush()?;
+    let missed = report.missed();
+    if common.check && !missed.is_empty() {
+        let _ = writeln!(std::io::stderr().lock(), "calos-bench: below target: {}", missed.join(", "));
+        return Ok(ExitCode::from(EXIT_CHECK_FAILED));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,306 @@
+//! `calos-bench append`: deductions by the seeds' SQL, by `postgres-es`, by the database alone, and by CALOS, in turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::arena::Arena;
+use crate::calos::CalosLog;
+use crate::cli::AppendArguments;
+use crate::drive::Window;
+use crate::error::BenchError;
+use crate::insert_select::{self, BATCH_SIZES_ROWS};
+use crate::postgres_es_baseline::{PostgresEsRun, PostgresEsTables};
+use crate::progress::Progress;
+use crate::report::{Ratio, Target};
+use crate::seed_sql::{Form, SeedRun, SeedTables};
+use crate::stats::{Label, Run, Scenario};
+use crate::workload::{EVENTS_PER_CHARGE, Spread};
+
+/// Pool sizes tried for a baseline; it runs with the best.
+const POOL_SIZES: &[u32] = &[8, 16, 32, 64];
+/// Callers of the runs beside the compared ones.
+const OTHER_CALLERS: [usize; 2] = [1, 1_024];
+
+const HOT_VS_SEED_SQL: Target = Target { name: "hot_vs_seed_sql", target: 25.0, goal: Some(40.0) };
+const UNIFORM_VS_SEED_SQL: Target = Target { name: "uniform_vs_seed_sql", target: 4.0, goal: Some(6.0) };
+const UNIFORM_VS_POSTGRES_ES: Target = Target { name: "uniform_vs_postgres_es", target: 12.0, goal: Some(20.0) };
+const UNIFORM_VS_INSERT_SELECT: Target = Target { name: "uniform_vs_insert_select", target: 0.5, goal: None };
+
+/// Scenarios, comparisons and what a reader has to know.
+pub struct Measured {
+    /// What was run.
+    pub scenarios: Vec<Scenario>,
+    /// How they compare.
+    pub ratios: Vec<Ratio>,
+    /// What a reader has to know.
+    pub notes: Vec<String>,
+}
+
+struct Settings {
+    rounds: u16,
+    callers: usize,
+    wallets: usize,
+    window: Window,
+    sweep: Window,
+    quick: bool,
+}
+
+impl Settings {
+    fn of(arguments: &AppendArguments) -> Self {
+        let quick = arguments.common.quick;
+        let seconds = arguments.seconds.unwrap_or(if quick { 1 } else { 4 });
+        let short = |millis| Duration::from_millis(millis);
+        Self {
+            rounds: arguments.common.rounds.unwrap_or(if quick { 2 } else { 5 }),
+            callers: usize::from(arguments.callers),
+            wallets: usize::try_from(arguments.common.wallets).unwrap_or(usize::MAX),
+            window: Window {
+                warm_up: if quick { short(200) } else { short(1_000) },
+                measured: Duration::from_secs(u64::from(seconds)),
+            },
+            sweep: Window {
+                warm_up: if quick { short(150) } else { short(500) },
+                measured: if quick { short(500) } else { short(2_000) },
+            },
+            quick,
+        }
+    }
+}
+
+/// The pool size each baseline does best with.
+struct BestPools {
+    seed_hot: u32,
+    seed_uniform: u32,
+    postgres_es: u32,
+}
+
+/// Runs of one thing over all rounds.
+#[derive(Default)]
+struct Rounds {
+    seed_hot: Vec<Run>,
+    seed_uniform: Vec<Run>,
+    postgres_es: Vec<Run>,
+    insert_select: Vec<Run>,
+    hot: Vec<Run>,
+    uniform: Vec<Run>,
+    insert_select_rows: i64,
+}
+
+struct Append<'a> {
+    arena: &'a Arena,
+    progress: &'a Progress,
+    settings: Settings,
+}
+
+/// Runs everything.
+pub async fn run(arena: &Arc<Arena>, arguments: &AppendArguments, progress: &Progress) -> Result<Measured, BenchError> {
+    let append = Append { arena, progress, settings: Settings::of(arguments) };
+    let pools = append.find_pools().await?;
+    let mut rounds = Rounds::default();
+    for round in 1..=append.settings.rounds {
+        progress.say(&format!("round {round} of {}", append.settings.rounds));
+        append.round(&pools, &mut rounds).await?;
+    }
+    let mut scenarios = append.compared(&pools, &rounds);
+    let ratios = ratios(&scenarios);
+    scenarios.extend(append.others().await?);
+    if !append.settings.quick {
+        scenarios.extend(append.one_statement(&pools).await?);
+    }
+    let notes = notes(&rounds);
+    Ok(Measured { scenarios, ratios, notes })
+}
+
+impl Append<'_> {
+    async fn find_pools(&self) -> Result<BestPools, BenchError> {
+        let mut best = [0; 2];
+        for (best, spread) in best.iter_mut().zip([Spread::Hot, Spread::Uniform]) {
+            let mut tables = SeedTables::create(self.arena, self.settings.wallets).await?;
+            let mut rates = Vec::new();
+            for &connections in POOL_SIZES {
+                let run = tables.run(self.arena, self.seed(spread, connections, Form::AsWritten, self.settings.sweep));
+                rates.push((connections, run.await?.rate()));
+            }
+            tables.finish(self.arena).await?;
+            *best = self.choose(&format!("seeds' SQL, {}", self.describe(spread)), &rates);
+        }
+        let mut tables = PostgresEsTables::create(self.arena, self.settings.wallets).await?;
+        let mut rates = Vec::new();
+        for &connections in POOL_SIZES {
+            let run = tables.run(self.arena, self.postgres_es(connections, self.settings.sweep));
+            rates.push((connections, run.await?.rate()));
+        }
+        tables.finish(self.arena).await?;
+        let postgres_es = self.choose("postgres-es", &rates);
+        let [seed_hot, seed_uniform] = best;
+        Ok(BestPools { seed_hot, seed_uniform, postgres_es })
+    }
+
+    fn choose(&self, what: &str, rates: &[(u32, f64)]) -> u32 {
+        let best = rates.iter().copied().max_by(|(_, one), (_, other)| one.total_cmp(other));
+        let (connections, _) = best.unwrap_or((POOL_SIZES[0], 0.0));
+        let tried: Vec<String> = rates.iter().map(|(size, rate)| format!("{size}: {rate:.0}/s")).collect();
+        self.progress.say(&format!("{what}, by connections: {}; best with {connections}", tried.join(", ")));
+        connections
+    }
+
+    fn seed(&self, spread: Spread, connections: u32, form: Form, window: Window) -> SeedRun {
+        SeedRun { spread, callers: self.settings.callers, connections, form, window }
+    }
+
+    fn postgres_es(&self, connections: u32, window: Window) -> PostgresEsRun {
+        PostgresEsRun { callers: self.settings.callers, connections, window }
+    }
+
+    fn describe(&self, spread: Spread) -> String {
+        spread.describe(self.settings.wallets, "wallet", "wallets")
+    }
+
+    /// Everything once, baseline and CALOS in turn, each in a fresh database.
+    async fn round(&self, pools: &BestPools, rounds: &mut Rounds) -> Result<(), BenchError> {
+        rounds.seed_hot.push(self.run_seed(Spread::Hot, pools.seed_hot, Form::AsWritten).await?);
+        let hot = self.run_calos(Spread::Hot, self.settings.callers).await?;
+        rounds.hot.push(hot.0);
+        hot.1.finish(self.arena).await?;
+
+        rounds.seed_uniform.push(self.run_seed(Spread::Uniform, pools.seed_uniform, Form::AsWritten).await?);
+        let (uniform, log) = self.run_calos(Spread::Uniform, self.settings.callers).await?;
+        rounds.uniform.push(uniform);
+        log.check().await?;
+        let fresh = log.stop().await;
+        // The best batch size of the first round serves the later ones.
+        let known = [rounds.insert_select_rows];
+        let sizes = if rounds.insert_select.is_empty() { BATCH_SIZES_ROWS } else { &known[..] };
+        let best = insert_select::run(self.arena, &fresh, sizes).await?;
+        self.progress.rate("INSERT … SELECT", best.run.rate(), "row");
+        rounds.insert_select_rows = best.batch_rows;
+        rounds.insert_select.push(best.run);
+        self.arena.drop_database(fresh).await?;
+
+        let mut tables = PostgresEsTables::create(self.arena, self.settings.wallets).await?;
+        let run = tables.run(self.arena, self.postgres_es(pools.postgres_es, self.settings.window)).await?;
+        self.progress.rate("postgres-es", run.rate(), "command");
+        rounds.postgres_es.push(run);
+        tables.finish(self.arena).await
+    }
+
+    async fn run_seed(&self, spread: Spread, connections: u32, form: Form) -> Result<Run, BenchError> {
+        let mut tables = SeedTables::create(self.arena, self.settings.wallets).await?;
+        let run = tables.run(self.arena, self.seed(spread, connections, form, self.settings.window)).await?;
+        self.progress.rate(&format!("seeds' SQL, {}", self.describe(spread)), run.rate(), "transaction");
+        tables.finish(self.arena).await?;
+        Ok(run)
+    }
+
+    async fn run_calos(&self, spread: Spread, callers: usize) -> Result<(Run, CalosLog), BenchError> {
+        let mut log = CalosLog::open(self.arena, self.settings.wallets).await?;
+        let driven = log.charge(self.arena, spread, callers, self.settings.window).await?;
+        let what = format!("CALOS, {}, {callers} callers", self.describe(spread));
+        self.progress.rate(&what, driven.run.rate(), "command");
+        Ok((driven.run, log))
+    }
+
+    fn compared(&self, pools: &BestPools, rounds: &Rounds) -> Vec<Scenario> {
+        let label = |name, what: String, connections| Label {
+            name,
+            what,
+            callers: self.settings.callers,
+            connections,
+            unit: "command",
+            events_per_operation: EVENTS_PER_CHARGE,
+        };
+        let (hot, uniform) = (self.describe(Spread::Hot), self.describe(Spread::Uniform));
+        let seed = |spread: &str| format!("seeds' SQL, {spread}");
+        let rows = Label {
+            callers: 1,
+            unit: "row",
+            events_per_operation: 1,
+            ..label("insert_select", "INSERT … SELECT of the same rows".to_owned(), Some(1))
+        };
+        vec![
+            Scenario::of(label("seed_sql_hot", seed(&hot), Some(pools.seed_hot)), &rounds.seed_hot),
+            Scenario::of(label("calos_hot", format!("CALOS, {hot}"), None), &rounds.hot),
+            Scenario::of(label("seed_sql_uniform", seed(&uniform), Some(pools.seed_uniform)), &rounds.seed_uniform),
+            Scenario::of(
+                label("postgres_es_uniform", format!("postgres-es, {uniform}"), Some(pools.postgres_es)),
+                &rounds.postgres_es,
+            ),
+            Scenario::of(label("calos_uniform", format!("CALOS, {uniform}"), None), &rounds.uniform),
+            Scenario::of(rows, &rounds.insert_select),
+        ]
+    }
+
+    /// CALOS with one caller and with many.
+    async fn others(&self) -> Result<Vec<Scenario>, BenchError> {
+        let mut scenarios = Vec::new();
+        let names = [["calos_hot_1", "calos_uniform_1"], ["calos_hot_1024", "calos_uniform_1024"]];
+        for (callers, [hot, uniform]) in OTHER_CALLERS.into_iter().zip(names) {
+            let mut log = CalosLog::open(self.arena, self.settings.wallets).await?;
+            for (name, spread) in [(hot, Spread::Hot), (uniform, Spread::Uniform)] {
+                let driven = log.charge(self.arena, spread, callers, self.settings.window).await?;
+                let what = format!("CALOS, {}", self.describe(spread));
+                self.progress.rate(&format!("{what}, {callers} callers"), driven.run.rate(), "command");
+                let label = Label {
+                    name,
+                    what,
+                    callers,
+                    connections: None,
+                    unit: "command",
+                    events_per_operation: EVENTS_PER_CHARGE,
+                };
+                scenarios.push(Scenario::of(label, &[driven.run]));
+            }
+            log.finish(self.arena).await?;
+        }
+        Ok(scenarios)
+    }
+
+    /// The seeds' two statements folded into one, as nobody wrote them: for comparison, no target.
+    async fn one_statement(&self, pools: &BestPools) -> Result<Vec<Scenario>, BenchError> {
+        let mut scenarios = Vec::new();
+        let cases = [
+            ("seed_sql_one_statement_hot", Spread::Hot, pools.seed_hot),
+            ("seed_sql_one_statement_uniform", Spread::Uniform, pools.seed_uniform),
+        ];
+        for (name, spread, connections) in cases {
+            let run = self.run_seed(spread, connections, Form::OneStatement).await?;
+            let label = Label {
+                name,
+                what: format!("seeds' SQL as one statement, {}", self.describe(spread)),
+                callers: self.settings.callers,
+                connections: Some(connections),
+                unit: "command",
+                events_per_operation: EVENTS_PER_CHARGE,
+            };
+            scenarios.push(Scenario::of(label, &[run]));
+        }
+        Ok(scenarios)
+    }
+}
+
+fn ratios(scenarios: &[Scenario]) -> Vec<Ratio> {
+    let find = |name: &str| scenarios.iter().find(|scenario| scenario.name == name);
+    let pairs = [
+        (HOT_VS_SEED_SQL, "calos_hot", "seed_sql_hot"),
+        (UNIFORM_VS_SEED_SQL, "calos_uniform", "seed_sql_uniform"),
+        (UNIFORM_VS_POSTGRES_ES, "calos_uniform", "postgres_es_uniform"),
+        (UNIFORM_VS_INSERT_SELECT, "calos_uniform", "insert_select"),
+    ];
+    pairs
+        .into_iter()
+        .filter_map(|(target, ours, baseline)| Some(Ratio::between(target, find(ours)?, find(baseline)?)))
+        .collect()
+}
+
+fn notes(rounds: &Rounds) -> Vec<String> {
+    let batch = match rounds.insert_select_rows {
+        i64::MAX => "all rows in one transaction".to_owned(),
+        rows => format!("{rows} rows a transaction"),
+    };
+    vec![
+        "A command is one deduction: a usage record and a deduction, two events (the seeds' SQL: an update and a log row)."
+            .to_owned(),
+        format!("INSERT … SELECT was fastest with {batch}."),
+        "Every run has a fresh database; what was acknowledged was counted again in it afterwards.".to_owned(),
+    ]
+}

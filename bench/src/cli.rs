@@ -1,0 +1,78 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures CALOS beside its baselines, in the same run and against the same PostgreSQL.
+///
+/// Runs on the embedded PostgreSQL, or on the one DATABASE_URL names, in databases of its own that it drops again.
+/// Exit codes: 0 done, 1 a check failed, 2 usage, 3 the environment does not allow measuring.
+#[derive(Parser, Debug)]
+#[command(name = "calos-bench", version, max_term_width = 120)]
+pub struct Cli {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be measured.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Deductions through the full command path: decide, seal, append, commit.
+    Append(AppendArguments),
+    /// Rebuilds of read models from the log.
+    Replay(ReplayArguments),
+}
+
+/// What both measurements have in common.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Print one JSON document instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Short windows and few rounds: under a minute altogether, and rougher.
+    #[arg(long)]
+    pub quick: bool,
+    /// Exit with 1 when a ratio misses its target.
+    #[arg(long)]
+    pub check: bool,
+    /// Rounds, in each of which every baseline and CALOS take their turn [default: 5, quick 2].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub rounds: Option<u16>,
+    /// Wallets that are charged when the load is spread.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub wallets: u32,
+}
+
+/// `calos-bench append`
+#[derive(Args, Clone, Debug)]
+pub struct AppendArguments {
+    /// What both measurements have in common.
+    #[command(flatten)]
+    pub common: Common,
+    /// Measured seconds of each run [default: 4, quick 1].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=120))]
+    pub seconds: Option<u16>,
+    /// Concurrent callers of the compared runs.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub callers: u16,
+    /// Measure instead how cost changes as the log grows.
+    #[arg(long)]
+    pub growth: bool,
+    /// How far the log grows with --growth, in events, tenfold steps from 10,000 on.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=20_000_000))]
+    pub growth_events: u64,
+}
+
+/// `calos-bench replay`
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArguments {
+    /// What both measurements have in common.
+    #[command(flatten)]
+    pub common: Common,
+    /// Events in the log that is replayed [default: 2000000, quick 300000].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(10_000..=20_000_000))]
+    pub events: Option<u64>,
+    /// Events in the sample that QueryReplay replays.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub sample: u32,
+}
