@@ -1,0 +1,303 @@
+//! Anchors: the heads of every partition, signed, kept outside the database.
+//!
+//! A chain alone cannot tell that its tail was cut off and the heads rewound to match. An anchor can: it says, under the
+//! ledger's key, that a position once had a hash. Whoever holds one needs the log to still contain it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use calos_domain::Timestamp;
+
+use crate::postgres::Timestamptz;
+
+/// The file in the anchor directory; one JSON object per line, oldest first.
+pub const ANCHOR_FILE: &str = "anchors.jsonl";
+/// The encoding that is signed.
+const FORMAT: &str = "calos.anchor.v1";
+/// How often the heads are anchored while the log grows.
+pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One partition's head as it was anchored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AnchoredHead {
+    /// The partition.
+    pub partition: i32,
+    /// Its last position; 0 while it is empty.
+    pub position: i64,
+    /// The hash of the event there, hexadecimal.
+    pub hash: String,
+}
+
+/// Every partition's head at one moment, signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Names the encoding that was signed.
+    pub format: String,
+    /// Which log: its random id, so that two logs' anchors cannot be mixed up.
+    pub log_id: Uuid,
+    /// When.
+    pub anchored_at: Timestamp,
+    /// The heads, by partition.
+    pub heads: Vec<AnchoredHead>,
+    /// The Ed25519 public key, hexadecimal.
+    pub public_key: String,
+    /// The Ed25519 signature over everything above, hexadecimal.
+    pub signature: String,
+}
+
+/// Why an anchor cannot be taken, kept, read or believed.
+#[derive(Debug, thiserror::Error)]
+pub enum AnchorError {
+    /// The database.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The anchor file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A line or row that is no anchor.
+    #[error("{place} is not an anchor: {source}")]
+    Unreadable {
+        /// Which line or row.
+        place: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A signature that does not hold, or another key's.
+    #[error("the anchor of {anchored_at} is not signed by this ledger's key")]
+    Forged {
+        /// The anchor's own time, in microseconds since the Unix epoch.
+        anchored_at: i64,
+    },
+}
+
+impl Anchor {
+    /// Signs heads.
+    #[must_use]
+    pub fn sign(key: &SigningKey, log_id: Uuid, anchored_at: Timestamp, heads: Vec<AnchoredHead>) -> Self {
+        let mut anchor = Self {
+            format: FORMAT.to_owned(),
+            log_id,
+            anchored_at,
+            heads,
+            public_key: hex::encode(key.verifying_key().to_bytes()),
+            signature: String::new(),
+        };
+        anchor.signature = hex::encode(key.sign(&anchor.signed_bytes()).to_bytes());
+        anchor
+    }
+
+    /// Checks the signature against the ledger's key; the key in the anchor itself proves nothing.
+    ///
+    /// # Errors
+    /// [`AnchorError::Forged`].
+    pub fn verify(&self, key: &VerifyingKey) -> Result<(), AnchorError> {
+        let forged = || AnchorError::Forged { anchored_at: self.anchored_at.micros() };
+        let bytes = hex::decode(&self.signature).map_err(|_| forged())?;
+        let signature = Signature::from_slice(&bytes).map_err(|_| forged())?;
+        if self.format != FORMAT {
+            return Err(forged());
+        }
+        key.verify_strict(&self.signed_bytes(), &signature).map_err(|_| forged())
+    }
+
+    /// The encoding's name, then each part: numbers big-endian, texts behind their length.
+    fn signed_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64 + self.heads.len() * 80);
+        put_text(&mut bytes, &self.format);
+        bytes.extend_from_slice(self.log_id.as_bytes());
+        bytes.extend_from_slice(&self.anchored_at.micros().to_be_bytes());
+        for head in &self.heads {
+            bytes.extend_from_slice(&head.partition.to_be_bytes());
+            bytes.extend_from_slice(&head.position.to_be_bytes());
+            put_text(&mut bytes, &head.hash);
+        }
+        bytes
+    }
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// Reads the heads as of one snapshot and signs them.
+///
+/// # Errors
+/// The database's.
+pub async fn take(pool: &PgPool, key: &SigningKey) -> Result<Anchor, AnchorError> {
+    let rows: Vec<(Uuid, i32, i64, Vec<u8>, Timestamptz)> = sqlx::query_as(
+        "SELECT log_id, partition, last_position, head_hash, now() FROM partitions, log ORDER BY partition",
+    )
+    .fetch_all(pool)
+    .await?;
+    let log_id = rows.first().map_or_else(Uuid::nil, |row| row.0);
+    let anchored_at = rows.first().map_or_else(Timestamp::default, |row| row.4.0);
+    let heads = rows
+        .into_iter()
+        .map(|(_, partition, position, hash, _)| AnchoredHead { partition, position, hash: hex::encode(hash) })
+        .collect();
+    Ok(Anchor::sign(key, log_id, anchored_at, heads))
+}
+
+/// Keeps an anchor: appended to the file and synced, and noted in the database for whoever looks there first.
+///
+/// # Errors
+/// The file's or the database's.
+pub async fn keep(pool: &PgPool, directory: &Path, anchor: &Anchor) -> Result<(), AnchorError> {
+    let line = serde_json::to_string(anchor)
+        .map_err(|source| AnchorError::Unreadable { place: "a new anchor".to_owned(), source })?;
+    let path = directory.join(ANCHOR_FILE);
+    append_line(directory, &path, &line).map_err(|source| AnchorError::File { path, source })?;
+    sqlx::query("INSERT INTO anchors (anchored_at, anchor) VALUES ($1, $2::json)")
+        .bind(Timestamptz(anchor.anchored_at))
+        .bind(line)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+fn append_line(directory: &Path, path: &Path, line: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())?;
+    file.sync_all()
+}
+
+/// The anchors in the file, oldest first; none when there is no file.
+///
+/// # Errors
+/// The file's, or a line that is no anchor. A last line cut short by a crash is one: it is reported, not skipped.
+pub fn read_file(directory: &Path) -> Result<Vec<Anchor>, AnchorError> {
+    let path = directory.join(ANCHOR_FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(AnchorError::File { path, source }),
+    };
+    let mut anchors = Vec::new();
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(|source| AnchorError::File { path: path.clone(), source })?;
+        let place = || format!("{}:{}", path.display(), index + 1);
+        anchors.push(serde_json::from_str(&line).map_err(|source| AnchorError::Unreadable { place: place(), source })?);
+    }
+    Ok(anchors)
+}
+
+/// The anchors noted in the database, oldest first.
+///
+/// # Errors
+/// The database's, or a row that is no anchor.
+pub async fn read_table(pool: &PgPool) -> Result<Vec<Anchor>, AnchorError> {
+    let rows: Vec<(i64, String)> =
+        sqlx::query_as("SELECT id, anchor::text FROM anchors ORDER BY id").fetch_all(pool).await?;
+    rows.into_iter()
+        .map(|(id, text)| {
+            serde_json::from_str(&text)
+                .map_err(|source| AnchorError::Unreadable { place: format!("anchors row {id}"), source })
+        })
+        .collect()
+}
+
+/// The task that anchors a growing log; [`Self::stop`] anchors once more.
+pub struct Anchoring {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Anchoring {
+    /// Anchors at once and then at every interval in which the log has grown.
+    pub fn start(pool: PgPool, key: Arc<SigningKey>, directory: PathBuf, interval: Duration) -> Self {
+        let (stop, mut stopped) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let mut last: Option<Vec<AnchoredHead>> = None;
+            loop {
+                if let Err(error) = anchor_growth(&pool, &key, &directory, &mut last).await {
+                    tracing::error!(%error, "the heads could not be anchored");
+                }
+                if *stopped.borrow_and_update() {
+                    return;
+                }
+                // Either way round again: the last turn after the stop takes the closing anchor.
+                drop(tokio::time::timeout(interval, stopped.changed()).await);
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Takes a last anchor and ends.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the anchoring task ended badly");
+        }
+    }
+}
+
+async fn anchor_growth(
+    pool: &PgPool,
+    key: &SigningKey,
+    directory: &Path,
+    last: &mut Option<Vec<AnchoredHead>>,
+) -> Result<(), AnchorError> {
+    let anchor = take(pool, key).await?;
+    if last.as_ref() == Some(&anchor.heads) {
+        return Ok(());
+    }
+    keep(pool, directory, &anchor).await?;
+    *last = Some(anchor.heads);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Anchor, AnchoredHead};
+    use calos_domain::Timestamp;
+    use ed25519_dalek::SigningKey;
+    use uuid::Uuid;
+
+    fn anchor(key: &SigningKey) -> Anchor {
+        let heads = vec![AnchoredHead { partition: 0, position: 7, hash: "ab".repeat(32) }];
+        Anchor::sign(key, Uuid::nil(), Timestamp::from_micros(5), heads)
+    }
+
+    #[test]
+    fn an_anchor_holds_under_its_own_key_only() {
+        let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        assert!(anchor(&ours).verify(&ours.verifying_key()).is_ok());
+        assert!(anchor(&theirs).verify(&ours.verifying_key()).is_err());
+    }
+
+    #[test]
+    fn a_changed_anchor_does_not_hold() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let original = anchor(&key);
+        let mut rewound = original.clone();
+        rewound.heads[0].position = 6;
+        let mut rehashed = original.clone();
+        rehashed.heads[0].hash = "ac".repeat(32);
+        let mut shortened = original.clone();
+        shortened.heads.clear();
+        let mut moved = original.clone();
+        moved.log_id = Uuid::max();
+        let mut later = original;
+        later.anchored_at = Timestamp::from_micros(6);
+        for changed in [rewound, rehashed, shortened, moved, later] {
+            assert!(changed.verify(&key.verifying_key()).is_err(), "{changed:?}");
+        }
+    }
+}
