@@ -1,5 +1,6 @@
 //! One vendor or store per module; none of them knows HTTP routing, and none knows another.
 
+pub mod anchors;
 pub mod config;
 pub mod database;
 pub mod embedded;

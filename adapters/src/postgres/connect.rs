@@ -52,9 +52,8 @@ pub async fn connect(url: &str, max_connections: u32) -> Result<PgPool, sqlx::Er
 
 /// A pool as the role of the address itself, without a statement timeout: for rebuilds, copies and maintenance.
 pub async fn connect_owner(url: &str, max_connections: u32) -> Result<PgPool, sqlx::Error> {
-    let pool = pool_options(max_connections).after_connect(|connection, _| {
-        Box::pin(async move { connection.execute(PREPARE_OWNER).await.map(|_| ()) })
-    });
+    let pool = pool_options(max_connections)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(PREPARE_OWNER).await.map(|_| ()) }));
     pool.connect_with(options(url, "calos-owner")?).await
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError as SqlxMigrateError, Migrator};
-use sqlx::{Acquire as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use super::connect::connect_one;
 use crate::config::{DEFAULT_PARTITIONS, PARTITIONS_MAX};
@@ -87,7 +87,8 @@ pub fn fingerprint() -> String {
 }
 
 async fn seed(connection: &mut PgConnection, asked: Option<u16>) -> Result<i32, MigrateError> {
-    let existing: Option<i32> = sqlx::query_scalar("SELECT partitions FROM log").fetch_optional(&mut *connection).await?;
+    let existing: Option<i32> =
+        sqlx::query_scalar("SELECT partitions FROM log").fetch_optional(&mut *connection).await?;
     if let Some(existing) = existing {
         return match asked {
             Some(asked) if i32::from(asked) != existing => Err(MigrateError::OtherPartitions { existing, asked }),

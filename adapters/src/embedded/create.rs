@@ -1,0 +1,77 @@
+//! Makes a cluster: beside its place first, then moved there, so that a kill in between leaves no half of one.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use super::OWNER_ROLE;
+use super::binaries::Binaries;
+use super::error::{ClusterError, Doing as _};
+use super::files::{create_dir, read_if_there, remove_tree};
+use super::location::Location;
+use super::settings::{Durability, HOST_BASED_AUTHENTICATION, user_map};
+
+/// What stands at the end of the generated `postgresql.conf`.
+const INCLUDE: &str = "\ninclude '../calos.conf'\n# Your own settings belong below this line.\n";
+
+/// The major version that made the cluster, with the cluster's folder, or `None` when there is no cluster yet.
+pub(super) fn existing_version(location: &Location) -> Result<Option<(u32, &Path)>, ClusterError> {
+    let file = location.data_dir().join("PG_VERSION");
+    let Some(text) = read_if_there(&file)? else { return Ok(None) };
+    match text.trim().parse() {
+        Ok(version) => Ok(Some((version, location.folder()))),
+        Err(_) => Err(ClusterError::Program { program: "reading PG_VERSION", output: format!("`{}`", text.trim()) }),
+    }
+}
+
+/// Makes the cluster; the caller holds the lock.
+pub(super) fn create(location: &Location, binaries: &Binaries, durability: Durability) -> Result<(), ClusterError> {
+    let draft = location.folder().join("data.draft");
+    remove_tree(&draft)?;
+    let (locale, fallback) = if cfg!(target_os = "macos") { ("C", "C") } else { ("C.UTF-8", "C") };
+    if let Err(error) = initdb(location, binaries, &draft, locale) {
+        // Not every system has C.UTF-8; the encoding is the same either way.
+        if locale == fallback || !error.to_string().contains("locale") {
+            return Err(error);
+        }
+        remove_tree(&draft)?;
+        initdb(location, binaries, &draft, fallback)?;
+    }
+    let append = |file: &str, text: &str| {
+        let path = draft.join(file);
+        let before = fs::read_to_string(&path).doing("reading", &path)?;
+        fs::write(&path, before + text).doing("writing", &path)
+    };
+    append("postgresql.conf", INCLUDE)?;
+    let replace = |file: &str, text: &str| fs::write(draft.join(file), text).doing("writing", &draft.join(file));
+    replace("pg_hba.conf", HOST_BASED_AUTHENTICATION)?;
+    replace("pg_ident.conf", &user_map(location))?;
+    if durability == Durability::Full {
+        let mut sync = location.account.command(&binaries.initdb(), &draft);
+        run("initdb --sync-only", sync.arg("--sync-only").arg("-D").arg(&draft).output())?;
+    }
+    let data = location.data_dir();
+    fs::rename(&draft, &data).doing("creating", &data)?;
+    fs::File::open(location.folder()).and_then(|folder| folder.sync_all()).doing("syncing", location.folder())
+}
+
+fn initdb(location: &Location, binaries: &Binaries, draft: &Path, locale: &str) -> Result<(), ClusterError> {
+    create_dir(draft, 0o700)?;
+    location.account.own(draft)?;
+    let mut command = location.account.command(&binaries.initdb(), draft);
+    command.arg("-D").arg(draft);
+    command.args(["--username", OWNER_ROLE, "--auth", "peer", "--encoding", "UTF8", "--locale", locale]);
+    command.args(["--data-checksums", "--no-sync", "--no-instructions"]);
+    run("initdb", command.output())
+}
+
+fn run(program: &'static str, output: std::io::Result<Output>) -> Result<(), ClusterError> {
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = if output.stderr.is_empty() { output.stdout } else { output.stderr };
+            Err(ClusterError::Program { program, output: String::from_utf8_lossy(&said).trim().to_owned() })
+        }
+        Err(error) => Err(ClusterError::Program { program, output: error.to_string() }),
+    }
+}

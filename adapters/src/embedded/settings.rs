@@ -1,0 +1,64 @@
+//! What PostgreSQL is told: settings for a small machine that loses nothing, and who may come in.
+
+use super::OWNER_ROLE;
+use super::location::{Location, SOCKET_PORT};
+
+/// Whether a commit survives the machine's crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// `fsync` and `synchronous_commit` are on.
+    Full,
+    /// Both are off: for tests only, a crash of the machine may leave a cluster that cannot be used.
+    None,
+}
+
+/// The settings, written before every start. An operator's own, in `data/postgresql.conf` below the include, win.
+pub(super) fn settings(location: &Location, durability: Durability) -> String {
+    let durable = match durability {
+        Durability::Full => "fsync = on\nsynchronous_commit = on\nfull_page_writes = on\n",
+        Durability::None => "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n",
+    };
+    let socket_dir = location.socket_dir().to_string_lossy().replace('\'', "''");
+    format!(
+        "# Written by CALOS before every start. Your own settings belong into postgresql.conf, below the include.\n\
+         listen_addresses = ''\n\
+         port = {SOCKET_PORT}\n\
+         unix_socket_directories = '{socket_dir}'\n\
+         unix_socket_permissions = 0700\n\
+         max_connections = 200\n\
+         shared_buffers = 256MB\n\
+         work_mem = 16MB\n\
+         maintenance_work_mem = 128MB\n\
+         effective_cache_size = 1GB\n\
+         {durable}\
+         wal_level = replica\n\
+         wal_compression = on\n\
+         max_wal_size = 4GB\n\
+         checkpoint_timeout = 15min\n\
+         checkpoint_completion_target = 0.9\n\
+         random_page_cost = 1.1\n\
+         jit = off\n\
+         autovacuum = on\n\
+         restart_after_crash = on\n\
+         timezone = 'UTC'\n\
+         log_timezone = 'UTC'\n\
+         log_line_prefix = '%m [%p] %q%a '\n\
+         log_checkpoints = off\n\
+         cluster_name = 'calos'\n"
+    )
+}
+
+/// Only over the socket, and only the system user CALOS runs as and the one PostgreSQL runs as: both can read the files
+/// anyway. No password exists that could leak.
+pub(super) const HOST_BASED_AUTHENTICATION: &str =
+    "# TYPE  DATABASE  USER  METHOD\nlocal   all       all   peer map=calos\n";
+
+/// The system users and the role they come in as.
+pub(super) fn user_map(location: &Location) -> String {
+    let account = &location.account;
+    let mut map = format!("# MAP  SYSTEM-USER  ROLE\ncalos \"{}\" {OWNER_ROLE}\n", account.name);
+    if account.is_other() {
+        map.push_str(&format!("calos \"{}\" {OWNER_ROLE}\n", account.caller));
+    }
+    map
+}
