@@ -1,0 +1,326 @@
+//! Reads answers in OpenAI's chat.completions shape: whole ones and the chunks of a stream.
+//!
+//! What the client will see stays the text the provider sent; only what CALOS must know is looked at.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use calos_commands::provider::{Chunk, ChunkKind, Completion, Produced, ProviderError, TokenUsage};
+use calos_commands::raw_object::RawObject;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::http::status_error;
+
+/// The data of the event that ends a stream.
+pub const DONE: &[u8] = b"[DONE]";
+
+/// An error inside a stream carries no status of its own.
+const STREAM_ERROR_STATUS: u16 = 500;
+
+#[derive(Debug, Deserialize)]
+struct WireChoice<'a> {
+    #[serde(borrow, default, alias = "message")]
+    delta: Option<WireDelta<'a>>,
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireDelta<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_calls: Option<Vec<WireToolCall<'a>>>,
+    #[serde(borrow, default)]
+    function_call: Option<WireFunction<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireToolCall<'a> {
+    #[serde(borrow, default)]
+    function: Option<WireFunction<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireFunction<'a> {
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireUsage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+}
+
+/// Reads a `chat.completion` object.
+///
+/// # Errors
+/// `BadAnswer` when it is none, `Status` when it is an error in the clothes of an answer.
+pub fn read_completion(provider: &'static str, text: &[u8]) -> Result<Completion, ProviderError> {
+    let mut body = read_object(provider, text)?;
+    let choices = read_choices(provider, &body)?;
+    if choices.is_empty() {
+        return Err(ProviderError::BadAnswer { provider, detail: "an answer without choices".to_owned() });
+    }
+    let produced = produced_by(&choices);
+    let model = body.lenient("model").unwrap_or_default();
+    let usage = read_usage(&body);
+    // Whoever reads the answer must not find a bill in it that the provider wrote.
+    body.remove("billing");
+    body.remove("provider");
+    Ok(Completion { usage, model, produced, body })
+}
+
+/// Reads the data of one event of a stream; [`DONE`] is not one of them.
+///
+/// # Errors
+/// `BadAnswer` when it is no chunk, `Status` when it is an error event.
+pub fn read_chunk(provider: &'static str, data: Vec<u8>, show_usage: bool) -> Result<Chunk, ProviderError> {
+    let mut body = read_object(provider, &data)?;
+    let choices = read_choices(provider, &body)?;
+    let usage = read_usage(&body);
+    let produced = produced_by(&choices);
+    let kind = if choices.iter().any(|choice| choice.finish_reason.is_some()) {
+        ChunkKind::Finish
+    } else if choices.is_empty() && usage.is_some() {
+        ChunkKind::Usage
+    } else {
+        ChunkKind::Content
+    };
+    drop(choices);
+    let model = body.lenient("model");
+    let hidden = !show_usage && body.remove("usage").is_some();
+    // Some backends send `choices: null` where OpenAI's SDKs expect a list.
+    let mended = body.given("choices").is_none();
+    if mended {
+        set(provider, &mut body, "choices", &[(); 0])?;
+    }
+    // A bill comes from CALOS alone.
+    let foreign = body.remove("billing").is_some() | body.remove("provider").is_some();
+    // An event of several data lines would need several lines again on its way out.
+    let many_lines = data.contains(&b'\n');
+    let json = if kind == ChunkKind::Usage && !show_usage {
+        None
+    } else if many_lines {
+        Some(one_line(provider, &body)?)
+    } else if hidden || mended || foreign {
+        Some(written(provider, &body)?)
+    } else {
+        Some(Bytes::from(data))
+    };
+    Ok(Chunk { kind, json, model, usage, produced })
+}
+
+/// Writes an object, as one line where its values are.
+///
+/// # Errors
+/// `BadAnswer`, which an object that was read never leads to.
+pub fn written(provider: &'static str, body: &RawObject) -> Result<Bytes, ProviderError> {
+    serde_json::to_vec(body).map(Bytes::from).map_err(|error| bad(provider, &error))
+}
+
+/// Puts a field into an object on its way to the client.
+///
+/// # Errors
+/// `BadAnswer`, which a plain value never leads to.
+pub fn set<T: serde::Serialize + ?Sized>(
+    provider: &'static str,
+    body: &mut RawObject,
+    name: &str,
+    value: &T,
+) -> Result<(), ProviderError> {
+    body.set(name, value).map_err(|error| bad(provider, &error))
+}
+
+fn one_line(provider: &'static str, body: &RawObject) -> Result<Bytes, ProviderError> {
+    let text = written(provider, body)?;
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| bad(provider, &error))?;
+    serde_json::to_vec(&value).map(Bytes::from).map_err(|error| bad(provider, &error))
+}
+
+fn read_object(provider: &'static str, text: &[u8]) -> Result<RawObject, ProviderError> {
+    let body: RawObject = serde_json::from_slice(text).map_err(|error| bad(provider, &error))?;
+    if body.given("error").is_some() {
+        return Err(status_error(provider, STREAM_ERROR_STATUS, None, text));
+    }
+    Ok(body)
+}
+
+fn read_choices<'a>(provider: &'static str, body: &'a RawObject) -> Result<Vec<WireChoice<'a>>, ProviderError> {
+    body.parse("choices").map(Option::unwrap_or_default).map_err(|error| bad(provider, &error))
+}
+
+fn read_usage(body: &RawObject) -> Option<TokenUsage> {
+    let usage: WireUsage = body.lenient("usage")?;
+    TokenUsage::reported(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
+        usage.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0),
+    )
+}
+
+fn produced_by(choices: &[WireChoice<'_>]) -> Produced {
+    let mut produced = Produced::default();
+    for delta in choices.iter().filter_map(|choice| choice.delta.as_ref()) {
+        let texts = [delta.content, delta.reasoning_content, delta.refusal];
+        let calls = delta.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
+        let functions = calls.chain(delta.function_call.as_ref());
+        let bytes = texts.into_iter().map(text_bytes).sum::<u64>()
+            + functions.map(|function| text_bytes(function.name) + text_bytes(function.arguments)).sum::<u64>();
+        produced.add(Produced::piece(bytes));
+    }
+    produced
+}
+
+/// The length of a JSON string once its escapes are gone; of anything else, the length of its text.
+fn text_bytes(value: Option<&RawValue>) -> u64 {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    value.map_or(0, |value| match serde_json::from_str::<Text<'_>>(value.get()) {
+        Ok(Text(text)) => text.len() as u64,
+        Err(_) => value.get().len() as u64,
+    })
+}
+
+fn bad(provider: &'static str, error: &serde_json::Error) -> ProviderError {
+    ProviderError::BadAnswer { provider, detail: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETION: &str = r#"{
+  "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT", "object": "chat.completion", "created": 1741569952,
+  "model": "gpt-4.1-2025-04-14",
+  "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello! How can I assist you today?",
+    "refusal": null, "annotations": []}, "logprobs": null, "finish_reason": "stop"}],
+  "usage": {"prompt_tokens": 19, "completion_tokens": 10, "total_tokens": 29,
+    "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": 0,
+      "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}},
+  "service_tier": "default"}"#;
+
+    fn chunk(data: &str, show_usage: bool) -> Chunk {
+        read_chunk("openai", data.as_bytes().to_vec(), show_usage).unwrap()
+    }
+
+    fn json(chunk: &Chunk) -> &str {
+        std::str::from_utf8(chunk.json.as_ref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_whole_answer_is_read_and_its_unknown_fields_are_kept() {
+        let completion = read_completion("openai", COMPLETION.as_bytes()).unwrap();
+        assert_eq!(completion.model, "gpt-4.1-2025-04-14");
+        assert_eq!(completion.usage, TokenUsage::reported(19, 10, 4, 2));
+        assert_eq!(completion.produced.bytes, 34);
+        assert_eq!(completion.body.get("service_tier"), Some("\"default\""));
+    }
+
+    #[test]
+    fn an_answer_without_a_believable_usage_has_none() {
+        for usage in [r#""usage":null"#, r#""usage":{"prompt_tokens":-1,"completion_tokens":2}"#, r#""x":0"#] {
+            let text = format!(r#"{{"choices":[{{"message":{{"content":"hi"}}}}],{usage}}}"#);
+            assert_eq!(read_completion("openai", text.as_bytes()).unwrap().usage, None, "{usage}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_named() {
+        for text in ["", "[]", "{}", r#"{"choices":[]}"#, r#"{"choices":7}"#, "not json"] {
+            let error = read_completion("openai", text.as_bytes()).unwrap_err();
+            assert!(matches!(error, ProviderError::BadAnswer { .. }), "{text}: {error}");
+        }
+        let error = read_completion("openai", br#"{"error":{"message":"overloaded"}}"#).unwrap_err();
+        assert!(matches!(error, ProviderError::Status { status: 500, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_chunk_passes_through_byte_for_byte_when_usage_is_shown() {
+        let text = r#"{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null,"obfuscation":"x"}"#;
+        let first = chunk(text, true);
+        assert_eq!(json(&first), text);
+        assert_eq!((first.kind, first.produced.tokens()), (ChunkKind::Content, 0));
+    }
+
+    #[test]
+    fn usage_is_hidden_from_who_did_not_ask() {
+        let text =
+            r#"{"id":"c","choices":[{"index":0,"delta":{"content":"a\u00e9"},"finish_reason":null}],"usage":null}"#;
+        let content = chunk(text, false);
+        assert_eq!(
+            json(&content),
+            r#"{"id":"c","choices":[{"index":0,"delta":{"content":"a\u00e9"},"finish_reason":null}]}"#
+        );
+        assert_eq!(content.produced, Produced { pieces: 1, bytes: 3 });
+
+        let last = r#"{"id":"c","model":"gpt-4","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
+        let hidden = chunk(last, false);
+        assert_eq!(
+            (hidden.kind, hidden.json.is_none(), hidden.usage),
+            (ChunkKind::Usage, true, TokenUsage::reported(7, 3, 0, 0))
+        );
+        assert_eq!(json(&chunk(last, true)), last);
+    }
+
+    #[test]
+    fn a_backend_that_puts_usage_beside_the_finish_is_understood() {
+        let text = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
+        let finish = chunk(text, false);
+        assert_eq!((finish.kind, finish.usage.is_some()), (ChunkKind::Finish, true));
+        assert_eq!(json(&finish), r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
+    }
+
+    #[test]
+    fn null_choices_become_an_empty_list() {
+        assert_eq!(json(&chunk(r#"{"id":"c","choices":null}"#, true)), r#"{"id":"c","choices":[]}"#);
+        let usage = chunk(r#"{"choices":null,"usage":{"prompt_tokens":1,"completion_tokens":1}}"#, true);
+        assert_eq!(usage.kind, ChunkKind::Usage);
+    }
+
+    #[test]
+    fn tool_arguments_count_as_produced() {
+        let text =
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":1}"}}]}}]}"#;
+        assert_eq!(chunk(text, true).produced, Produced { pieces: 1, bytes: 7 });
+    }
+
+    #[test]
+    fn an_event_of_several_lines_goes_out_as_one() {
+        let whole = chunk("{\"choices\":[{\n\"index\":0}]}", true);
+        assert_eq!(json(&whole), r#"{"choices":[{"index":0}]}"#);
+    }
+
+    #[test]
+    fn an_error_event_is_an_error() {
+        let error =
+            read_chunk("openai", br#"{"error":{"message":"The server had an error","code":null}}"#.to_vec(), true);
+        assert!(matches!(error, Err(ProviderError::Status { .. })), "{error:?}");
+    }
+}

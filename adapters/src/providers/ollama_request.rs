@@ -1,0 +1,403 @@
+//! From OpenAI's chat.completions request to Ollama's `/api/chat`.
+//!
+//! What Ollama cannot do is refused with the field's name rather than left out in silence: a client that asked for two
+//! answers must not take one for both.
+
+use std::collections::HashMap;
+
+use calos_commands::provider::{ChatRequest, ProviderError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::ollama::NAME;
+
+/// The context Ollama gives a model when nothing is said; a longer prompt would lose its beginning in silence.
+const DEFAULT_CONTEXT_TOKENS: u64 = 4_096;
+/// The largest context asked for.
+const CONTEXT_MAX_TOKENS: u64 = 131_072;
+
+/// The body of `/api/chat`.
+#[derive(Debug, Serialize)]
+pub(super) struct OllamaRequest<'a> {
+    model: &'a str,
+    messages: Vec<OllamaMessage>,
+    stream: bool,
+    options: OllamaOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct OllamaMessage {
+    role: String,
+    content: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<OllamaToolCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_name: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OllamaToolCall {
+    function: OllamaFunction,
+}
+
+#[derive(Debug, Serialize)]
+struct OllamaFunction {
+    name: String,
+    arguments: Value,
+}
+
+#[derive(Debug, Serialize)]
+struct OllamaOptions {
+    num_predict: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_ctx: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stop: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct InMessage {
+    role: String,
+    #[serde(default)]
+    content: Option<InContent>,
+    #[serde(default)]
+    tool_calls: Option<Vec<InToolCall>>,
+    #[serde(default)]
+    tool_call_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum InContent {
+    Text(String),
+    Parts(Vec<InPart>),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum InPart {
+    Text {
+        text: String,
+    },
+    Refusal {
+        refusal: String,
+    },
+    ImageUrl {
+        image_url: InImage,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct InImage {
+    url: String,
+}
+
+#[derive(Deserialize)]
+struct InToolCall {
+    #[serde(default)]
+    id: Option<String>,
+    function: InFunction,
+}
+
+#[derive(Deserialize)]
+struct InFunction {
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+struct ResponseFormat {
+    r#type: String,
+    #[serde(default)]
+    json_schema: Option<JsonSchema>,
+}
+
+#[derive(Deserialize)]
+struct JsonSchema {
+    schema: Value,
+}
+
+/// Translates a request.
+///
+/// # Errors
+/// `Unsupported`, naming the field.
+pub(super) fn translate(request: &ChatRequest, stream: bool) -> Result<OllamaRequest<'_>, ProviderError> {
+    refuse_what_ollama_lacks(request)?;
+    let without_tools = tool_choice_is_none(request)?;
+    let tools = if without_tools { None } else { field::<&RawValue>(request, "tools")? };
+    Ok(OllamaRequest {
+        model: &request.model,
+        messages: messages(request)?,
+        stream,
+        options: options(request)?,
+        tools,
+        format: format(request)?,
+    })
+}
+
+fn refuse_what_ollama_lacks(request: &ChatRequest) -> Result<(), ProviderError> {
+    if field::<u64>(request, "n")?.is_some_and(|n| n != 1) {
+        return Err(unsupported("n", "this model gives one answer per call: leave n out or set it to 1"));
+    }
+    if field::<bool>(request, "logprobs")? == Some(true) {
+        return Err(unsupported("logprobs", "this model reports no log probabilities: leave logprobs out"));
+    }
+    if field::<HashMap<String, f64>>(request, "logit_bias")?.is_some_and(|bias| !bias.is_empty()) {
+        return Err(unsupported("logit_bias", "this model takes no token biases: leave logit_bias out"));
+    }
+    for param in ["functions", "function_call"] {
+        if request.fields.given(param).is_some() {
+            return Err(unsupported(
+                if param == "functions" { "functions" } else { "function_call" },
+                "functions are the older form of tools: send tools and tool_choice instead",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn tool_choice_is_none(request: &ChatRequest) -> Result<bool, ProviderError> {
+    match field::<Value>(request, "tool_choice")? {
+        None => Ok(false),
+        Some(Value::String(choice)) if choice == "auto" => Ok(false),
+        Some(Value::String(choice)) if choice == "none" => Ok(true),
+        Some(_) => Err(unsupported(
+            "tool_choice",
+            "this model decides by itself whether to call a tool: set tool_choice to auto or none",
+        )),
+    }
+}
+
+fn options(request: &ChatRequest) -> Result<OllamaOptions, ProviderError> {
+    let needed = request.prompt_estimate_tokens.saturating_add(request.max_tokens);
+    let stop = match field::<OneOrMany>(request, "stop")? {
+        None => Vec::new(),
+        Some(OneOrMany::One(stop)) => vec![stop],
+        Some(OneOrMany::Many(stops)) => stops,
+    };
+    Ok(OllamaOptions {
+        num_predict: request.max_tokens,
+        num_ctx: (needed > DEFAULT_CONTEXT_TOKENS)
+            .then(|| needed.min(CONTEXT_MAX_TOKENS).next_power_of_two().min(CONTEXT_MAX_TOKENS)),
+        temperature: field(request, "temperature")?,
+        top_p: field(request, "top_p")?,
+        seed: field(request, "seed")?,
+        presence_penalty: field(request, "presence_penalty")?,
+        frequency_penalty: field(request, "frequency_penalty")?,
+        stop,
+    })
+}
+
+fn format(request: &ChatRequest) -> Result<Option<Value>, ProviderError> {
+    let Some(format) = field::<ResponseFormat>(request, "response_format")? else { return Ok(None) };
+    match (format.r#type.as_str(), format.json_schema) {
+        ("text", _) => Ok(None),
+        ("json_object", _) => Ok(Some(Value::from("json"))),
+        ("json_schema", Some(schema)) => Ok(Some(schema.schema)),
+        _ => Err(unsupported("response_format", "response_format is text, json_object, or json_schema with a schema")),
+    }
+}
+
+fn messages(request: &ChatRequest) -> Result<Vec<OllamaMessage>, ProviderError> {
+    let messages: Vec<InMessage> = field(request, "messages")?.unwrap_or_default();
+    // Ollama wants the name of the tool whose result it gets; OpenAI sends the id of the call.
+    let mut names: HashMap<String, String> = HashMap::new();
+    let mut translated = Vec::with_capacity(messages.len());
+    for message in messages {
+        let (content, images) = content(message.content)?;
+        let calls = message.tool_calls.unwrap_or_default();
+        let mut tool_calls = Vec::with_capacity(calls.len());
+        for call in calls {
+            if let Some(id) = call.id {
+                names.insert(id, call.function.name.clone());
+            }
+            tool_calls.push(OllamaToolCall { function: function(call.function)? });
+        }
+        let role = if message.role == "developer" { "system".to_owned() } else { message.role };
+        let tool_name = message.tool_call_id.and_then(|id| names.get(&id).cloned());
+        translated.push(OllamaMessage { role, content, images, tool_calls, tool_name });
+    }
+    Ok(translated)
+}
+
+fn function(function: InFunction) -> Result<OllamaFunction, ProviderError> {
+    let arguments = if function.arguments.trim().is_empty() {
+        Value::Object(serde_json::Map::new())
+    } else {
+        serde_json::from_str(&function.arguments)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or_else(|| unsupported("messages", "the arguments of a tool call are a JSON object, as text"))?
+    };
+    Ok(OllamaFunction { name: function.name, arguments })
+}
+
+fn content(content: Option<InContent>) -> Result<(String, Vec<String>), ProviderError> {
+    let parts = match content {
+        None => return Ok((String::new(), Vec::new())),
+        Some(InContent::Text(text)) => return Ok((text, Vec::new())),
+        Some(InContent::Parts(parts)) => parts,
+    };
+    let (mut text, mut images) = (String::new(), Vec::new());
+    for part in parts {
+        match part {
+            InPart::Text { text: piece } | InPart::Refusal { refusal: piece } => text.push_str(&piece),
+            InPart::ImageUrl { image_url } => images.push(image(&image_url.url)?),
+            InPart::Other => {
+                return Err(unsupported("messages", "this model reads text and pictures; other parts cannot be sent"));
+            }
+        }
+    }
+    Ok((text, images))
+}
+
+/// The base64 text of a picture that came inside the request. A picture elsewhere would have to be fetched, and the
+/// gateway fetches nothing on a client's word.
+fn image(url: &str) -> Result<String, ProviderError> {
+    url.strip_prefix("data:")
+        .and_then(|rest| rest.split_once(";base64,"))
+        .map(|(_, data)| data.to_owned())
+        .ok_or_else(|| unsupported("messages", "send pictures to this model as data:image/…;base64,… addresses"))
+}
+
+fn field<'a, T: Deserialize<'a>>(request: &'a ChatRequest, name: &'static str) -> Result<Option<T>, ProviderError> {
+    request.fields.parse(name).map_err(|error| unsupported(name, &format!("{name} cannot be read: {error}")))
+}
+
+fn unsupported(param: &'static str, message: &str) -> ProviderError {
+    ProviderError::Unsupported { provider: NAME, param, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use calos_commands::provider::MaxTokensField;
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(fields: &Value) -> ChatRequest {
+        ChatRequest {
+            answer_id: "chatcmpl-test".to_owned(),
+            model: "llama3.2:3b".to_owned(),
+            fields: Arc::new(serde_json::from_str(&fields.to_string()).unwrap()),
+            max_tokens: 64,
+            max_tokens_field: MaxTokensField::MaxTokens,
+            show_usage: false,
+            prompt_estimate_tokens: 10,
+        }
+    }
+
+    fn translated(fields: &Value) -> Value {
+        serde_json::to_value(translate(&request(fields), true).unwrap()).unwrap()
+    }
+
+    fn refused(fields: &Value) -> &'static str {
+        match translate(&request(fields), true).unwrap_err() {
+            ProviderError::Unsupported { param, .. } => param,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn options_move_to_their_place_and_get_their_names() {
+        let body = translated(&json!({
+            "messages": [{"role": "developer", "content": "be brief"}, {"role": "user", "content": "hi"}],
+            "temperature": 0.5, "stop": "END", "seed": 7, "response_format": {"type": "json_object"}, "user": "u"
+        }));
+        assert_eq!(
+            body,
+            json!({
+                "model": "llama3.2:3b", "stream": true, "format": "json",
+                "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}],
+                "options": {"num_predict": 64, "temperature": 0.5, "seed": 7, "stop": ["END"]}
+            })
+        );
+    }
+
+    #[test]
+    fn tool_calls_and_their_results_find_each_other() {
+        let body = translated(&json!({"messages": [
+            {"role": "assistant", "content": null, "tool_calls":
+                [{"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\":\"Oslo\"}"}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+        ]}));
+        assert_eq!(
+            body["messages"],
+            json!([
+                {"role": "assistant", "content": "", "tool_calls":
+                    [{"function": {"name": "weather", "arguments": {"city": "Oslo"}}}]},
+                {"role": "tool", "content": "rain", "tool_name": "weather"}
+            ])
+        );
+    }
+
+    #[test]
+    fn parts_become_text_and_pictures() {
+        let body = translated(&json!({"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "what is "}, {"type": "text", "text": "this?"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+        ]}]}));
+        assert_eq!(body["messages"][0], json!({"role": "user", "content": "what is this?", "images": ["AAAA"]}));
+    }
+
+    #[test]
+    fn a_long_prompt_gets_a_context_it_fits_in() {
+        let mut long = request(&json!({"messages": []}));
+        long.prompt_estimate_tokens = 5_000;
+        let body = serde_json::to_value(translate(&long, false).unwrap()).unwrap();
+        assert_eq!(body["options"]["num_ctx"], 8_192);
+        long.prompt_estimate_tokens = u64::MAX;
+        let body = serde_json::to_value(translate(&long, false).unwrap()).unwrap();
+        assert_eq!(body["options"]["num_ctx"], CONTEXT_MAX_TOKENS);
+    }
+
+    #[test]
+    fn what_ollama_cannot_do_is_refused_by_name() {
+        assert_eq!(refused(&json!({"n": 2})), "n");
+        assert_eq!(refused(&json!({"logprobs": true})), "logprobs");
+        assert_eq!(refused(&json!({"logit_bias": {"50256": -100}})), "logit_bias");
+        assert_eq!(refused(&json!({"tool_choice": "required"})), "tool_choice");
+        assert_eq!(refused(&json!({"functions": []})), "functions");
+        assert_eq!(refused(&json!({"response_format": {"type": "xml"}})), "response_format");
+        let remote = json!({"messages": [{"role": "user", "content":
+            [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}]}]});
+        assert_eq!(refused(&remote), "messages");
+        assert_eq!(refused(&json!({"messages": [{"role": 7}]})), "messages");
+    }
+
+    #[test]
+    fn no_tool_is_offered_when_none_may_be_called() {
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        assert_eq!(translated(&json!({"tools": tools}))["tools"], tools);
+        assert_eq!(translated(&json!({"tools": tools, "tool_choice": "none"})).get("tools"), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! OpenAI's chat.completions, and every backend that speaks it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use calos_commands::log::Boxed;
+use calos_commands::provider::{
+    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, ModelListing, ProviderError,
+};
+use calos_commands::raw_object::RawObject;
+use futures_util::stream;
+use reqwest::RequestBuilder;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde::Deserialize;
+
+use super::chunks::{DONE, read_chunk, read_completion, set};
+use super::http::{LISTING_TIMEOUT, Pieces, ProviderHttp, base_url};
+use super::lines::LineTooLong;
+use super::sse::Sse;
+
+/// The name in events and answers.
+pub const NAME: &str = "openai";
+
+/// Where OpenAI is when nothing else is configured.
+pub const DEFAULT_BASE_URL: &str = "https://api.openai.com";
+
+/// The most models of a listing that are taken in.
+const LISTING_MAX_MODELS: usize = 2_000;
+
+/// The key cannot stand in a header.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("an OpenAI key is visible ASCII without line breaks")]
+pub struct BadKey;
+
+/// One OpenAI account.
+#[derive(Clone)]
+pub struct OpenAi {
+    http: ProviderHttp,
+    base: Arc<str>,
+    authorization: HeaderValue,
+}
+
+impl std::fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenAi").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl OpenAi {
+    /// `base` is the server's root, as in [`DEFAULT_BASE_URL`], or what OpenAI's own SDKs take: the root and `/v1`.
+    ///
+    /// # Errors
+    /// [`BadKey`] when the key cannot be sent.
+    pub fn new(http: ProviderHttp, base: &str, key: &str) -> Result<Self, BadKey> {
+        let mut authorization = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| BadKey)?;
+        authorization.set_sensitive(true);
+        Ok(Self { http, base: versioned(base), authorization })
+    }
+
+    fn post(&self, request: &ChatRequest, streaming: bool) -> Result<RequestBuilder, ProviderError> {
+        let body = body(request, streaming)?;
+        Ok(self
+            .http
+            .client()
+            .post(format!("{}/chat/completions", self.base))
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body))
+    }
+}
+
+/// The base address with the version at its end.
+fn versioned(base: &str) -> Arc<str> {
+    let base = base_url(base);
+    let last = base.rsplit('/').next().unwrap_or_default();
+    let version = last.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+    if version { base } else { format!("{base}/v1").into() }
+}
+
+/// The client's fields with what CALOS decided in their place.
+fn body(request: &ChatRequest, streaming: bool) -> Result<Vec<u8>, ProviderError> {
+    #[derive(serde::Serialize)]
+    struct StreamOptions {
+        include_usage: bool,
+    }
+    let mut body = RawObject::clone(&request.fields);
+    set(NAME, &mut body, "model", &request.model)?;
+    set(NAME, &mut body, request.max_tokens_field.as_str(), &request.max_tokens)?;
+    if streaming {
+        set(NAME, &mut body, "stream", &true)?;
+        // Always asked for: a stream that is not counted would be given away.
+        set(NAME, &mut body, "stream_options", &StreamOptions { include_usage: true })?;
+    }
+    super::chunks::written(NAME, &body).map(Into::into)
+}
+
+impl ChatProvider for OpenAi {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
+        Box::pin(async move {
+            let text = self.http.whole(NAME, self.post(request, false)?, self.http.settings().whole).await?;
+            read_completion(NAME, &text)
+        })
+    }
+
+    fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
+        Box::pin(async move {
+            let pieces = self.http.pieces(NAME, self.post(request, true)?).await?;
+            Ok(chunk_stream(NAME, pieces, request.show_usage))
+        })
+    }
+
+    fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>> {
+        Box::pin(async move {
+            let request = self.http.client().get(format!("{}/models", self.base));
+            let request = request.header(AUTHORIZATION, self.authorization.clone());
+            let text = self.http.whole(NAME, request, LISTING_TIMEOUT).await?;
+            read_listing(&text)
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct WireListing {
+    data: Vec<WireModel>,
+}
+
+#[derive(Deserialize)]
+struct WireModel {
+    id: String,
+    #[serde(default)]
+    created: Option<i64>,
+    #[serde(default)]
+    owned_by: Option<String>,
+}
+
+fn read_listing(text: &[u8]) -> Result<Vec<ModelListing>, ProviderError> {
+    let listing: WireListing = serde_json::from_slice(text)
+        .map_err(|error| ProviderError::BadAnswer { provider: NAME, detail: error.to_string() })?;
+    let models = listing.data.into_iter().take(LISTING_MAX_MODELS).map(|model| ModelListing {
+        id: model.id,
+        created: model.created.unwrap_or(0),
+        owned_by: model.owned_by.unwrap_or_else(|| NAME.to_owned()),
+    });
+    Ok(models.collect())
+}
+
+/// The chunks of a stream in OpenAI's dialect, whoever sends it.
+#[must_use]
+pub fn chunk_stream(provider: &'static str, pieces: Pieces, show_usage: bool) -> ChunkStream {
+    let reader = Reader { provider, pieces, sse: Sse::default(), ready: VecDeque::new(), ended: false, show_usage };
+    Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
+}
+
+struct Reader {
+    provider: &'static str,
+    pieces: Pieces,
+    sse: Sse,
+    ready: VecDeque<Vec<u8>>,
+    ended: bool,
+    show_usage: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
+        if self.ended {
+            return None;
+        }
+        let read = match self.event().await {
+            Ok(data) if data == DONE => {
+                self.ended = true;
+                return None;
+            }
+            Ok(data) => read_chunk(self.provider, data, self.show_usage),
+            Err(error) => Err(error),
+        };
+        self.ended = read.is_err();
+        Some(read)
+    }
+
+    async fn event(&mut self) -> Result<Vec<u8>, ProviderError> {
+        loop {
+            if let Some(data) = self.ready.pop_front() {
+                return Ok(data);
+            }
+            let Some(piece) = self.pieces.next().await? else {
+                let detail = "the stream ended without [DONE]".to_owned();
+                return Err(ProviderError::BadAnswer { provider: self.provider, detail });
+            };
+            self.sse.push(&piece);
+            while let Some(event) = self.sse.next_event().map_err(|error| too_long(self.provider, error))? {
+                // An event without data is a keep-alive of another kind.
+                if !event.data.is_empty() {
+                    self.ready.push_back(event.data);
+                }
+            }
+            if !self.ready.is_empty() {
+                self.pieces.alive();
+            }
+        }
+    }
+}
+
+/// A line or event that went over its bound, in the port's words.
+pub(super) fn too_long(provider: &'static str, error: LineTooLong) -> ProviderError {
+    ProviderError::BadAnswer { provider, detail: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use calos_commands::provider::MaxTokensField;
+
+    use super::*;
+
+    fn request(fields: &str) -> ChatRequest {
+        ChatRequest {
+            answer_id: "chatcmpl-test".to_owned(),
+            model: "gpt-4".to_owned(),
+            fields: Arc::new(serde_json::from_str(fields).unwrap()),
+            max_tokens: 64,
+            max_tokens_field: MaxTokensField::MaxTokens,
+            show_usage: false,
+            prompt_estimate_tokens: 10,
+        }
+    }
+
+    #[test]
+    fn what_calos_decided_goes_upstream_and_the_rest_as_it_came() {
+        let request =
+            request(r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.10,"new_field":{"x":1}}"#);
+        let plain = String::from_utf8(body(&request, false).unwrap()).unwrap();
+        assert_eq!(
+            plain,
+            r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.10,"new_field":{"x":1},"model":"gpt-4","max_tokens":64}"#
+        );
+        let streaming = String::from_utf8(body(&request, true).unwrap()).unwrap();
+        assert!(streaming.ends_with(r#""stream":true,"stream_options":{"include_usage":true}}"#), "{streaming}");
+    }
+
+    #[test]
+    fn the_version_stands_once_in_the_address() {
+        assert_eq!(&*versioned("https://api.openai.com"), "https://api.openai.com/v1");
+        assert_eq!(&*versioned("https://api.openai.com/v1/"), "https://api.openai.com/v1");
+        assert_eq!(&*versioned("http://127.0.0.1:8000/openai"), "http://127.0.0.1:8000/openai/v1");
+    }
+
+    #[test]
+    fn a_listing_is_read() {
+        let text = r#"{"object":"list","data":[{"id":"gpt-4","object":"model","created":1687882411,"owned_by":"openai"},{"id":"x"}]}"#;
+        let models = read_listing(text.as_bytes()).unwrap();
+        assert_eq!(models[0], ModelListing { id: "gpt-4".into(), created: 1_687_882_411, owned_by: "openai".into() });
+        assert_eq!(models[1].owned_by, "openai");
+        assert!(read_listing(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_key_that_breaks_the_header_is_refused_and_a_good_one_is_never_shown() {
+        let http = ProviderHttp::new(super::super::HttpSettings::default()).unwrap();
+        assert!(OpenAi::new(http.clone(), DEFAULT_BASE_URL, "sk-a\nb").is_err());
+        let account = OpenAi::new(http, DEFAULT_BASE_URL, "sk-secret").unwrap();
+        assert!(!format!("{account:?}").contains("secret"));
+    }
+}

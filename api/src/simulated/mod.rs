@@ -1,0 +1,197 @@
+//! Simulated model providers on loopback, so that a newcomer can run everything without an account anywhere.
+//!
+//! They speak the real wire formats, counts, streams and failures included, and are labelled wherever a person looks:
+//! every response carries [`LABEL_HEADER`], listed models are `owned_by: "simulated"`, and every answer begins with
+//! `[simulated]`. CALOS reaches them over HTTP like any other provider; nothing else in CALOS knows of them.
+//!
+//! Two control endpoints stand on every port: `GET`/`PUT /simulated/switches` ([`Switches`]) and
+//! `GET`/`DELETE /simulated/produced` ([`Tally`]: what the servers gave out, to compare bills with). A prompt can
+//! switch its own answer: see [`switches`].
+
+pub mod ollama;
+pub mod openai;
+pub mod produced;
+mod story;
+pub mod switches;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
+use calos_adapters::config::{BaseUrl, ProvidersConfig, Secret};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use produced::{Produced, Tally};
+use switches::Switches;
+
+/// On every response of a simulated provider, with the value `true`.
+pub const LABEL_HEADER: &str = "x-calos-simulated";
+
+/// What every simulated answer begins with.
+pub const LABEL: &str = "[simulated]";
+
+/// Whose the simulated models are.
+pub const OWNER: &str = "simulated";
+
+/// The largest request a simulated provider reads.
+const BODY_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The key a simulated account answers to; any other is as good.
+pub const KEY: &str = "sk-simulated";
+
+/// What the servers share.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    switches: RwLock<Switches>,
+    produced: Produced,
+}
+
+impl Stage {
+    fn switches(&self) -> Switches {
+        self.switches.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, switches: Switches) {
+        *self.switches.write().unwrap_or_else(PoisonError::into_inner) = switches;
+    }
+}
+
+/// Running simulated providers; dropping it stops them.
+#[derive(Debug)]
+pub struct SimulatedProviders {
+    openai: SocketAddr,
+    ollama: SocketAddr,
+    stage: Arc<Stage>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl SimulatedProviders {
+    /// Starts every provider on a free port of 127.0.0.1, answering at once.
+    ///
+    /// # Errors
+    /// When no port can be opened.
+    pub async fn start() -> std::io::Result<Self> {
+        Self::start_with(Switches::default()).await
+    }
+
+    /// Starts every provider on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no port can be opened.
+    pub async fn start_with(switches: Switches) -> std::io::Result<Self> {
+        let stage = Arc::new(Stage::default());
+        stage.set(switches);
+        let (openai, openai_server) = serve(openai::router(), &stage).await?;
+        let (ollama, ollama_server) = serve(ollama::router(), &stage).await?;
+        Ok(Self { openai, ollama, stage, servers: vec![openai_server, ollama_server] })
+    }
+
+    /// The base address of the simulated OpenAI; `/v1/…` follows it.
+    #[must_use]
+    pub fn openai_url(&self) -> String {
+        format!("http://{}", self.openai)
+    }
+
+    /// The root address of the simulated Ollama.
+    #[must_use]
+    pub fn ollama_url(&self) -> String {
+        format!("http://{}", self.ollama)
+    }
+
+    /// Points the settings of every provider that is simulated here.
+    pub fn take_the_place_of(&self, providers: &mut ProvidersConfig) {
+        providers.openai.base_url = BaseUrl::loopback(self.openai.port());
+        providers.openai.api_key = Some(Secret::new(KEY));
+        providers.ollama.base_url = BaseUrl::loopback(self.ollama.port());
+        providers.ollama.configured = true;
+        providers.ollama.personas.clear();
+    }
+
+    /// Changes the switches for every later call.
+    pub fn switch(&self, switches: Switches) {
+        self.stage.set(switches);
+    }
+
+    /// What was given out so far, by `provider/model`.
+    #[must_use]
+    pub fn produced(&self) -> BTreeMap<String, Tally> {
+        self.stage.produced.tallies()
+    }
+
+    /// Stops at once; what is on its way breaks off.
+    pub async fn stop(mut self) {
+        for server in std::mem::take(&mut self.servers) {
+            server.abort();
+            // An aborted task ends in an error that says just that.
+            let _aborted = server.await;
+        }
+    }
+}
+
+impl fmt::Display for SimulatedProviders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenAI at {}/v1, Ollama at {}", self.openai_url(), self.ollama_url())
+    }
+}
+
+impl Drop for SimulatedProviders {
+    fn drop(&mut self) {
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+}
+
+async fn serve(routes: Router<Arc<Stage>>, stage: &Arc<Stage>) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    // Without it every small piece of a stream waits for the acknowledgement of the one before.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY on a simulated provider's connection");
+        }
+    });
+    let router = routes
+        .route("/simulated/switches", get(read_switches).put(set_switches))
+        .route("/simulated/produced", get(read_produced).delete(clear_produced))
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(axum::middleware::map_response(label))
+        .with_state(Arc::clone(stage));
+    let server = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "a simulated provider stopped");
+        }
+    });
+    Ok((address, server))
+}
+
+async fn label(mut response: Response) -> Response {
+    response.headers_mut().insert(LABEL_HEADER, HeaderValue::from_static("true"));
+    response
+}
+
+async fn read_switches(State(stage): State<Arc<Stage>>) -> Json<Switches> {
+    Json(stage.switches())
+}
+
+async fn set_switches(State(stage): State<Arc<Stage>>, Json(switches): Json<Switches>) -> Json<Switches> {
+    stage.set(switches);
+    Json(stage.switches())
+}
+
+async fn read_produced(State(stage): State<Arc<Stage>>) -> Json<BTreeMap<String, Tally>> {
+    Json(stage.produced.tallies())
+}
+
+async fn clear_produced(State(stage): State<Arc<Stage>>) -> StatusCode {
+    stage.produced.clear();
+    StatusCode::NO_CONTENT
+}

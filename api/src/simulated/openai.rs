@@ -1,0 +1,306 @@
+//! A simulated OpenAI: `/v1/chat/completions`, plain and streaming, and `/v1/models`.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::produced::Counted;
+use super::story::{SaidMessage, Story, prompt_tokens, switches};
+use super::switches::Switches;
+use super::{OWNER, Stage};
+
+/// The models the simulated account has.
+pub const MODELS: [&str; 6] = ["gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-3.5-turbo"];
+
+/// The most answers to one call, as at OpenAI.
+const CHOICES_MAX: u64 = 128;
+
+const RETRY_AFTER_SECONDS: &str = "1";
+
+pub(crate) fn router() -> Router<Arc<Stage>> {
+    Router::new().route("/v1/chat/completions", post(chat)).route("/v1/models", get(models))
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    model: String,
+    messages: Vec<SaidMessage>,
+    #[serde(default)]
+    max_tokens: Option<u64>,
+    #[serde(default)]
+    max_completion_tokens: Option<u64>,
+    #[serde(default)]
+    n: Option<u64>,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
+    #[serde(default)]
+    tools: Option<Vec<Tool>>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+#[derive(Deserialize)]
+struct Tool {
+    function: Function,
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: String,
+}
+
+async fn models(headers: HeaderMap) -> Response {
+    if !authorised(&headers) {
+        return unauthorised();
+    }
+    let data: Vec<Value> = MODELS
+        .iter()
+        .map(|id| json!({"id": id, "object": "model", "created": 1_686_935_002, "owned_by": OWNER}))
+        .collect();
+    Json(json!({"object": "list", "data": data})).into_response()
+}
+
+async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) -> Response {
+    if !authorised(&headers) {
+        return unauthorised();
+    }
+    let asked: Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("We could not parse the body: {error}"), None),
+    };
+    if asked.messages.is_empty() {
+        return failure(StatusCode::BAD_REQUEST, "[] is too short - 'messages'", None);
+    }
+    if !MODELS.contains(&asked.model.as_str()) {
+        let message = format!("The model `{}` does not exist or you do not have access to it.", asked.model);
+        return failure(StatusCode::NOT_FOUND, &message, Some("model_not_found"));
+    }
+    let switches = switches(stage.switches(), &asked.messages);
+    switches.before_first_byte().await;
+    if let Some(status) = switches.failure() {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return failure(status, "[simulated] The switch fail_with is set.", Some("simulated_failure"));
+    }
+    let call = Call::new(&stage, asked, switches);
+    if call.streaming { call.stream() } else { call.whole().await }
+}
+
+/// One accepted call and its answer.
+struct Call {
+    id: String,
+    created: u64,
+    model: String,
+    story: Story,
+    choices: u64,
+    prompt_tokens: u64,
+    streaming: bool,
+    include_usage: bool,
+    tool: Option<String>,
+    switches: Switches,
+    counted: Counted,
+}
+
+impl Call {
+    fn new(stage: &Arc<Stage>, asked: Asked, switches: Switches) -> Self {
+        let tool = asked.tools.unwrap_or_default().into_iter().next().map(|tool| tool.function.name);
+        let limit = asked.max_completion_tokens.or(asked.max_tokens);
+        let prompt_tokens = prompt_tokens(&asked.messages);
+        Self {
+            id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            story: Story::tell(&asked.messages, limit, tool.is_some(), &switches),
+            choices: asked.n.unwrap_or(1).clamp(1, CHOICES_MAX),
+            prompt_tokens,
+            streaming: asked.stream.unwrap_or(false),
+            include_usage: asked.stream_options.is_some_and(|options| options.include_usage),
+            tool,
+            switches,
+            counted: Counted::new(stage, "openai", &asked.model, prompt_tokens),
+            model: asked.model,
+        }
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        if self.story.calls_tool {
+            "tool_calls"
+        } else if self.story.cut {
+            "length"
+        } else {
+            "stop"
+        }
+    }
+
+    fn usage(&self) -> Value {
+        let completion = self.story.tokens() * self.choices;
+        json!({
+            "prompt_tokens": self.prompt_tokens, "completion_tokens": completion,
+            "total_tokens": self.prompt_tokens + completion,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0,
+                "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
+        })
+    }
+
+    fn tool_call(&self) -> Value {
+        json!({"id": format!("call_{}", self.id), "type": "function",
+            "function": {"name": self.tool, "arguments": "{\"simulated\":true}"}})
+    }
+
+    async fn whole(mut self) -> Response {
+        self.switches.whole_answer(self.story.tokens()).await;
+        if let Some(after) = self.switches.drop_after_tokens {
+            self.counted.wrote(after.min(self.story.tokens()));
+            return broken_body();
+        }
+        let message = if self.story.calls_tool {
+            json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": [self.tool_call()]})
+        } else {
+            json!({"role": "assistant", "content": self.story.text(), "refusal": null})
+        };
+        let finish = self.finish_reason();
+        let choices: Vec<Value> = (0..self.choices)
+            .map(|index| json!({"index": index, "message": message, "logprobs": null, "finish_reason": finish}))
+            .collect();
+        let mut answer = json!({"id": self.id, "object": "chat.completion", "created": self.created,
+            "model": self.model, "choices": choices, "service_tier": "default", "system_fingerprint": "fp_simulated"});
+        if !self.switches.omit_usage {
+            answer["usage"] = self.usage();
+        }
+        self.counted.wrote(self.story.tokens() * self.choices);
+        self.counted.complete();
+        Json(answer).into_response()
+    }
+
+    fn stream(self) -> Response {
+        let steps = stream::unfold((self, Step::Role), |(mut call, step)| async move {
+            let (event, next) = call.step(step).await?;
+            Some((event, (call, next)))
+        });
+        let mut response = Response::new(Body::from_stream(steps));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+    }
+
+    async fn step(&mut self, step: Step) -> Option<(std::io::Result<Bytes>, Step)> {
+        match step {
+            Step::Role => {
+                let delta = json!({"role": "assistant", "content": "", "refusal": null});
+                Some((Ok(self.event(&delta, None)), Step::Word(0)))
+            }
+            Step::Word(index) if self.switches.drop_after_tokens == Some(index as u64) => {
+                Some((Err(std::io::Error::other("the switch drop_after_tokens is set")), Step::End))
+            }
+            Step::Word(index) if self.switches.error_after_tokens == Some(index as u64) => {
+                let error = json!({"error": {"message": "[simulated] The switch error_after_tokens is set.",
+                    "type": "server_error", "param": null, "code": null}});
+                Some((Ok(data(&error)), Step::End))
+            }
+            Step::Word(0) if self.story.calls_tool => {
+                let mut call = self.tool_call();
+                call["index"] = json!(0);
+                self.counted.wrote(self.story.tokens());
+                Some((Ok(self.event(&json!({"tool_calls": [call]}), None)), Step::Finish))
+            }
+            Step::Word(index) if index < self.story.words.len() => {
+                self.switches.before_token().await;
+                self.counted.wrote(self.choices);
+                Some((Ok(self.event(&json!({"content": self.story.words[index]}), None)), Step::Word(index + 1)))
+            }
+            Step::Word(_) | Step::Finish => {
+                let next = if self.include_usage && !self.switches.omit_usage { Step::Usage } else { Step::Done };
+                Some((Ok(self.event(&json!({}), Some(self.finish_reason()))), next))
+            }
+            Step::Usage => {
+                let mut chunk = self.chunk(&[]);
+                chunk["usage"] = self.usage();
+                Some((Ok(data(&chunk)), Step::Done))
+            }
+            Step::Done => {
+                self.counted.complete();
+                Some((Ok(Bytes::from_static(b"data: [DONE]\n\n")), Step::End))
+            }
+            Step::End => None,
+        }
+    }
+
+    /// The same delta for every choice, each in a chunk of its own, as OpenAI sends them.
+    fn event(&self, delta: &Value, finish_reason: Option<&str>) -> Bytes {
+        let mut text = Vec::with_capacity(320);
+        for index in 0..self.choices {
+            let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+            text.extend_from_slice(&data(&self.chunk(&[choice])));
+        }
+        text.into()
+    }
+
+    fn chunk(&self, choices: &[Value]) -> Value {
+        let mut chunk = json!({"id": self.id, "object": "chat.completion.chunk", "created": self.created,
+            "model": self.model, "service_tier": "default", "system_fingerprint": "fp_simulated", "choices": choices});
+        if self.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+}
+
+/// Where a stream stands.
+enum Step {
+    Role,
+    Word(usize),
+    Finish,
+    Usage,
+    Done,
+    End,
+}
+
+fn data(value: &Value) -> Bytes {
+    format!("data: {value}\n\n").into()
+}
+
+fn broken_body() -> Response {
+    let broken = Err::<Bytes, _>(std::io::Error::other("the switch drop_after_tokens is set"));
+    let mut response = Response::new(Body::from_stream(stream::iter([Ok(Bytes::from_static(b"{\"id\":")), broken])));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn authorised(headers: &HeaderMap) -> bool {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    bearer.and_then(|text| text.strip_prefix("Bearer ")).is_some_and(|key| !key.trim().is_empty())
+}
+
+fn unauthorised() -> Response {
+    failure(StatusCode::UNAUTHORIZED, "You didn't provide an API key.", Some("invalid_api_key"))
+}
+
+fn failure(status: StatusCode, message: &str, code: Option<&str>) -> Response {
+    let kind = match status.as_u16() {
+        429 => "requests",
+        400..500 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let body = json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
+}

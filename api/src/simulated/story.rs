@@ -1,0 +1,138 @@
+//! What a simulated model says, and how it counts: the same prompt always gives the same answer and the same numbers.
+
+use serde::Deserialize;
+
+use super::LABEL;
+use super::switches::{ANSWER_MAX_TOKENS, Switches};
+
+/// Tokens around each message of a prompt.
+const MESSAGE_TOKENS: u64 = 4;
+/// Tokens before an answer.
+const ANSWER_TOKENS: u64 = 3;
+/// How many words of the question an answer repeats.
+const ECHO_MAX_WORDS: usize = 60;
+/// Tokens of a tool call.
+const TOOL_CALL_TOKENS: u64 = 12;
+
+/// A message as either dialect sends it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SaidMessage {
+    pub(crate) role: String,
+    #[serde(default)]
+    pub(crate) content: Option<Content>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Part {
+    #[serde(default)]
+    text: String,
+}
+
+impl SaidMessage {
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let (text, parts) = match &self.content {
+            None => (None, &[][..]),
+            Some(Content::Text(text)) => (Some(text.as_str()), &[][..]),
+            Some(Content::Parts(parts)) => (None, &parts[..]),
+        };
+        text.into_iter().chain(parts.iter().map(|part| part.text.as_str()))
+    }
+}
+
+/// The tokens of a prompt: its words, and a little for each message.
+pub(crate) fn prompt_tokens(messages: &[SaidMessage]) -> u64 {
+    let words = messages.iter().flat_map(SaidMessage::texts).flat_map(str::split_whitespace).count() as u64;
+    words + MESSAGE_TOKENS * messages.len() as u64 + ANSWER_TOKENS
+}
+
+/// The switches in force for a prompt.
+pub(crate) fn switches(process: Switches, messages: &[SaidMessage]) -> Switches {
+    let Some(last) = messages.last() else { return process };
+    last.texts().fold(process, Switches::overridden_by)
+}
+
+/// One answer: each of its words is one token.
+#[derive(Debug)]
+pub(crate) struct Story {
+    pub(crate) words: Vec<String>,
+    /// Whether the answer was cut off by its limit.
+    pub(crate) cut: bool,
+    /// Whether the answer is a call of the first tool instead.
+    pub(crate) calls_tool: bool,
+}
+
+impl Story {
+    pub(crate) fn tell(messages: &[SaidMessage], limit: Option<u64>, has_tools: bool, switches: &Switches) -> Self {
+        if has_tools && switches.call_tool {
+            return Self { words: Vec::new(), cut: false, calls_tool: true };
+        }
+        let mut words = match switches.answer_tokens {
+            Some(tokens) => filler(tokens.min(ANSWER_MAX_TOKENS)),
+            None => echo(messages),
+        };
+        let limit = usize::try_from(limit.unwrap_or(ANSWER_MAX_TOKENS)).unwrap_or(usize::MAX);
+        let cut = words.len() > limit;
+        words.truncate(limit);
+        Self { words, cut, calls_tool: false }
+    }
+
+    pub(crate) fn tokens(&self) -> u64 {
+        if self.calls_tool { TOOL_CALL_TOKENS } else { self.words.len() as u64 }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.words.concat()
+    }
+}
+
+fn filler(tokens: u64) -> Vec<String> {
+    let mut words = vec![LABEL.to_owned()];
+    words.extend((1..tokens).map(|index| format!(" word{index}")));
+    words
+}
+
+fn echo(messages: &[SaidMessage]) -> Vec<String> {
+    let mut words: Vec<String> = [LABEL, " You", " said:"].map(str::to_owned).into();
+    let asked = messages.iter().rev().find(|message| message.role == "user").or(messages.last());
+    let asked = asked.into_iter().flat_map(SaidMessage::texts).flat_map(str::split_whitespace);
+    words.extend(asked.take(ECHO_MAX_WORDS).map(|word| format!(" {word}")));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(text: &str) -> Vec<SaidMessage> {
+        serde_json::from_value(serde_json::json!([
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": text}]}
+        ]))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_same_prompt_gives_the_same_answer_and_numbers() {
+        let messages = messages("hello there");
+        assert_eq!(prompt_tokens(&messages), 2 + 2 + 8 + 3);
+        let story = Story::tell(&messages, None, false, &Switches::default());
+        assert_eq!(story.text(), "[simulated] You said: hello there");
+        assert_eq!((story.tokens(), story.cut), (5, false));
+    }
+
+    #[test]
+    fn an_answer_stops_at_its_limit() {
+        let messages = messages("[[answer_tokens=40]]");
+        let switches = switches(Switches::default(), &messages);
+        let story = Story::tell(&messages, Some(7), false, &switches);
+        assert_eq!((story.tokens(), story.cut), (7, true));
+        assert!(story.text().starts_with(LABEL));
+    }
+}
