@@ -14,11 +14,14 @@ pub mod ids;
 pub mod licence;
 pub mod money;
 pub mod operation;
+pub mod pricing;
 pub mod record;
+pub mod routing;
 pub mod sealed;
 pub mod session;
 pub mod stream;
 pub mod tenant;
+pub mod tiers;
 pub mod time;
 pub mod wallet;
 

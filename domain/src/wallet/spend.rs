@@ -21,6 +21,7 @@ pub(super) struct Wanted {
 }
 
 /// How much a charge may leave owing.
+#[derive(Clone, Copy)]
 pub(super) struct DebtAllowed {
     pub(super) limit: Units,
     pub(super) cause: DebtCause,

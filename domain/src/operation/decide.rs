@@ -1,0 +1,159 @@
+//! Which events a tool's report leads to, or why it is refused.
+
+use crate::{Fact, OperationId};
+
+use super::{
+    FACTS_MAX_COUNT, Operation, OperationEvent, PartitionPosition, ProjectionRebuilt, ProjectionRepaired,
+    ProjectionSwitched, RunBy,
+};
+
+/// The longest operator, reason or projection name, in bytes.
+const TEXT_MAX_BYTES: usize = 500;
+
+/// The most partitions a log can have.
+const PARTITIONS_MAX_COUNT: usize = 256;
+
+/// What a tool reports. The same report twice is recorded once.
+#[derive(Clone, PartialEq, Debug)]
+pub enum OperationCommand {
+    /// A version was built.
+    RecordRebuilt(ProjectionRebuilt),
+    /// A version went live.
+    RecordSwitched(ProjectionSwitched),
+    /// The live version was put right.
+    RecordRepaired(ProjectionRepaired),
+}
+
+/// Why a report is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OperationRefusal {
+    /// The stream belongs to another run.
+    #[error("this is the run {0}")]
+    OtherRun(OperationId),
+    /// The same fact about the same projection was recorded with other figures.
+    #[error("the run already recorded {name} for {projection} with other figures")]
+    RecordedBefore {
+        /// The fact's stored name.
+        name: &'static str,
+        /// The projection.
+        projection: String,
+    },
+    /// The run recorded as much as a run may.
+    #[error("the run has recorded {0} facts already")]
+    TooManyFacts(usize),
+    /// A name or a reason is missing or too long.
+    #[error("{field} must have 1 to {TEXT_MAX_BYTES} bytes, it has {bytes}")]
+    BadText {
+        /// Which.
+        field: &'static str,
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A partition that cannot be, a position before the first, or a partition named twice.
+    #[error("the positions are no vector of partitions")]
+    BadPositions,
+    /// A version does not come after the one it follows.
+    #[error("version {later} does not come after {earlier}")]
+    BadVersions {
+        /// The one before.
+        earlier: i32,
+        /// The one that should come after.
+        later: i32,
+    },
+}
+
+pub(super) fn decide(
+    operation: &Operation,
+    command: OperationCommand,
+) -> Result<Vec<OperationEvent>, OperationRefusal> {
+    let event = match command {
+        OperationCommand::RecordRebuilt(fact) => OperationEvent::ProjectionRebuilt(fact),
+        OperationCommand::RecordSwitched(fact) => OperationEvent::ProjectionSwitched(fact),
+        OperationCommand::RecordRepaired(fact) => OperationEvent::ProjectionRepaired(fact),
+    };
+    if let Some(run) = operation.operation_id.filter(|run| *run != event.run().operation_id) {
+        return Err(OperationRefusal::OtherRun(run));
+    }
+    let same_subject =
+        |known: &&OperationEvent| known.name() == event.name() && known.projection() == event.projection();
+    match operation.facts.iter().find(same_subject) {
+        Some(known) if *known == event => return Ok(Vec::new()),
+        Some(known) => {
+            return Err(OperationRefusal::RecordedBefore {
+                name: known.name(),
+                projection: known.projection().to_owned(),
+            });
+        }
+        None => {}
+    }
+    if operation.facts.len() >= FACTS_MAX_COUNT {
+        return Err(OperationRefusal::TooManyFacts(operation.facts.len()));
+    }
+    check(&event)?;
+    Ok(vec![event])
+}
+
+fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
+    text("the operator", &event.run().operator)?;
+    text("the reason", &event.run().reason)?;
+    text("the projection", event.projection())?;
+    positions(event.positions())?;
+    match event {
+        OperationEvent::ProjectionRebuilt(fact) => versions(fact.live_version, fact.built_version),
+        // Going back to the version before is a switch too.
+        OperationEvent::ProjectionSwitched(fact) if fact.from_version != fact.to_version => Ok(()),
+        OperationEvent::ProjectionSwitched(fact) => versions(fact.from_version, fact.to_version),
+        OperationEvent::ProjectionRepaired(fact) => versions(0, fact.version),
+    }
+}
+
+const fn text(field: &'static str, text: &str) -> Result<(), OperationRefusal> {
+    let bytes = text.len();
+    if bytes == 0 || bytes > TEXT_MAX_BYTES { Err(OperationRefusal::BadText { field, bytes }) } else { Ok(()) }
+}
+
+fn positions(positions: &[PartitionPosition]) -> Result<(), OperationRefusal> {
+    let ascending = positions.is_sorted_by(|one, next| one.partition < next.partition);
+    let possible = positions.iter().all(|place| place.partition >= 0 && place.position >= 0);
+    if ascending && possible && positions.len() <= PARTITIONS_MAX_COUNT {
+        Ok(())
+    } else {
+        Err(OperationRefusal::BadPositions)
+    }
+}
+
+const fn versions(earlier: i32, later: i32) -> Result<(), OperationRefusal> {
+    if later > earlier { Ok(()) } else { Err(OperationRefusal::BadVersions { earlier, later }) }
+}
+
+impl OperationEvent {
+    /// Who ran the tool, and why.
+    #[must_use]
+    pub const fn run(&self) -> &RunBy {
+        match self {
+            Self::ProjectionRebuilt(fact) => &fact.run,
+            Self::ProjectionSwitched(fact) => &fact.run,
+            Self::ProjectionRepaired(fact) => &fact.run,
+        }
+    }
+
+    /// The projection it is about.
+    #[must_use]
+    pub fn projection(&self) -> &str {
+        match self {
+            Self::ProjectionRebuilt(fact) => &fact.projection,
+            Self::ProjectionSwitched(fact) => &fact.projection,
+            Self::ProjectionRepaired(fact) => &fact.projection,
+        }
+    }
+
+    /// How far the log was read.
+    #[must_use]
+    pub fn positions(&self) -> &[PartitionPosition] {
+        match self {
+            Self::ProjectionRebuilt(fact) => &fact.positions,
+            Self::ProjectionSwitched(fact) => &fact.positions,
+            Self::ProjectionRepaired(fact) => &fact.positions,
+        }
+    }
+}

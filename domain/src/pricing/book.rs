@@ -1,0 +1,76 @@
+//! The prices themselves. A change is a new edition with a new version: usage records keep pointing at the one they
+//! were charged by.
+
+use super::Provider::{Anthropic, DeepSeek, OpenAi};
+use super::{ModelEntry, Price, PriceBook, Provider};
+
+/// The edition in force. Providers' own prices are the contract's (0.03/0.06, 0.015/0.075 and 0.001/0.001 dollars per
+/// thousand tokens); a model's own price is its maker's list price on the day the edition counts from.
+pub(super) const CURRENT: PriceBook =
+    PriceBook { version: "2025-11-01", effective_on: "2025-11-01", models: MODELS, byok_fee_micros: 0 };
+
+/// What a provider's models cost that have no price of their own.
+pub(super) const fn default_price(provider: Provider) -> Price {
+    match provider {
+        Provider::OpenAi => flat(30_000_000, 60_000_000),
+        Provider::Anthropic => anthropic(15_000_000, 75_000_000),
+        Provider::DeepSeek => flat(1_000_000, 1_000_000),
+        Provider::Ollama => flat(0, 0),
+    }
+}
+
+/// No discount for cached tokens.
+const fn flat(input: u64, output: u64) -> Price {
+    Price { input, output, cached_input: input, cache_write: input }
+}
+
+/// Cached tokens at a price of their own; writing to the cache costs nothing extra.
+const fn cached(input: u64, cached_input: u64, output: u64) -> Price {
+    Price { input, output, cached_input, cache_write: input }
+}
+
+/// Anthropic's list: reading its cache costs a tenth of the input, writing for five minutes a quarter more than it.
+const fn anthropic(input: u64, output: u64) -> Price {
+    Price { input, output, cached_input: input / 10, cache_write: input / 4 * 5 }
+}
+
+/// A model at its provider's price.
+const fn plain(name: &'static str, provider: Provider, max_output_tokens: u64) -> ModelEntry {
+    ModelEntry { name, provider, max_output_tokens, price: None }
+}
+
+/// A model at a price of its own.
+const fn priced(name: &'static str, provider: Provider, max_output_tokens: u64, price: Price) -> ModelEntry {
+    ModelEntry { name, provider, max_output_tokens, price: Some(price) }
+}
+
+const MODELS: &[ModelEntry] = &[
+    plain("gpt-4", OpenAi, 8_192),
+    plain("gpt-4-0613", OpenAi, 8_192),
+    priced("gpt-4-turbo", OpenAi, 4_096, flat(10_000_000, 30_000_000)),
+    priced("gpt-4o", OpenAi, 16_384, cached(2_500_000, 1_250_000, 10_000_000)),
+    priced("gpt-4o-2024-08-06", OpenAi, 16_384, cached(2_500_000, 1_250_000, 10_000_000)),
+    priced("gpt-4o-mini", OpenAi, 16_384, cached(150_000, 75_000, 600_000)),
+    priced("gpt-4.1", OpenAi, 32_768, cached(2_000_000, 500_000, 8_000_000)),
+    priced("gpt-4.1-mini", OpenAi, 32_768, cached(400_000, 100_000, 1_600_000)),
+    priced("gpt-4.1-nano", OpenAi, 32_768, cached(100_000, 25_000, 400_000)),
+    priced("gpt-3.5-turbo", OpenAi, 4_096, flat(500_000, 1_500_000)),
+    priced("gpt-5", OpenAi, 128_000, cached(1_250_000, 125_000, 10_000_000)),
+    priced("gpt-5-mini", OpenAi, 128_000, cached(250_000, 25_000, 2_000_000)),
+    priced("gpt-5-nano", OpenAi, 128_000, cached(50_000, 5_000, 400_000)),
+    priced("o1", OpenAi, 100_000, cached(15_000_000, 7_500_000, 60_000_000)),
+    priced("o3", OpenAi, 100_000, cached(2_000_000, 500_000, 8_000_000)),
+    priced("o3-mini", OpenAi, 100_000, cached(1_100_000, 550_000, 4_400_000)),
+    priced("o4-mini", OpenAi, 100_000, cached(1_100_000, 275_000, 4_400_000)),
+    plain("claude-3-opus-20240229", Anthropic, 4_096),
+    plain("claude-opus-4-20250514", Anthropic, 32_000),
+    plain("claude-opus-4-1-20250805", Anthropic, 32_000),
+    priced("claude-3-5-sonnet-20241022", Anthropic, 8_192, anthropic(3_000_000, 15_000_000)),
+    priced("claude-3-7-sonnet-20250219", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)),
+    priced("claude-sonnet-4-20250514", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)),
+    priced("claude-sonnet-4-5-20250929", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)),
+    priced("claude-3-5-haiku-20241022", Anthropic, 8_192, anthropic(800_000, 4_000_000)),
+    priced("claude-haiku-4-5-20251001", Anthropic, 64_000, anthropic(1_000_000, 5_000_000)),
+    plain("deepseek-chat", DeepSeek, 8_192),
+    plain("deepseek-reasoner", DeepSeek, 64_000),
+];
