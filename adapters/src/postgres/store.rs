@@ -17,7 +17,7 @@ use calos_domain::{Decider, Fact, StreamId};
 use super::append::{Append, Basis, Outcome, StreamEvents};
 use super::log::PgLog;
 use super::upcast::upcasters;
-use super::warm::{StreamKey, Warm};
+use super::warm::{DueSnapshot, StreamKey, Warm};
 
 /// The log's streams of one aggregate type.
 pub struct PgEventStore<D> {
@@ -144,7 +144,11 @@ impl<D: Decider> PgEventStore<D> {
             });
         }
         let count = append.streams.first().map_or(0, |stream| i64::try_from(stream.events.len()).unwrap_or_default());
-        drop(warm.give_back(D::KIND, &context.id, taken.stream.aggregate, count));
+        let snapshot = warm.give_back(D::KIND, &context.id, taken.stream.aggregate, count);
+        append.snapshots.extend(snapshot.map(|(sequence, version, payload)| {
+            let key = StreamKey::of(D::KIND, &context.id);
+            DueSnapshot { key, partition, sequence, version, payload }
+        }));
         // Sent even when nothing is: the ticket it took has to be resolved.
         permit.send(append);
         if unchanged { Ok(receiver) } else { Err(AggregateError::AggregateConflict) }
