@@ -1,7 +1,17 @@
 //! The composition root of CALOS and the only room with HTTP.
 //!
-//! [`wiring`] builds the running application, [`serve`] listens, [`routes`] parse, call and render, [`error`] turns a
-//! refusal into an answer, and [`boundary`] is the one place where a failure is logged.
+//! [`wiring`] builds the running application, [`run`] starts and ends it, [`serve`] listens, [`routes`] parse, call and
+//! render, [`error`] turns a refusal into an answer, and [`boundary`] is the one place where a failure is logged.
 
+pub mod boundary;
 pub mod codes;
 pub mod error;
+pub mod idempotency;
+pub mod openapi;
+pub mod position;
+pub mod pulse;
+pub mod request;
+pub mod routes;
+pub mod serve;
+pub mod simulated;
+pub mod wiring;

@@ -1,0 +1,242 @@
+//! Is it alive, is it ready, and whose signature stands under its ledger.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sqlx::Row;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use calos_adapters::postgres::MIGRATOR;
+
+use crate::error::{ApiError, Code};
+use crate::openapi::ErrorBody;
+use crate::wiring::App;
+
+/// How long one look at the database may take.
+const LOOK_MAX_SECONDS: u64 = 2;
+
+
+/// The endpoints.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(routes!(database_health))
+        .routes(routes!(ready))
+        .routes(routes!(ledger_key))
+}
+
+/// The answer of `/health`.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`, or `degraded` while the database is away.
+    status: &'static str,
+    /// `connected` or `disconnected`, as of the last look, at most about a second ago.
+    database: &'static str,
+    /// Whole seconds since the start.
+    uptime: u64,
+}
+
+/// Is the process alive? Costs nothing and asks nobody.
+#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health)))]
+async fn health(State(app): State<App>) -> Json<Health> {
+    let connected = app.pulse.is_connected();
+    Json(Health {
+        status: if connected { "ok" } else { "degraded" },
+        database: if connected { "connected" } else { "disconnected" },
+        uptime: app.pulse.uptime_seconds(),
+    })
+}
+
+/// The answer of `/api/health/database`.
+#[derive(Serialize, ToSchema)]
+pub struct DatabaseHealth {
+    /// Whether the database answered just now.
+    connected: bool,
+    /// How many tables CALOS has in it.
+    tables: i64,
+}
+
+/// Does the database answer, and has it CALOS's tables?
+#[utoipa::path(get, path = "/api/health/database", tag = "operations",
+    responses((status = 200, body = DatabaseHealth), (status = 503, body = ErrorBody)))]
+async fn database_health(State(app): State<App>) -> Result<Json<DatabaseHealth>, ApiError> {
+    let count = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM information_schema.tables WHERE table_type = 'BASE TABLE'
+         AND table_schema IN ('public', 'read', 'read_next', 'read_old')",
+    );
+    let tables = bounded(count.fetch_one(&app.pool)).await.map_err(|cause| {
+        ApiError::new(Code::DatabaseUnavailable, "the database does not answer; try again in a moment")
+            .because(cause)
+            .with_fact("connected", false)
+            .with_fact("tables", 0)
+    })?;
+    Ok(Json(DatabaseHealth { connected: true, tables }))
+}
+
+/// One line of `/readyz`.
+#[derive(Serialize, ToSchema)]
+pub struct Check {
+    /// Whether this part can do its work.
+    ok: bool,
+    /// What was found.
+    detail: String,
+}
+
+impl Check {
+    fn new(ok: bool, detail: impl Into<String>) -> Self {
+        Self { ok, detail: detail.into() }
+    }
+}
+
+/// Everything `/readyz` looks at.
+#[derive(Serialize, ToSchema)]
+pub struct Checks {
+    /// Whether the database answers.
+    database: Check,
+    /// Whether its schema is this program's.
+    migrations: Check,
+    /// Whether the read models follow the log.
+    projections: Check,
+    /// Whether a model provider is configured.
+    providers: Check,
+    /// Whether the embedded PostgreSQL runs, where it is used.
+    embedded: Check,
+}
+
+/// The answer of `/readyz`.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether every check holds.
+    ready: bool,
+    /// The checks.
+    checks: Checks,
+    /// What an operator should know although it does not stand in the way.
+    notes: Vec<String>,
+}
+
+/// Can it take traffic?
+#[utoipa::path(get, path = "/readyz", tag = "operations",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+async fn ready(State(app): State<App>) -> Response {
+    let mut notes = Vec::new();
+    let database = match bounded(sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&app.pool)).await {
+        Ok(_) => Check::new(true, "answers"),
+        Err(_) => Check::new(false, "does not answer"),
+    };
+    let checks = Checks {
+        migrations: migrations(&app).await,
+        projections: Check::new(true, ""),
+        providers: providers(&app, &mut notes),
+        embedded: embedded(&app, database.ok),
+        database,
+    };
+    notes.extend(append_only(&app).await);
+    let Checks { database, migrations, projections, providers, embedded } = &checks;
+    let stopping = app.stopping.is_cancelled();
+    if stopping {
+        notes.push("the server is stopping".to_owned());
+    }
+    let ready = !stopping && [database, migrations, projections, providers, embedded].iter().all(|check| check.ok);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, checks, notes })).into_response()
+}
+
+/// Runs one query within its time, and says in words why it failed.
+async fn bounded<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, String> {
+    match tokio::time::timeout(Duration::from_secs(LOOK_MAX_SECONDS), query).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {LOOK_MAX_SECONDS} s")),
+    }
+}
+
+async fn migrations(app: &App) -> Check {
+    let wanted = MIGRATOR.iter().count();
+    let applied = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM _sqlx_migrations WHERE success");
+    match bounded(applied.fetch_one(&app.pool)).await {
+        Ok(applied) => {
+            let current = usize::try_from(applied).is_ok_and(|applied| applied == wanted);
+            Check::new(current, format!("{applied} of {wanted} applied"))
+        }
+        Err(_) => Check::new(false, "cannot be looked at"),
+    }
+}
+
+fn embedded(app: &App, database_answers: bool) -> Check {
+    if app.embedded {
+        Check::new(database_answers, if database_answers { "runs" } else { "does not answer" })
+    } else {
+        Check::new(true, "not used: DATABASE_URL is set")
+    }
+}
+
+fn providers(app: &App, notes: &mut Vec<String>) -> Check {
+    if app.simulated {
+        notes.push("the model providers are simulated: no real model is called".to_owned());
+        return Check::new(true, "simulated");
+    }
+    let settings = &app.config.providers;
+    let mut names = Vec::new();
+    for (name, provider) in
+        [("openai", &settings.openai), ("anthropic", &settings.anthropic), ("deepseek", &settings.deepseek)]
+    {
+        if provider.api_key.is_some() {
+            names.push(name);
+        }
+    }
+    if settings.ollama.configured {
+        names.push("ollama");
+    }
+    if names.is_empty() {
+        Check::new(false, "none is configured: set OPENAI_API_KEY or OLLAMA_URL, or use --simulate-providers")
+    } else {
+        Check::new(true, names.join(", "))
+    }
+}
+
+/// Whether the log is protected by a role and by triggers, or by less.
+async fn append_only(app: &App) -> Option<String> {
+    let look = sqlx::query(
+        "SELECT has_table_privilege('events', 'UPDATE, DELETE, TRUNCATE') AS may_change,
+                (SELECT count(*) FROM pg_trigger WHERE tgrelid = 'events'::regclass AND tgenabled = 'A') AS triggers",
+    );
+    let row = bounded(look.fetch_one(&app.pool)).await.ok()?;
+    let may_change = row.try_get::<bool, _>("may_change").ok()?;
+    let triggers = row.try_get::<i64, _>("triggers").ok()?;
+    match (may_change, triggers) {
+        (false, 2..) => None,
+        (true, 2..) => Some(
+            "append-only rests on triggers alone: the database role may change the log; let the migrating role create \
+             the role calos_app"
+                .to_owned(),
+        ),
+        (false, _) => {
+            Some("append-only rests on the database role alone: its triggers are missing or disabled".to_owned())
+        }
+        (true, _) => Some("the log is NOT append-only: neither a role nor triggers protect it".to_owned()),
+    }
+}
+
+/// The answer of `/.well-known/calos-ledger-key`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerKey {
+    /// `Ed25519`.
+    algorithm: &'static str,
+    /// The public key in hex, as it stands in every anchor.
+    public_key: String,
+}
+
+/// The key that the ledger's anchors and receipts are signed with, so that anyone can check them.
+#[utoipa::path(get, path = "/.well-known/calos-ledger-key", tag = "operations",
+    responses((status = 200, body = LedgerKey)))]
+async fn ledger_key(State(app): State<App>) -> Json<LedgerKey> {
+    let key = app.secrets.ledger_signing_key().verifying_key();
+    let public_key = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    Json(LedgerKey { algorithm: "Ed25519", public_key })
+}

@@ -1,0 +1,38 @@
+//! Every path there is. A handler parses, calls, renders; what it may be refused for stands in [`crate::codes`].
+
+pub mod health;
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Router, middleware};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::boundary::{Boundary, REQUESTS_IN_FLIGHT_MAX, boundary};
+use crate::error::ApiError;
+use crate::openapi;
+use crate::wiring::App;
+
+/// The documented paths of every area.
+pub fn all() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::base()).merge(health::router())
+}
+
+/// What the listener serves.
+pub fn service(app: &App) -> Router {
+    let (router, document) = all().split_for_parts();
+    let document = Arc::new(document);
+    let state = Boundary::new(REQUESTS_IN_FLIGHT_MAX, &app.config.server.trusted_proxies);
+    router
+        .route("/openapi.json", get(move || std::future::ready(json(&document))))
+        .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(state, boundary))
+}
+
+fn json(document: &OpenApi) -> Result<impl IntoResponse + use<>, ApiError> {
+    let text = document.to_pretty_json().map_err(ApiError::internal)?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text))
+}

@@ -1,0 +1,161 @@
+//! Listening: bounded connections, header limits, timeouts, and a graceful end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::boundary::LOG_TARGET;
+use crate::request::Peer;
+
+/// Connections held open at a time; further ones wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 8_192;
+
+/// Headers of a request; more is answered 431.
+pub const HEADERS_MAX: usize = 100;
+
+/// Request line and headers together; more is answered 431.
+pub const HEADERS_MAX_BYTES: usize = 64 * 1024;
+
+/// How long a connection may take over its next request's headers, waiting between requests included.
+pub const HEADERS_MAX_SECONDS: u64 = 75;
+
+/// How long calls in flight may take to finish once the server is asked to stop.
+pub const GRACE_MAX_SECONDS: u64 = 30;
+
+/// How long to wait before accepting again when the machine is out of file descriptors.
+const ACCEPT_PAUSE_MILLISECONDS: u64 = 50;
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    accepting: tokio::task::JoinHandle<()>,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// The operating system's, such as a port in use.
+    pub async fn start(router: Router, address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let connections = TaskTracker::new();
+        let accepting = tokio::spawn(accept(listener, router, stop.clone(), connections.clone()));
+        Ok(Self { address, stop, accepting, connections })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cancelled once the server is asked to stop.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Stops accepting, lets calls in flight finish for at most `grace`, and says whether all of them did.
+    pub async fn stop(self, grace: Duration) -> bool {
+        self.stop.cancel();
+        if let Err(error) = self.accepting.await {
+            tracing::error!(%error, "the listener ended badly");
+        }
+        self.connections.close();
+        tokio::time::timeout(grace, self.connections.wait()).await.is_ok()
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, connections: TaskTracker) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = tokio::select! {
+            () = stop.cancelled() => return,
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+        };
+        let Ok(permit) = permit else { return };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let serving = serve_connection(stream, peer, router.clone(), stop.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MILLISECONDS)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    // A stream of small chunks would otherwise wait for the other side's acknowledgements, about 40 ms each.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "the connection ended before it began");
+        return;
+    }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEADERS_MAX_SECONDS))
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADERS_MAX_BYTES);
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        // What is not HTTP at all never becomes a request: hyper answers 400 or 431 without a body, this is its one line.
+        if error.is_parse() {
+            tracing::warn!(target: LOG_TARGET, %peer, code = "not_http", "{error}");
+        } else {
+            tracing::debug!(%peer, %error, "a connection broke off");
+        }
+    }
+}
+
+/// Resolves when the process is asked to stop, by SIGINT or SIGTERM.
+///
+/// # Errors
+/// When the operating system refuses to tell about signals.
+pub async fn asked_to_stop() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok("SIGINT"),
+        _ = terminate.recv() => Ok("SIGTERM"),
+    }
+}
