@@ -3,10 +3,22 @@
 //! [`sourced`] is the only file that knows both the domain and `cqrs-es`. [`log`] is the port to the event log: every
 //! use case decides inside [`log::EventLog::execute`]. [`ports`] are the other roles a use case needs.
 
+pub mod accounts;
+pub mod api_keys;
+pub mod client;
+pub mod complete_chat;
+pub mod fault;
+pub mod licences;
 pub mod log;
+pub mod login;
 pub mod metadata;
+pub mod opening;
 pub mod ports;
 pub mod provider;
 pub mod raw_object;
+pub mod register;
+pub mod sessions;
 pub mod sourced;
+pub mod staff;
+pub mod tenants;
 pub mod tokens;

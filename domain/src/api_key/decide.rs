@@ -72,7 +72,11 @@ pub enum ApiKeyRefusal {
 }
 
 impl ApiKeyIssued {
-    fn check(&self) -> Result<(), ApiKeyRefusal> {
+    /// Whether a key like this makes sense; part of the decision, and asked beforehand where hashing comes between.
+    ///
+    /// # Errors
+    /// [`ApiKeyRefusal`], naming what does not.
+    pub fn check(&self) -> Result<(), ApiKeyRefusal> {
         if let Some(name) = &self.name {
             let characters = name.chars().count();
             if name.trim().is_empty() || characters > KEY_NAME_MAX_CHARACTERS {
