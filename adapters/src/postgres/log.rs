@@ -148,8 +148,10 @@ impl PgLog {
         let (foreign, _) = broadcast::channel(FOREIGN_MAX_CHANGES);
         let (snapshots, snapshot_task) = SnapshotQueue::start(pool.clone());
         let counters = Arc::new(Counters::default());
+        // A pool of its own for its one connection: readers that take every other connection cannot stop the writer.
+        let own = pool.options().clone().max_connections(1).min_connections(0);
         let writer = Writer::new(WriterParts {
-            pool: pool.clone(),
+            pool: own.connect_lazy_with((*pool.connect_options()).clone()),
             heads: now,
             partitions: Arc::clone(&partitions),
             queue,

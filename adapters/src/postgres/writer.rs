@@ -93,6 +93,12 @@ impl Writer {
 
     /// Writes until every sender of the queue is gone and the queue is empty.
     pub async fn run(mut self) {
+        self.write_until_closed().await;
+        self.connection = None;
+        self.pool.close().await;
+    }
+
+    async fn write_until_closed(&mut self) {
         let mut waiting = Vec::with_capacity(BATCH_MAX_COMMANDS);
         loop {
             let pause = self.poll_interval.saturating_sub(self.polled_at.elapsed());
