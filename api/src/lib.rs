@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod openapi;
 pub mod position;
 pub mod pulse;
+pub mod refusals;
 pub mod request;
 pub mod routes;
 pub mod serve;

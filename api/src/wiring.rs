@@ -118,13 +118,7 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<(Self, Tasks), StartError> {
         let pool = database.pool.clone();
-        let options = SecretsOptions {
-            master_key: config.secrets.master_key.clone(),
-            master_key_previous: config.secrets.master_key_previous.clone(),
-            jwt_secret: config.secrets.jwt.clone(),
-            issuer: config.server.domain.clone(),
-            password_cost: BCRYPT_COST_DEFAULT,
-        };
+        let options = secrets_options(&config);
         let secrets = Secrets::open(pool.clone(), &options).await?;
         let log = PgLog::open(pool.clone(), LogOptions::default()).await?;
         let (pulse, pulse_task) = Pulse::start(pool.clone(), stop.clone()).await;
@@ -158,6 +152,18 @@ impl Background {
         self.anchoring.stop().await;
         drop(app);
         close(self.database).await;
+    }
+}
+
+/// What the settings say about secrets.
+#[must_use]
+pub fn secrets_options(config: &Config) -> SecretsOptions {
+    SecretsOptions {
+        master_key: config.secrets.master_key.clone(),
+        master_key_previous: config.secrets.master_key_previous.clone(),
+        jwt_secret: config.secrets.jwt.clone(),
+        issuer: config.server.domain.clone(),
+        password_cost: BCRYPT_COST_DEFAULT,
     }
 }
 
