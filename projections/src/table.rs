@@ -11,6 +11,8 @@ pub enum Schema {
     Next,
     /// The version that was live before.
     Old,
+    /// One session's own temporary tables: a fold to compare with.
+    Scratch,
 }
 
 impl Schema {
@@ -21,6 +23,7 @@ impl Schema {
             Self::Live => "read",
             Self::Next => "read_next",
             Self::Old => "read_old",
+            Self::Scratch => "pg_temp",
         }
     }
 
