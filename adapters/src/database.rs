@@ -1,6 +1,6 @@
 //! The database of a process: the one at `DATABASE_URL`, or the embedded one, migrated and ready.
 
-use sqlx::PgPool;
+use sqlx::{Connection as _, Executor as _, PgPool};
 
 use crate::config::Config;
 use crate::embedded::{Cluster, ClusterError, ClusterOptions};
@@ -81,14 +81,13 @@ impl Database {
 
 /// Creates `name` unless it is there; several processes may try at once.
 async fn create_database(maintenance_url: &str, name: &str) -> Result<(), sqlx::Error> {
-    use sqlx::Connection as _;
     let mut connection = postgres::connect_one(maintenance_url).await?;
     let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
         .bind(name)
         .fetch_one(&mut connection)
         .await?;
     if !exists {
-        let created = sqlx::raw_sql(&format!("CREATE DATABASE \"{name}\"")).execute(&mut connection).await;
+        let created = connection.execute(format!("CREATE DATABASE \"{name}\"").as_str()).await;
         if let Err(error) = created
             && !is_duplicate(&error)
         {

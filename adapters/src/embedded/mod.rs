@@ -93,6 +93,8 @@ impl Cluster {
         let account = Account::resolve()?;
         let location = Location::resolve(&options.data_dir, account)?;
         let lock = LockFile::at(location.lock_file()).acquire()?;
+        // Asked for what it does beside answering: the leases of dead processes are swept.
+        leases::any_held(&location.leases_dir())?;
         let lease = Lease::take(&location.leases_dir())?;
         let shared = match start(location, options) {
             Ok(shared) => Arc::new(shared),
