@@ -1,30 +1,45 @@
 //! What CALOS shows, folded from the log.
 //!
-//! A read model is a pure function from an event to row changes ([`Projection`]); [`registry`] names them all.
+//! A read model is a pure function from an event to row changes ([`Projection`]); [`registry`] names them all, and
+//! [`Runner`] keeps the live ones at the head of the log, rows and checkpoints in one transaction.
 
 pub mod accounts;
 pub mod api_keys;
+mod bisect;
+pub mod checkpoint;
 pub mod copy_in;
 pub mod copy_out;
+pub mod dead_letters;
 mod decode;
+mod faults;
+mod feed;
 pub mod kind;
 mod moment;
 pub mod open_holds;
 pub mod page;
+pub mod progress;
 pub mod projection;
 pub mod rate_limit_windows;
 pub mod registry;
+mod round;
+pub mod runner;
+pub mod status;
 pub mod table;
 pub mod tenants;
 mod text;
 pub mod usage_log;
+pub mod wait;
 pub mod wallet_balance;
 mod wallet_facts;
 pub mod wallet_ledger;
+mod windows;
 
 pub use copy_in::{CopyError, CopySink, Value};
 pub use copy_out::{Columns, CopyOutError, LogRow, LogSlice, ReadStopped};
 pub use kind::Kind;
+pub use progress::Progress;
 pub use projection::{ProjectError, Projection};
 pub use registry::{AnyProjection, Fold};
+pub use runner::{Runner, RunnerHandle, RunnerOptions};
 pub use table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
+pub use wait::{Behind, wait_until};

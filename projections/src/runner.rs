@@ -1,0 +1,267 @@
+//! The task that keeps the live read models at the head of the log.
+//!
+//! It wakes when this process appends and looks every so often for what other processes appended; several processes
+//! share the work by locking checkpoints. Rounds are kept apart by a small interval under load: a few large transactions
+//! cost far less than many small ones.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::checkpoint::{self, ensure_registered};
+use crate::progress::Progress;
+use crate::registry::{self, AnyProjection};
+use crate::round::{self, Outcome, RoundError};
+
+/// How long a stopping runner may take to finish its round.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
+/// The first wait after a failure; it doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait after a failure.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How a runner works.
+#[derive(Clone)]
+pub struct RunnerOptions {
+    /// Which projections it runs.
+    pub projections: Vec<&'static dyn AnyProjection>,
+    /// At least this long from the start of one round to the start of the next, while there is no backlog.
+    pub round_min_interval: Duration,
+    /// At most this long until it looks for what other processes appended.
+    pub poll_interval: Duration,
+    /// At most this many events in one round.
+    pub round_max_events: u32,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        Self {
+            projections: registry::ALL.to_vec(),
+            round_min_interval: Duration::from_millis(30),
+            poll_interval: Duration::from_millis(250),
+            round_max_events: 4_000,
+        }
+    }
+}
+
+/// Starts runners.
+#[derive(Debug)]
+pub struct Runner;
+
+impl Runner {
+    /// Registers the projections and starts a task that keeps them at the head of the log. `heads` wakes it: the durable
+    /// head of every partition, as this process's writer publishes it.
+    ///
+    /// # Errors
+    /// The database's, while registering. Later failures are logged and retried.
+    pub async fn start(
+        pool: PgPool,
+        heads: watch::Receiver<Vec<i64>>,
+        options: RunnerOptions,
+    ) -> Result<RunnerHandle, sqlx::Error> {
+        ensure_registered(&pool, &options.projections).await?;
+        let mut known = Progress::default();
+        for projection in &options.projections {
+            for (partition, position) in checkpoint::positions(&pool, projection.name()).await? {
+                known.set(projection.name(), partition, position);
+            }
+        }
+        let (publish, progress) = watch::channel(known);
+        let (stop, stopping) = watch::channel(false);
+        let work = Work { pool, options, publish, resting: HashMap::new() };
+        let task = tokio::spawn(work.run(heads, stopping));
+        Ok(RunnerHandle { stop, progress, task })
+    }
+}
+
+/// A running runner. Dropping it stops the runner after its round.
+#[derive(Debug)]
+pub struct RunnerHandle {
+    stop: watch::Sender<bool>,
+    progress: watch::Receiver<Progress>,
+    task: JoinHandle<()>,
+}
+
+impl RunnerHandle {
+    /// How far this process has brought the projections.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Whether it still works; false only once it was stopped or its task died.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Finishes the round it is in and stops.
+    pub async fn shutdown(mut self) {
+        // Nobody listens when the task has ended already, and then there is nothing to stop.
+        let _ = self.stop.send(true);
+        match timeout(SHUTDOWN_MAX, &mut self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the projection runner died"),
+            Err(_) => {
+                tracing::warn!("the projection runner did not stop in time; its round is rolled back");
+                self.task.abort();
+            }
+        }
+    }
+}
+
+/// A projection whose rows cannot be stored at all: its table is missing, or not as it should be.
+struct Resting {
+    until: Instant,
+    pause: Duration,
+    error: String,
+}
+
+struct Work {
+    pool: PgPool,
+    options: RunnerOptions,
+    publish: watch::Sender<Progress>,
+    resting: HashMap<&'static str, Resting>,
+}
+
+impl Work {
+    async fn run(mut self, mut heads: watch::Receiver<Vec<i64>>, mut stopping: watch::Receiver<bool>) {
+        let mut pause = BACKOFF_MIN;
+        let mut failing = false;
+        let mut writer_lives = true;
+        while !*stopping.borrow() {
+            let began = Instant::now();
+            heads.borrow_and_update();
+            let next = match self.round().await {
+                Ok(more) => {
+                    if failing {
+                        tracing::info!("the projections go on");
+                    }
+                    (failing, pause) = (false, BACKOFF_MIN);
+                    if more { Next::Now } else { Next::WhenThereIsWork }
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "the projections wait for the database");
+                    }
+                    failing = true;
+                    let until = began + pause;
+                    pause = (pause * 2).min(BACKOFF_MAX);
+                    Next::At(until)
+                }
+            };
+            let poll = began + self.options.poll_interval;
+            tokio::select! {
+                // Whoever held the stopping end is gone, or wants us to stop.
+                _ = stopping.changed() => return,
+                () = next_round(next, began + self.options.round_min_interval, poll, &mut heads, &mut writer_lives) => {}
+            }
+        }
+    }
+
+    /// One round. True when there is more to do at once.
+    async fn round(&mut self) -> Result<bool, sqlx::Error> {
+        let now = Instant::now();
+        let resting = &self.resting;
+        let awake = |projection: &&&'static dyn AnyProjection| {
+            resting.get(projection.name()).is_none_or(|resting| resting.until <= now)
+        };
+        let projections: Vec<_> = self.options.projections.iter().filter(awake).copied().collect();
+        let budget = i64::from(self.options.round_max_events.max(1));
+        match round::together(&self.pool, &projections, budget).await {
+            Ok(outcome) => {
+                for to in &outcome.moves {
+                    self.resting.remove(to.projection);
+                }
+                Ok(self.published(&outcome))
+            }
+            Err(RoundError::Database(error)) => Err(error),
+            Err(RoundError::Superseded) => Ok(true),
+            Err(RoundError::Store { projection, error }) => {
+                tracing::warn!(projection, %error, "rows were refused; looking for the event that is to blame");
+                self.round_one_by_one(&projections, budget).await
+            }
+        }
+    }
+
+    /// Every projection on its own, so that one that cannot be stored holds up nobody else.
+    async fn round_one_by_one(
+        &mut self,
+        projections: &[&'static dyn AnyProjection],
+        budget: i64,
+    ) -> Result<bool, sqlx::Error> {
+        let mut more = false;
+        for projection in projections {
+            match round::carefully(&self.pool, *projection, budget).await {
+                Ok(outcome) => {
+                    self.resting.remove(projection.name());
+                    more |= self.published(&outcome);
+                }
+                Err(RoundError::Database(error)) => return Err(error),
+                Err(RoundError::Superseded) => more = true,
+                Err(RoundError::Store { projection, error }) => self.rest(projection, &error),
+            }
+        }
+        Ok(more)
+    }
+
+    fn rest(&mut self, projection: &'static str, error: &sqlx::Error) {
+        let text = error.to_string();
+        let before = self.resting.remove(projection);
+        let pause = before.as_ref().map_or(BACKOFF_MIN, |resting| (resting.pause * 2).min(BACKOFF_MAX));
+        if before.is_none_or(|resting| resting.error != text) {
+            tracing::error!(projection, error = text, "the rows of a projection cannot be stored; it is retried");
+        }
+        self.resting.insert(projection, Resting { until: Instant::now() + pause, pause, error: text });
+    }
+
+    fn published(&self, outcome: &Outcome) -> bool {
+        if !outcome.moves.is_empty() {
+            self.publish.send_modify(|progress| {
+                for to in &outcome.moves {
+                    progress.set(to.projection, to.partition, to.position);
+                }
+            });
+        }
+        outcome.more
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Now,
+    WhenThereIsWork,
+    At(Instant),
+}
+
+/// Waits until the next round is due: at once with a backlog, after the pause once the database failed, otherwise when
+/// this process has appended, though not before `earliest`, and at `poll` at the latest.
+async fn next_round(
+    next: Next,
+    earliest: Instant,
+    poll: Instant,
+    heads: &mut watch::Receiver<Vec<i64>>,
+    writer_lives: &mut bool,
+) {
+    match next {
+        Next::Now => tokio::task::yield_now().await,
+        Next::At(at) => sleep_until(at).await,
+        Next::WhenThereIsWork => {
+            if *writer_lives {
+                tokio::select! {
+                    changed = heads.changed() => *writer_lives = changed.is_ok(),
+                    () = sleep_until(poll) => {}
+                }
+            } else {
+                sleep_until(poll).await;
+            }
+            sleep_until(earliest).await;
+        }
+    }
+}
