@@ -17,7 +17,7 @@ use crate::stats::{Label, Run, Scenario};
 use crate::workload::{EVENTS_PER_CHARGE, Spread};
 
 /// Pool sizes tried for a baseline; it runs with the best.
-const POOL_SIZES: &[u32] = &[8, 16, 32, 64];
+const POOL_SIZES: &[u32] = &[2, 4, 8, 16, 32, 64];
 /// Callers of the runs beside the compared ones.
 const OTHER_CALLERS: [usize; 2] = [1, 1_024];
 

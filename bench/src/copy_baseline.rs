@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use calos_projections::{Schema, TableSpec};
 use futures_util::StreamExt;
-use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 
 use crate::arena::{Arena, Fresh};
@@ -101,55 +102,64 @@ async fn discard(connection: &mut PgConnection, statement: &str) -> Result<u64, 
 }
 
 /// Rows of one table as `COPY` sends them, held in memory.
+#[derive(Clone)]
 pub struct CapturedRows {
-    table: String,
+    table: &'static TableSpec,
     chunks: Vec<bytes::Bytes>,
 }
 
-/// Takes all rows of a read model's table into memory.
-pub async fn capture(connection: &mut PgConnection, schema: &str, table: &str) -> Result<CapturedRows, BenchError> {
+/// Takes all rows of a live table into memory.
+pub async fn capture(connection: &mut PgConnection, table: &'static TableSpec) -> Result<CapturedRows, BenchError> {
     let mut chunks = Vec::new();
-    {
-        let statement = format!("COPY {schema}.{table} TO STDOUT (FORMAT binary)");
-        let mut stream = connection.copy_out_raw(&statement).await?;
-        while let Some(chunk) = stream.next().await {
-            chunks.push(chunk?);
-        }
+    let statement = format!("COPY {} ({}) TO STDOUT (FORMAT binary)", place(table, Schema::Live), table.column_list());
+    let mut stream = connection.copy_out_raw(&statement).await?;
+    while let Some(chunk) = stream.next().await {
+        chunks.push(chunk?);
     }
-    Ok(CapturedRows { table: table.to_owned(), chunks })
+    drop(stream);
+    Ok(CapturedRows { table, chunks })
+}
+
+/// When the keys come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keys {
+    /// They are there, and every row is put into them.
+    First,
+    /// They are built over the rows.
+    Last,
 }
 
 /// Rows are sent in pieces of about this size, as the replay sends them.
 const SEND_BYTES: usize = 1024 * 1024;
 
-/// Loads captured rows into empty tables of `schema` that have the same columns and indexes; operations are rows.
+fn place(table: &TableSpec, schema: Schema) -> String {
+    format!("{schema}.{}", table.name)
+}
+
+/// Loads captured rows into empty tables of the same shape, all tables side by side; operations are rows.
 ///
-/// Each table is one `COPY` and one durable transaction. With more than one connection the tables load side by side.
-pub async fn load(arena: &Arena, fresh: &Fresh, schema: &str, tables: Vec<CapturedRows>) -> Result<Run, BenchError> {
+/// Each table is one `COPY`; its keys are counted in, whenever they come.
+pub async fn load(arena: &Arena, fresh: &Fresh, tables: &[CapturedRows], keys: Keys) -> Result<Run, BenchError> {
     let mut loads = Vec::new();
     for captured in tables {
-        loads.push((
-            fresh.connect().await?,
-            format!("COPY {schema}.{} FROM STDIN (FORMAT binary)", captured.table),
-            captured,
-        ));
+        let mut connection = fresh.connect().await?;
+        drop_target(&mut connection, captured.table).await?;
+        sqlx::raw_sql(&captured.table.create_table(Schema::Next)).execute(&mut connection).await?;
+        if keys == Keys::First {
+            connection.execute(keys_statements(captured.table).as_str()).await?;
+        }
+        loads.push((connection, captured.clone()));
     }
+    arena.settle().await?;
     let cpu_before = arena.meter.read();
     let started = Instant::now();
     let mut tasks: JoinSet<Result<u64, BenchError>> = JoinSet::new();
-    for (mut connection, statement, captured) in loads {
+    for (mut connection, captured) in loads {
         tasks.spawn(async move {
-            let mut sink = connection.copy_in_raw(&statement).await?;
-            let mut piece = Vec::with_capacity(2 * SEND_BYTES);
-            for chunk in captured.chunks {
-                piece.extend_from_slice(&chunk);
-                if piece.len() >= SEND_BYTES {
-                    sink.send(piece.as_slice()).await?;
-                    piece.clear();
-                }
+            let rows = send(&mut connection, &captured).await?;
+            if keys == Keys::Last {
+                connection.execute(keys_statements(captured.table).as_str()).await?;
             }
-            sink.send(piece.as_slice()).await?;
-            let rows = sink.finish().await?;
             connection.close().await?;
             Ok(rows)
         });
@@ -158,5 +168,37 @@ pub async fn load(arena: &Arena, fresh: &Fresh, schema: &str, tables: Vec<Captur
     while let Some(ended) = tasks.join_next().await {
         rows += ended.map_err(|error| BenchError::Check(format!("a loader ended badly: {error}")))??;
     }
-    Run::bulk(rows, started.elapsed(), arena.meter.since(cpu_before))
+    let (elapsed, cpu) = (started.elapsed(), arena.meter.since(cpu_before));
+    let mut owner = fresh.connect().await?;
+    for captured in tables {
+        drop_target(&mut owner, captured.table).await?;
+    }
+    owner.close().await?;
+    Run::bulk(rows, elapsed, cpu)
+}
+
+async fn drop_target(connection: &mut PgConnection, table: &TableSpec) -> Result<(), BenchError> {
+    sqlx::raw_sql(&format!("DROP TABLE IF EXISTS {}", place(table, Schema::Next))).execute(connection).await?;
+    Ok(())
+}
+
+/// The statements that build a table's keys, with the memory a rebuild gives itself for it.
+fn keys_statements(table: &TableSpec) -> String {
+    format!("SET maintenance_work_mem = '256MB'; {}", table.create_keys(Schema::Next).join("; "))
+}
+
+async fn send(connection: &mut PgConnection, captured: &CapturedRows) -> Result<u64, BenchError> {
+    let table = captured.table;
+    let statement = format!("COPY {} ({}) FROM STDIN (FORMAT binary)", place(table, Schema::Next), table.column_list());
+    let mut sink = connection.copy_in_raw(&statement).await?;
+    let mut piece = Vec::with_capacity(2 * SEND_BYTES);
+    for chunk in &captured.chunks {
+        piece.extend_from_slice(chunk);
+        if piece.len() >= SEND_BYTES {
+            sink.send(piece.as_slice()).await?;
+            piece.clear();
+        }
+    }
+    sink.send(piece.as_slice()).await?;
+    Ok(sink.finish().await?)
 }

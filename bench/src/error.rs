@@ -1,6 +1,6 @@
 //! What can go wrong while measuring, and the exit code it leads to.
 
-use calos_commands::LogError;
+use calos_commands::log::LogError;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]

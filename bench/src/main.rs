@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::arena::Arena;
 use crate::cli::{Cli, Command, Common};
-use crate::error::{BenchError, EXIT_CHECK_FAILED, EXIT_ENVIRONMENT};
+use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::report::Report;

@@ -67,6 +67,15 @@ impl Ratio {
     }
 }
 
+impl Ratio {
+    /// One figure against another, measured once.
+    pub fn single(target: Target, ours: f64, baseline: f64) -> Self {
+        let value = divide(ours, baseline);
+        let Target { name, target, goal } = target;
+        Self { name, value, lowest: value, highest: value, target, goal, reached: value >= target }
+    }
+}
+
 fn divide(above: f64, below: f64) -> f64 {
     if below > 0.0 { above / below } else { 0.0 }
 }

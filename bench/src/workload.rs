@@ -100,6 +100,7 @@ pub fn charge_events(usage: UsageRecorded, grant: GrantId, available: Units) -> 
         asset: Asset::Usd,
         amount,
         allocations: vec![Allocation { grant_id: grant, amount }],
+        held: Units::ZERO,
         returned: Units::ZERO,
         available_after: available.minus(amount).unwrap_or_default(),
     };

@@ -1,0 +1,190 @@
+//! `calos-bench replay`: read models rebuilt by `QueryReplay`, by `COPY` alone, and by CALOS, in turn.
+
+use calos_replay::model::ReadModel;
+use sqlx::Connection;
+
+use crate::append::Measured;
+use crate::arena::{Arena, Fresh};
+use crate::calos::CalosLog;
+use crate::cli::ReplayArguments;
+use crate::copy_baseline::{self, CapturedRows, Keys, Plan};
+use crate::error::BenchError;
+use crate::progress::Progress;
+use crate::query_replay;
+use crate::rebuild::{self, Models};
+use crate::report::{Ratio, Target};
+use crate::stats::{Label, Run, Scenario};
+
+const EVENTS: u64 = 2_000_000;
+const QUICK_EVENTS: u64 = 300_000;
+/// Connections of the pool under `QueryReplay`: it uses one for reading and one for its views.
+const QUERY_REPLAY_CONNECTIONS: u32 = 4;
+
+const REBUILD_VS_QUERY_REPLAY: Target = Target { name: "rebuild_vs_query_replay", target: 1_500.0, goal: None };
+const REBUILD_VS_COPY: Target = Target { name: "rebuild_vs_copy", target: 0.7, goal: None };
+const ROW_VIEWS_VS_COPY_IN: Target = Target { name: "row_views_vs_copy_in", target: 0.5, goal: None };
+
+/// Ways to drain the log that are tried; the best of each round counts.
+const DRAINS: [(usize, Plan); 4] = [(1, Plan::Free), (2, Plan::Free), (1, Plan::Index), (2, Plan::Index)];
+
+/// Runs of one thing over all rounds.
+#[derive(Default)]
+struct Rounds {
+    query_replay: Vec<Run>,
+    copy_out: Vec<Run>,
+    balance: Vec<Run>,
+    copy_in: Vec<Run>,
+    row_views: Vec<Run>,
+    notes: Vec<String>,
+}
+
+struct Replay<'a> {
+    arena: &'a Arena,
+    progress: &'a Progress,
+    fresh: &'a Fresh,
+    models: &'a Models,
+    sample_events: usize,
+}
+
+/// Runs everything.
+pub async fn run(arena: &Arena, arguments: &ReplayArguments, progress: &Progress) -> Result<Measured, BenchError> {
+    let quick = arguments.common.quick;
+    let events = arguments.events.unwrap_or(if quick { QUICK_EVENTS } else { EVENTS });
+    let rounds_count = arguments.common.rounds.unwrap_or(if quick { 2 } else { 5 });
+    let wallets = usize::try_from(arguments.common.wallets).unwrap_or(usize::MAX);
+
+    progress.say(&format!("charging {wallets} wallets until the log holds {events} events"));
+    let mut log = CalosLog::open(arena, wallets).await?;
+    log.fill(events).await?;
+    log.check().await?;
+    let events = log.events();
+    let fresh = log.stop().await;
+    analyze(&fresh).await?;
+    let [ledger, usage] = rebuild::row_views();
+    let models = Models::live(&fresh, &[rebuild::wallet_balance(), ledger, usage]).await?;
+
+    let sample_events = usize::try_from(arguments.sample).unwrap_or(usize::MAX);
+    let replay = Replay { arena, progress, fresh: &fresh, models: &models, sample_events };
+    let mut rounds = Rounds::default();
+    for round in 1..=rounds_count {
+        progress.say(&format!("round {round} of {rounds_count}"));
+        replay.balances(&mut rounds).await?;
+        replay.row_views(&[ledger, usage], &mut rounds).await?;
+    }
+    models.close().await;
+    arena.drop_database(fresh).await?;
+    Ok(measured(rounds, events, wallets, sample_events))
+}
+
+/// As autovacuum leaves a log that has been at rest for a while: the visibility map and statistics are there.
+async fn analyze(fresh: &Fresh) -> Result<(), BenchError> {
+    let mut owner = fresh.connect().await?;
+    sqlx::raw_sql("VACUUM ANALYZE events").execute(&mut owner).await?;
+    owner.close().await?;
+    Ok(())
+}
+
+impl Replay<'_> {
+    async fn balances(&self, rounds: &mut Rounds) -> Result<(), BenchError> {
+        let run = query_replay::run(self.arena, self.sample_events, QUERY_REPLAY_CONNECTIONS).await?;
+        self.progress.rate("QueryReplay", run.rate(), "event");
+        rounds.query_replay.push(run);
+
+        let mut best: Option<(Run, String)> = None;
+        for (connections, plan) in DRAINS {
+            let run = copy_baseline::drain(self.arena, self.fresh, connections, plan).await?;
+            let how = match plan {
+                Plan::Free => format!("{connections} connections, planned freely"),
+                Plan::Index => format!("{connections} connections, along the index"),
+            };
+            self.progress.rate(&format!("COPY to nowhere, {how}"), run.rate(), "event");
+            if best.as_ref().is_none_or(|(best, _)| run.rate() > best.rate()) {
+                best = Some((run, how));
+            }
+        }
+        if let Some((run, how)) = best {
+            rounds.copy_out.push(run);
+            rounds.notes.push(format!("COPY to nowhere was fastest with {how}."));
+        }
+
+        let rebuilt = self.models.rebuild(self.arena, &rebuild::wallet_balance()).await?;
+        self.progress.rate(&format!("CALOS, {} balances", rebuilt.rows), rebuilt.run.rate(), "event");
+        rounds.balance.push(rebuilt.run);
+        Ok(())
+    }
+
+    async fn row_views(&self, models: &[ReadModel], rounds: &mut Rounds) -> Result<(), BenchError> {
+        let captured = self.captured(models).await?;
+        let mut best: Option<(Run, &str)> = None;
+        for (keys, how) in
+            [(Keys::First, "into tables with their keys"), (Keys::Last, "with the keys built afterwards")]
+        {
+            let run = copy_baseline::load(self.arena, self.fresh, &captured, keys).await?;
+            self.progress.rate(&format!("COPY {how}"), run.rate(), "row");
+            if best.as_ref().is_none_or(|(best, _)| run.rate() > best.rate()) {
+                best = Some((run, how));
+            }
+        }
+        drop(captured);
+        if let Some((run, how)) = best {
+            rounds.copy_in.push(run);
+            rounds.notes.push(format!("COPY into the row views' tables was fastest {how}."));
+        }
+
+        self.arena.settle().await?;
+        let cpu_before = self.arena.meter.read();
+        let (mut rows, mut build) = (0, std::time::Duration::ZERO);
+        for model in models {
+            let rebuilt = self.models.rebuild(self.arena, model).await?;
+            rows += rebuilt.rows;
+            build += rebuilt.build;
+        }
+        let run = Run::bulk(rows, build, self.arena.meter.since(cpu_before))?;
+        self.progress.rate("CALOS, row views", run.rate(), "row");
+        rounds.row_views.push(run);
+        Ok(())
+    }
+
+    async fn captured(&self, models: &[ReadModel]) -> Result<Vec<CapturedRows>, BenchError> {
+        let mut owner = self.fresh.connect().await?;
+        let mut captured = Vec::new();
+        for table in models.iter().flat_map(ReadModel::tables) {
+            captured.push(copy_baseline::capture(&mut owner, table).await?);
+        }
+        owner.close().await?;
+        Ok(captured)
+    }
+}
+
+fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -> Measured {
+    let label =
+        |name, what: String, unit| Label { name, what, callers: 1, connections: None, unit, events_per_operation: 1 };
+    let query_replay = Scenario::of(
+        label("query_replay", format!("QueryReplay + GenericQuery, {sample_events} events"), "event"),
+        &rounds.query_replay,
+    );
+    let copy_out = Scenario::of(label("copy_out", "COPY to nowhere".to_owned(), "event"), &rounds.copy_out);
+    let balance = Scenario::of(
+        label("rebuild_wallet_balance", format!("CALOS, balances of {wallets} wallets"), "event"),
+        &rounds.balance,
+    );
+    let copy_in = Scenario::of(label("copy_in", "COPY into ledger and usage".to_owned(), "row"), &rounds.copy_in);
+    let row_views =
+        Scenario::of(label("rebuild_row_views", "CALOS, ledger and usage".to_owned(), "row"), &rounds.row_views);
+    let ratios = vec![
+        Ratio::between(REBUILD_VS_QUERY_REPLAY, &balance, &query_replay),
+        Ratio::between(REBUILD_VS_COPY, &balance, &copy_out),
+        Ratio::between(ROW_VIEWS_VS_COPY_IN, &row_views, &copy_in),
+    ];
+    let mut notes = vec![
+        format!("The log held {events} events of {wallets} wallets."),
+        "A rebuild of balances counts whole: fold, load, keys, comparison with the live rows, switch.".to_owned(),
+        "A rebuild of row views counts until every row and key stands, as COPY does; its comparison comes after that."
+            .to_owned(),
+    ];
+    let mut ways = rounds.notes;
+    ways.sort();
+    ways.dedup();
+    notes.extend(ways);
+    Measured { scenarios: vec![query_replay, copy_out, balance, copy_in, row_views], ratios, notes }
+}
