@@ -1,5 +1,6 @@
 //! The event log on PostgreSQL: the port's implementation, decided on warm state and written by one task.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub const EXECUTE_MAX_ATTEMPTS: u32 = 64;
 const FOREIGN_MAX_CHANGES: usize = 4_096;
 /// Memory for warm aggregates of one process, by their own estimate.
 const WARM_MAX_BYTES: usize = 512 * 1024 * 1024;
+/// Streams loaded from the database at one time, at the most.
+const LOADS_MAX_CONCURRENT: usize = 64;
 /// How often the heads are looked at for other processes' appends.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -117,6 +120,9 @@ pub struct PgLog(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     partitions: Arc<[Mutex<Warm>]>,
+    /// One lock per stripe of streams, held while a stream is loaded.
+    loading: [tokio::sync::Mutex<()>; LOADS_MAX_CONCURRENT],
+    stripes: RandomState,
     count: u16,
     queue: Mutex<Option<mpsc::Sender<Append>>>,
     heads: watch::Receiver<Vec<i64>>,
@@ -163,7 +169,19 @@ impl PgLog {
         });
         let tasks = Mutex::new(vec![tokio::spawn(writer.run()), snapshot_task]);
         let queue = Mutex::new(Some(sender));
-        Ok(Self(Arc::new(Inner { pool, partitions, count, queue, heads, foreign, counters, tasks })))
+        let loading = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
+        Ok(Self(Arc::new(Inner {
+            pool,
+            partitions,
+            loading,
+            stripes: RandomState::new(),
+            count,
+            queue,
+            heads,
+            foreign,
+            counters,
+            tasks,
+        })))
     }
 
     /// Takes no more commands, and returns once everything enqueued is durable or answered.
@@ -266,6 +284,12 @@ impl PgLog {
 impl EventLog for PgLog {
     async fn warm<D: Decider>(&self, id: &StreamId) -> Result<(), LogError> {
         let partition = self.partition_of(id.as_str());
+        if Warm::lock(self.partition(partition)).contains(D::KIND, id.as_str()) {
+            return Ok(());
+        }
+        // A thousand callers of one cold stream load it once.
+        let stripe = RandomState::hash_one(&self.0.stripes, (D::KIND, id)) % LOADS_MAX_CONCURRENT as u64;
+        let _loading = self.0.loading[usize::try_from(stripe).unwrap_or_default()].lock().await;
         if Warm::lock(self.partition(partition)).contains(D::KIND, id.as_str()) {
             return Ok(());
         }
