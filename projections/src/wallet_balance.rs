@@ -159,18 +159,18 @@ fn moved(fact: WalletFact, record: &Record<'_>) -> Result<Option<(Asset, Figures
     Ok(Some(change))
 }
 
-/// A deduction ends its hold: `amount` of it is spent and `returned` goes back; `returned` is negative when more was
-/// spent than held, and then says how much came from available. Without a hold everything comes from available.
+/// A deduction gives back all its hold kept, if it ends one, and takes what was spent.
 fn deducted(event: &Deducted) -> Result<Figures, ProjectError> {
-    let out_of_range = ProjectError::OutOfRange { figure: "the deduction" };
-    let (held, available) = if event.hold_id.is_some() {
-        let hold = event.amount.checked_add(event.returned).and_then(i64::checked_neg);
-        (hold, Some(event.returned))
-    } else {
-        (Some(0), event.amount.checked_neg())
+    let figures = || {
+        Some(Figures {
+            spent: event.amount,
+            held: event.held.checked_neg()?,
+            available: event.held.checked_sub(event.amount)?,
+            lifetime_deducted: event.amount,
+            ..Figures::default()
+        })
     };
-    let (Some(held), Some(available)) = (held, available) else { return Err(out_of_range) };
-    Ok(Figures { spent: event.amount, held, available, lifetime_deducted: event.amount, ..Figures::default() })
+    figures().ok_or(ProjectError::OutOfRange { figure: "the deduction" })
 }
 
 impl Projection for WalletBalance {

@@ -110,7 +110,7 @@ pub(crate) struct Deducted {
     pub(crate) hold_id: Option<Uuid>,
     pub(crate) asset: Asset,
     pub(crate) amount: i64,
-    pub(crate) returned: i64,
+    pub(crate) held: i64,
     pub(crate) available_after: i64,
 }
 

@@ -82,6 +82,21 @@ pub enum GrantKind {
     Adjustment,
 }
 
+impl GrantKind {
+    /// The stored name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Referral => "referral",
+            Self::Subscription => "subscription",
+            Self::Purchase => "purchase",
+            Self::Goodwill => "goodwill",
+            Self::Adjustment => "adjustment",
+        }
+    }
+}
+
 /// What a hold or a deduction is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -272,6 +287,8 @@ pub struct CreditsDeducted {
     pub amount: Units,
     /// From which grants, in burn order.
     pub allocations: Vec<Allocation>,
+    /// What the hold kept that this ends; zero when it ends no open hold. What was spent beyond it came from available.
+    pub held: Units,
     /// How much of the hold went back to available.
     pub returned: Units,
     /// Available balance of the asset afterwards.

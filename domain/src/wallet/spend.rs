@@ -128,6 +128,7 @@ fn settle_open(
         asset: hold.asset,
         amount: deducted,
         allocations,
+        held: hold.amount,
         returned: back,
         available_after: draft.available,
     }));
@@ -213,6 +214,7 @@ fn deduct(
         asset: draft.asset,
         amount: deducted,
         allocations,
+        held: Units::ZERO,
         returned: Units::ZERO,
         available_after: draft.available,
     }));
