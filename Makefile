@@ -1,0 +1,45 @@
+# Two commands are enough: `make run` and `make test`. Each sets up all it needs, on a fresh machine with a Rust toolchain.
+# `make run PROFILE=release` builds with optimisation; ARGS goes to the program, as in `make run ARGS=--simulate-providers`.
+
+PROFILE ?= dev
+ARGS ?=
+CARGO ?= cargo
+
+.PHONY: help run test fmt lint bench setup
+
+help:
+	@printf '%s\n' \
+		'make run     set up, build and start the server (simulated providers when none is configured)' \
+		'make test    set up, then format check, lints and every test' \
+		'make fmt     format the code' \
+		'make lint    format check, clippy with warnings denied, licences when cargo-deny is there' \
+		'make bench   set up, then measure the log and replay beside their baselines (optimised build)'
+
+run: setup
+	$(CARGO) run --locked --profile $(PROFILE) --package calos-api --bin calos -- serve $(ARGS)
+
+test: setup lint
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast; \
+	else \
+		set -x; $(CARGO) test --locked --workspace --no-fail-fast; \
+	fi
+
+fmt: setup
+	$(CARGO) fmt --all
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) deny --locked check bans licenses sources; \
+	fi
+
+bench: setup
+	$(CARGO) build --locked --release --package calos-bench
+	$(CARGO) run --locked --release --package calos-bench -- append $(ARGS)
+	$(CARGO) run --locked --release --package calos-bench -- replay $(ARGS)
+
+setup:
+	@sh scripts/setup.sh
+	@$(CARGO) fetch --locked --quiet

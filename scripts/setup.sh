@@ -1,0 +1,73 @@
+#!/bin/sh
+# Installs what CALOS needs beside a Rust toolchain, which is PostgreSQL's server programs, or says in one line what to
+# install. Does nothing on a machine that has them.
+set -eu
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 3
+}
+
+# The same places the program looks in.
+have_postgres() {
+    old_ifs=$IFS
+    IFS=:
+    for folder in $PATH; do
+        program=$(readlink -f "$folder/postgres" 2>/dev/null || true)
+        if [ -n "$program" ] && [ -x "$program" ] && [ -x "${program%/*}/initdb" ]; then
+            IFS=$old_ifs
+            return 0
+        fi
+    done
+    IFS=$old_ifs
+    for program in /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
+        /opt/homebrew/opt/postgresql@*/bin/postgres /usr/local/opt/postgresql@*/bin/postgres; do
+        [ -x "$program" ] && [ -x "${program%/*}/initdb" ] && return 0
+    done
+    folder=$(pg_config --bindir 2>/dev/null) || return 1
+    [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ]
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        fail "PostgreSQL is missing and this user may not install it: as root, run: $*"
+    fi
+}
+
+install_postgres() {
+    say 'no PostgreSQL server programs found; installing them'
+    if command -v apt-get >/dev/null 2>&1; then
+        as_root apt-get update -q
+        # The package would make and start a cluster of its own, which CALOS has no use for.
+        if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+            as_root sh -c 'mkdir -p /etc/postgresql-common/createcluster.d &&
+                echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/calos.conf'
+        fi
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql
+    elif command -v dnf >/dev/null 2>&1; then
+        as_root dnf install -y postgresql-server
+    elif command -v brew >/dev/null 2>&1; then
+        brew install postgresql@17
+    else
+        fail 'PostgreSQL 14 or later is missing: install its server programs (postgres, initdb), or set DATABASE_URL'
+    fi
+    have_postgres || fail 'PostgreSQL was installed, but its programs postgres and initdb are not where CALOS looks for them'
+}
+
+command -v cargo >/dev/null 2>&1 || fail 'a Rust toolchain is missing: install it from https://rustup.rs'
+for component in rustfmt clippy; do
+    case $component in
+        rustfmt) tool=fmt ;;
+        clippy) tool=clippy ;;
+    esac
+    if ! cargo "$tool" --version >/dev/null 2>&1; then
+        command -v rustup >/dev/null 2>&1 || fail "cargo $tool is missing: install the Rust component $component"
+        rustup component add "$component"
+    fi
+done
+have_postgres || install_postgres
