@@ -22,3 +22,4 @@ pub mod sourced;
 pub mod staff;
 pub mod tenants;
 pub mod tokens;
+pub mod whoami;

@@ -144,13 +144,20 @@ struct WireTags {
 #[derive(Deserialize)]
 struct WireModel {
     name: String,
+    /// Ollama itself does not say; a server that speaks its language may.
+    #[serde(default)]
+    owned_by: Option<String>,
 }
 
 fn read_listing(text: &[u8]) -> Result<Vec<ModelListing>, ProviderError> {
     let tags: WireTags = serde_json::from_slice(text)
         .map_err(|error| ProviderError::BadAnswer { provider: NAME, detail: error.to_string() })?;
     let models = tags.models.into_iter().take(LISTING_MAX_MODELS);
-    Ok(models.map(|model| ModelListing { id: model.name, created: 0, owned_by: "library".to_owned() }).collect())
+    let named = models.map(|model| {
+        let owned_by = model.owned_by.unwrap_or_else(|| "library".to_owned());
+        ModelListing { id: model.name, created: 0, owned_by }
+    });
+    Ok(named.collect())
 }
 
 #[cfg(test)]

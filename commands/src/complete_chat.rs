@@ -1,0 +1,167 @@
+//! The gateway's use case: hold, call, settle or release.
+//!
+//! Every call runs in a task of its own, so that whoever asked may leave without taking the bill along: [`admit`]
+//! decides on the key, the licence, the route and the hold; [`dispatch`] calls the provider while the hold commits;
+//! [`whole`] and [`streamed`] bring the answer home; [`settle`] charges what was used. A [`hold::HoldGuard`] ends the
+//! hold whatever else goes wrong, and `processes::expire_holds` ends it when the whole process does.
+
+mod admit;
+mod catalogue;
+mod dispatch;
+mod failure;
+mod hold;
+mod request;
+mod settle;
+mod streamed;
+mod whole;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::task::TaskTracker;
+
+use calos_domain::pricing::{Cost, PriceBook, Provider};
+use calos_domain::{KeyId, TenantId, UsageId};
+
+pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
+pub use catalogue::ListedModel;
+pub use failure::ChatFailure;
+pub use request::{BadRequest, CHOICES_MAX, ChatCall, MESSAGES_MAX};
+pub use streamed::{ChatStream, Piece};
+pub use whole::{ChatAnswer, ClaimAnswer};
+
+use crate::log::EventLog;
+use crate::metadata::Metadata;
+use crate::ports::{Clock, Randomness};
+use crate::provider::ChatProvider;
+use catalogue::Catalogue;
+
+/// The providers this installation can reach with its own keys.
+pub type Providers = BTreeMap<Provider, Arc<dyn ChatProvider>>;
+
+/// Who calls, in whose name.
+#[derive(Clone, Debug)]
+pub struct ChatCaller {
+    /// Whose wallet pays.
+    pub tenant_id: TenantId,
+    /// The key that called, when a key called; it is looked at again on its aggregate.
+    pub key_id: Option<KeyId>,
+    /// The envelope of everything that follows.
+    pub metadata: Metadata,
+}
+
+/// What a call cost, as the client reads it. `total = provider cost + markup` holds in micro-dollars; each figure in
+/// cents is rounded half up by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Billing {
+    /// What the provider charges, in cents.
+    pub provider_cost_cents: i64,
+    /// What CALOS adds, in cents.
+    pub markup_cost_cents: i64,
+    /// What the tenant pays, in cents.
+    pub total_cost_cents: i64,
+    /// What the tenant pays, exactly.
+    pub total_cost_micros: i64,
+    /// The use, as it stands in the usage log.
+    pub usage_id: UsageId,
+}
+
+impl Billing {
+    /// The figures of a cost.
+    #[must_use]
+    pub const fn new(cost: Cost, usage_id: UsageId) -> Self {
+        Self {
+            provider_cost_cents: cost.provider_cost.cents_half_up(),
+            markup_cost_cents: cost.markup.cents_half_up(),
+            total_cost_cents: cost.total.cents_half_up(),
+            total_cost_micros: cost.total.get(),
+            usage_id,
+        }
+    }
+}
+
+/// Which provider and model answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// The provider's name.
+    pub provider: Provider,
+    /// The model, by the provider's name for it.
+    pub model: String,
+    /// The model the client named, when another took its place.
+    pub substituted_for: Option<String>,
+    /// The use, as it will stand in the usage log.
+    pub usage_id: UsageId,
+}
+
+/// The gateway: one per process, shared by every request.
+pub struct Gateway<L>(Arc<Inner<L>>);
+
+struct Inner<L> {
+    log: L,
+    providers: Providers,
+    platform: Vec<Provider>,
+    book: &'static PriceBook,
+    catalogue: Catalogue,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<dyn Randomness>,
+    tasks: TaskTracker,
+}
+
+impl<L> Clone for Gateway<L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<L> fmt::Debug for Gateway<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("platform", &self.0.platform).finish_non_exhaustive()
+    }
+}
+
+impl<L: EventLog> Gateway<L> {
+    /// A gateway over these providers, with the price book in force.
+    #[must_use]
+    pub fn new(log: L, providers: Providers, clock: Arc<dyn Clock>, randomness: Arc<dyn Randomness>) -> Self {
+        let platform = providers.keys().copied().collect();
+        Self(Arc::new(Inner {
+            log,
+            providers,
+            platform,
+            book: PriceBook::current(),
+            catalogue: Catalogue::default(),
+            clock,
+            randomness,
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// The providers it can reach.
+    #[must_use]
+    pub fn platform(&self) -> &[Provider] {
+        &self.0.platform
+    }
+
+    /// Waits until every call has been settled or released; calls that come meanwhile are waited for too.
+    pub async fn drain(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use calos_domain::MicroUsd;
+
+    #[test]
+    fn a_bill_rounds_each_figure_half_up_and_keeps_the_exact_one() {
+        let cost =
+            Cost { provider_cost: MicroUsd::new(34_999), markup: MicroUsd::new(5_000), total: MicroUsd::new(39_999) };
+        let billing = Billing::new(cost, UsageId(uuid::Uuid::nil()));
+        assert_eq!((billing.provider_cost_cents, billing.markup_cost_cents, billing.total_cost_cents), (3, 1, 4));
+        assert_eq!(billing.total_cost_micros, 39_999);
+    }
+}

@@ -1,0 +1,205 @@
+//! Decides whether a call may be made, by whom it is answered, and what is held for it.
+
+use calos_domain::api_key::ApiKey;
+use calos_domain::licence::Licence;
+use calos_domain::pricing::{Allowance, Payer, PriceBook};
+use calos_domain::routing::{Asked, Offer, Route, route};
+use calos_domain::tenant::Tenant;
+use calos_domain::wallet::{Meter, Wallet, WalletCommand};
+use calos_domain::{Asset, HoldId, MicroUsd, StreamId, Timestamp, UsageId};
+
+use super::{ChatCall, ChatCaller, ChatFailure};
+use crate::log::{EventLog, Handle, Plan, Unit};
+
+/// How long a hold lasts by itself: beyond the longest answer a provider may take and the settlement after it.
+pub const HOLD_MAX_SECONDS: i64 = 900;
+
+/// The shortest answer a request without a limit of its own is made for. What is left of a wallet may carry less; then
+/// the request is refused rather than answered with half a sentence.
+pub const ANSWER_MIN_TOKENS: u64 = 64;
+
+/// A call that may be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Admission {
+    pub(super) route: Route,
+    pub(super) payer: Payer,
+    pub(super) hold_id: HoldId,
+    pub(super) usage_id: UsageId,
+    /// The most tokens of each answer; sent upstream.
+    pub(super) max_tokens: u64,
+    pub(super) held: MicroUsd,
+    pub(super) at: Timestamp,
+}
+
+/// The streams an admission looks at. All of them share the tenant's partition.
+pub(super) struct Streams {
+    wallet: Handle<Wallet>,
+    licence: Handle<Licence>,
+    tenant: Handle<Tenant>,
+    key: Option<Handle<ApiKey>>,
+}
+
+impl Streams {
+    pub(super) fn plan<L: EventLog>(plan: &mut Plan<L>, caller: &ChatCaller) -> Self {
+        let tenant = StreamId::key(caller.tenant_id);
+        Self {
+            wallet: plan.stream(tenant.clone()),
+            licence: plan.stream(tenant.clone()),
+            tenant: plan.stream(tenant),
+            key: caller.key_id.as_ref().map(|key| plan.stream(StreamId::under(caller.tenant_id, key))),
+        }
+    }
+}
+
+/// What one admission is decided on, beside the streams.
+pub(super) struct Question<'a> {
+    pub(super) caller: &'a ChatCaller,
+    pub(super) call: &'a ChatCall,
+    pub(super) offer: Offer<'a>,
+    pub(super) hold_id: HoldId,
+    pub(super) at: Timestamp,
+}
+
+impl Question<'_> {
+    /// Decides; the hold is placed when it answers, and nothing has happened when it refuses.
+    pub(super) fn admit(&self, unit: &mut Unit<'_>, streams: &Streams) -> Result<Admission, ChatFailure> {
+        let at = self.at;
+        let (tier, markup_percent) = unit.with(streams.licence, |licence| {
+            licence.may_use(at).map(|()| (licence.tier(), licence.markup_percent()))
+        })?;
+        let tier = tier.ok_or(calos_domain::licence::LicenceRefusal::NotIssued)?;
+        let strict = unit.with(streams.tenant, |tenant| tenant.strict_models);
+        let route = route(Asked { tier, model: self.call.model.as_deref(), strict }, &self.offer)?;
+        if let Some(key) = streams.key {
+            unit.with(key, |key| {
+                let issued = key.standing(at)?;
+                if issued.admits_model(&route.model) {
+                    Ok(())
+                } else {
+                    Err(ChatFailure::ModelNotAllowed { model: route.model.clone() })
+                }
+            })?;
+        }
+        let payer = if route.byok { Payer::Byok } else { Payer::Platform { markup_percent } };
+        let (available, held_already) = unit
+            .with(streams.wallet, |wallet| (wallet.available_at(Asset::Usd, at).get(), wallet.held(Asset::Usd).get()));
+        let money = Money {
+            book: self.offer.book,
+            route: &route,
+            payer,
+            available: MicroUsd::new(available),
+            held: MicroUsd::new(held_already),
+        };
+        let (max_tokens, held) = money.worst_case(self.call)?;
+        let usage_id = UsageId(self.hold_id.0);
+        unit.decide(
+            streams.wallet,
+            WalletCommand::PlaceHold {
+                hold_id: self.hold_id,
+                asset: Asset::Usd,
+                amount: held.into(),
+                meter: Meter::Chat,
+                api_key_id: self.caller.key_id.clone(),
+                usage_id,
+                admitted_at: at,
+                expires_at: at.plus_seconds(HOLD_MAX_SECONDS),
+            },
+        )?;
+        Ok(Admission { route, payer, hold_id: self.hold_id, usage_id, max_tokens, held, at })
+    }
+}
+
+/// What a worst case is reckoned from.
+struct Money<'a> {
+    book: &'a PriceBook,
+    route: &'a Route,
+    payer: Payer,
+    available: MicroUsd,
+    held: MicroUsd,
+}
+
+impl Money<'_> {
+    /// The answer's limit, and what prompt and answer cost at most.
+    fn worst_case(&self, call: &ChatCall) -> Result<(u64, MicroUsd), ChatFailure> {
+        let (provider, model) = (self.route.provider, self.route.model.as_str());
+        let asked = call.max_tokens.map(|(limit, _)| limit);
+        let mut max_tokens = self.book.output_tokens(provider, model, asked);
+        if asked.is_none() {
+            // SDKs send no limit by default; that must neither lock a whole wallet nor be refused while it can pay.
+            let allowance = self.allowance(call, 0);
+            let carried = self.book.output_tokens_within(self.available, provider, model, allowance, self.payer)?;
+            let carried = carried.unwrap_or(0);
+            if carried < max_tokens {
+                let least = max_tokens.min(ANSWER_MIN_TOKENS);
+                if carried < least {
+                    let needed = self.cost(call, least)?;
+                    return Err(ChatFailure::CannotPay { needed, available: self.available, held: self.held });
+                }
+                max_tokens = carried;
+            }
+        }
+        Ok((max_tokens, self.cost(call, max_tokens)?))
+    }
+
+    fn cost(&self, call: &ChatCall, max_tokens: u64) -> Result<MicroUsd, ChatFailure> {
+        let allowance = self.allowance(call, max_tokens);
+        let cost = self.book.worst_case(self.route.provider, &self.route.model, allowance, self.payer)?;
+        Ok(cost.total)
+    }
+
+    fn allowance(&self, call: &ChatCall, output_tokens: u64) -> Allowance {
+        Allowance { prompt_tokens: call.prompt_max_tokens, output_tokens, answers: call.choices }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use calos_domain::pricing::Provider;
+
+    use super::*;
+
+    fn call(text: &str) -> ChatCall {
+        ChatCall::read(serde_json::from_str(text).unwrap()).unwrap()
+    }
+
+    fn worst_case(available: i64, held: i64, call: &ChatCall) -> Result<(u64, i64), ChatFailure> {
+        let route = Route { provider: Provider::OpenAi, model: "gpt-4".to_owned(), substituted_for: None, byok: false };
+        let money = Money {
+            book: PriceBook::current(),
+            route: &route,
+            payer: Payer::Platform { markup_percent: 30 },
+            available: MicroUsd::new(available),
+            held: MicroUsd::new(held),
+        };
+        money.worst_case(call).map(|(tokens, cost)| (tokens, cost.get()))
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_is_held() {
+        let call = call(r#"{"messages":[{"role":"user","content":"hi"}],"max_tokens":100,"n":2}"#);
+        let (tokens, cost) = worst_case(10_000_000, 0, &call).unwrap();
+        assert_eq!(tokens, 100);
+        let prompt = i64::try_from(call.prompt_max_tokens).unwrap();
+        assert_eq!(cost, (prompt * 30 + 2 * 100 * 60) * 13 / 10);
+    }
+
+    #[test]
+    fn a_request_without_a_limit_gets_what_the_wallet_carries() {
+        let call = call(r#"{"messages":[{"role":"user","content":"hi"}]}"#);
+        assert_eq!(worst_case(10_000_000, 0, &call).unwrap().0, 4_096);
+        let (tokens, cost) = worst_case(100_000, 0, &call).unwrap();
+        assert!((ANSWER_MIN_TOKENS..4_096).contains(&tokens), "{tokens}");
+        assert!((99_900..=100_000).contains(&cost), "{cost}");
+    }
+
+    #[test]
+    fn an_empty_wallet_is_told_what_a_short_answer_needs() {
+        let call = call(r#"{"messages":[{"role":"user","content":"hi"}]}"#);
+        let refused = worst_case(1_000, 9_000_000, &call).unwrap_err();
+        assert!(refused.waits_for_holds());
+        let refused = worst_case(1_000, 0, &call).unwrap_err();
+        let ChatFailure::CannotPay { needed, .. } = refused else { panic!("{refused}") };
+        let prompt = i64::try_from(call.prompt_max_tokens).unwrap();
+        assert_eq!(needed.get(), (prompt * 30 + 64 * 60) * 13 / 10);
+    }
+}

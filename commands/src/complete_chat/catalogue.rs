@@ -1,0 +1,167 @@
+//! What models there are: the price book's, and whatever the providers have now.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use calos_domain::api_key::ApiKey;
+use calos_domain::licence::Licence;
+use calos_domain::pricing::Provider;
+use calos_domain::{StreamId, Timestamp};
+
+use super::{ChatCaller, ChatFailure, Gateway};
+use crate::log::{EventLog, Failed, Plan};
+use crate::provider::ModelListing;
+
+/// How soon after the last time the providers may be asked again because of an unknown name.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// The providers' models, as last heard.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    heard: RwLock<BTreeMap<Provider, Arc<[ModelListing]>>>,
+    installed: RwLock<Arc<[String]>>,
+    asked_at: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// A model a caller may use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedModel {
+    /// Its name.
+    pub id: String,
+    /// Seconds since the Unix epoch; 0 when nobody says.
+    pub created: i64,
+    /// Whose it is, as its provider says, else the provider's name.
+    pub owned_by: String,
+}
+
+impl Catalogue {
+    fn of(&self, provider: Provider) -> Option<Arc<[ModelListing]>> {
+        self.heard.read().unwrap_or_else(PoisonError::into_inner).get(&provider).cloned()
+    }
+
+    fn hear(&self, provider: Provider, models: Vec<ModelListing>) {
+        if provider == Provider::Ollama {
+            let names: Arc<[String]> = models.iter().map(|model| model.id.clone()).collect();
+            *self.installed.write().unwrap_or_else(PoisonError::into_inner) = names;
+        }
+        self.heard.write().unwrap_or_else(PoisonError::into_inner).insert(provider, models.into());
+    }
+}
+
+impl<L: EventLog> Gateway<L> {
+    /// Asks every provider for its models. What cannot be reached keeps what was heard last.
+    pub async fn refresh_models(&self) {
+        let mut asked_at = self.0.catalogue.asked_at.lock().await;
+        self.ask().await;
+        *asked_at = Some(Instant::now());
+    }
+
+    /// The providers that have answered when last asked for their models.
+    #[must_use]
+    pub fn heard_from(&self) -> Vec<Provider> {
+        let heard = self.0.catalogue.heard.read().unwrap_or_else(PoisonError::into_inner);
+        heard.keys().copied().collect()
+    }
+
+    async fn ask(&self) {
+        let asking = self.0.providers.iter().map(|(provider, adapter)| async move {
+            match adapter.models().await {
+                Ok(models) => self.0.catalogue.hear(*provider, models),
+                Err(error) => tracing::debug!(%provider, %error, "a provider's models are not known anew"),
+            }
+        });
+        futures_util::future::join_all(asking).await;
+    }
+
+    /// The names Ollama has installed, as last heard.
+    pub(super) fn installed_locally(&self) -> Arc<[String]> {
+        Arc::clone(&self.0.catalogue.installed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Before a name is called unknown, Ollama is asked once more: a model may have been pulled just now.
+    pub(super) async fn make_known(&self, named: Option<&str>) {
+        let Some(named) = named else { return };
+        let bare = named.strip_suffix(":latest").unwrap_or(named);
+        let is_known =
+            |installed: &[String]| installed.iter().any(|model| model.strip_suffix(":latest").unwrap_or(model) == bare);
+        if self.0.book.model(named).is_some() || is_known(&self.installed_locally()) {
+            return;
+        }
+        let mut asked_at = self.0.catalogue.asked_at.lock().await;
+        if asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN_AFTER) {
+            self.ask().await;
+            *asked_at = Some(Instant::now());
+        }
+    }
+
+    /// The models a caller may use: what its licence's tier reaches and its key allows.
+    ///
+    /// # Errors
+    /// A key or a licence that opens nothing, and the log's.
+    pub async fn models(&self, caller: &ChatCaller) -> Result<Vec<ListedModel>, ChatFailure> {
+        let now = self.0.clock.now();
+        let mut plan = Plan::default();
+        let licence = plan.stream::<Licence>(StreamId::key(caller.tenant_id));
+        let key = caller.key_id.as_ref().map(|key| plan.stream::<ApiKey>(StreamId::under(caller.tenant_id, key)));
+        let looked = self.0.log.execute(&plan, caller.metadata.clone().into(), |unit| {
+            let paid = unit.with(licence, |licence| reaches_paid_models(licence, now))?;
+            let allowed = key.map(|key| unit.with(key, |key| key.standing(now).map(|issued| issued.models.clone())));
+            let allowed = allowed.transpose()?.flatten();
+            Ok::<_, ChatFailure>((paid, allowed))
+        });
+        let (paid, allowed) = match looked.await {
+            Ok(done) => done.answer,
+            Err(Failed::Refused(refusal)) => return Err(refusal),
+            Err(Failed::Log(error)) => return Err(error.into()),
+        };
+        let mut models = self.listed(paid);
+        models.retain(|model| allowed.as_ref().is_none_or(|allowed| allowed.contains(&model.id)));
+        Ok(models)
+    }
+
+    fn listed(&self, paid: bool) -> Vec<ListedModel> {
+        let mut listed = Vec::new();
+        for provider in &self.0.platform {
+            let heard = self.0.catalogue.of(*provider);
+            if *provider == Provider::Ollama {
+                listed.extend(heard.iter().flat_map(|models| models.iter()).map(|model| named(model, *provider)));
+                continue;
+            }
+            if !paid {
+                continue;
+            }
+            // Of the models with a price, those the account really has, as far as it has said.
+            for entry in self.0.book.models().iter().filter(|entry| entry.provider == *provider) {
+                match &heard {
+                    Some(models) => {
+                        let found = models.iter().find(|model| model.id == entry.name);
+                        listed.extend(found.map(|model| named(model, *provider)));
+                    }
+                    None => listed.push(ListedModel {
+                        id: entry.name.to_owned(),
+                        created: 0,
+                        owned_by: provider.as_str().to_owned(),
+                    }),
+                }
+            }
+        }
+        listed
+    }
+}
+
+fn named(model: &ModelListing, provider: Provider) -> ListedModel {
+    let owned_by = if model.owned_by.is_empty() { provider.as_str().to_owned() } else { model.owned_by.clone() };
+    ListedModel { id: model.id.clone(), created: model.created, owned_by }
+}
+
+fn reaches_paid_models(licence: &Licence, now: Timestamp) -> Result<bool, ChatFailure> {
+    // Used-up tokens do not hide the models.
+    use calos_domain::licence::LicenceRefusal::TokensUsedUp;
+    match licence.may_use(now) {
+        Ok(()) | Err(TokensUsedUp { .. }) => {
+            Ok(licence.tier().is_some_and(calos_domain::tiers::Tier::reaches_paid_models))
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}

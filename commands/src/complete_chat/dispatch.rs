@@ -1,0 +1,160 @@
+//! Calls the provider while the hold commits.
+//!
+//! The call begins the moment the hold is decided; nothing of its answer is used before the hold is durable. Should the
+//! hold fail after all, the call is dropped, and what the provider may charge for it is CALOS's own loss.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use calos_domain::routing::Offer;
+use tokio::sync::watch;
+
+use super::admit::{Admission, Question, Streams};
+use super::hold::HoldGuard;
+use super::{ChatCall, ChatCaller, ChatFailure, Gateway};
+use crate::log::{Boxed, EventLog, Failed, LogError, Plan};
+use crate::provider::{ChatProvider, ChatRequest, ProviderError};
+
+/// A call that was admitted, with its hold durable, and what the provider answered.
+pub(super) struct Dispatched<L: EventLog, T> {
+    pub(super) admission: Admission,
+    pub(super) guard: HoldGuard<L>,
+    pub(super) answer: Result<T, ProviderError>,
+}
+
+/// A call on its way, or its answer while the hold is still on its way.
+enum Early<T> {
+    None,
+    Calling(Admission, Boxed<'static, Result<T, ProviderError>>),
+    Answered(Admission, Result<T, ProviderError>),
+}
+
+impl<L: EventLog> Gateway<L> {
+    /// Admits the call and makes it.
+    ///
+    /// # Errors
+    /// What the admission is refused for; the provider's own failure stands in the answer.
+    pub(super) async fn dispatch<T, C>(
+        &self,
+        caller: &ChatCaller,
+        call: &ChatCall,
+        start: C,
+    ) -> Result<Dispatched<L, T>, ChatFailure>
+    where
+        T: Send + 'static,
+        C: Fn(Arc<dyn ChatProvider>, ChatRequest) -> Boxed<'static, Result<T, ProviderError>>,
+    {
+        self.make_known(call.model.as_deref()).await;
+        let installed = self.installed_locally();
+        let mut plan = Plan::default();
+        let streams = Streams::plan(&mut plan, caller);
+        let question = Question {
+            caller,
+            call,
+            offer: Offer {
+                book: self.0.book,
+                ollama_models: &installed,
+                platform: &self.0.platform,
+                // Tenants' own keys are not stored yet, so no route can use one.
+                byok: &[],
+            },
+            hold_id: calos_domain::HoldId(self.0.randomness.ordered_id()),
+            at: self.0.clock.now(),
+        };
+        let guard = HoldGuard::new(self, caller, question.hold_id);
+        let (decided, mut decisions) = watch::channel(None::<Admission>);
+        let holding = self.0.log.execute(&plan, caller.metadata.clone().into(), |unit| {
+            let admission = question.admit(unit, &streams)?;
+            decided.send_replace(Some(admission.clone()));
+            Ok(admission)
+        });
+        let mut holding = pin!(holding);
+        let mut early = Early::None;
+        let held = loop {
+            let answering = async {
+                match &mut early {
+                    Early::Calling(_, answer) => answer.await,
+                    Early::None | Early::Answered(..) => std::future::pending().await,
+                }
+            };
+            let answer = tokio::select! {
+                biased;
+                held = holding.as_mut() => break held,
+                answer = answering => Some(answer),
+                Ok(()) = decisions.changed() => None,
+            };
+            match answer {
+                Some(answer) => {
+                    if let Early::Calling(admission, _) = early {
+                        early = Early::Answered(admission, answer);
+                    } else {
+                        early = Early::None;
+                    }
+                }
+                // Decided anew, after another process wrote: what was begun on the old decision is dropped.
+                None => {
+                    let admission = decisions.borrow_and_update().clone();
+                    early = admission.map_or(Early::None, |admission| {
+                        let answer = self.call(&admission, call, &start);
+                        Early::Calling(admission, answer)
+                    });
+                }
+            }
+        };
+        let admission = match held {
+            Ok(done) => done.answer,
+            Err(failed) => return Err(not_held(failed, guard, !matches!(early, Early::None))),
+        };
+        let answer = match early {
+            Early::Calling(begun, answer) if begun == admission => answer.await,
+            Early::Answered(begun, answer) if begun == admission => answer,
+            Early::None | Early::Calling(..) | Early::Answered(..) => self.call(&admission, call, &start).await,
+        };
+        Ok(Dispatched { admission, guard, answer })
+    }
+
+    fn call<T, C>(&self, admission: &Admission, call: &ChatCall, start: &C) -> Boxed<'static, Result<T, ProviderError>>
+    where
+        T: Send + 'static,
+        C: Fn(Arc<dyn ChatProvider>, ChatRequest) -> Boxed<'static, Result<T, ProviderError>>,
+    {
+        let provider = admission.route.provider;
+        let Some(adapter) = self.0.providers.get(&provider) else {
+            // The route only ever names providers that are there.
+            let detail = "no adapter is configured".to_owned();
+            let error = ProviderError::Unreachable { provider: provider.as_str(), detail };
+            return Box::pin(std::future::ready(Err(error)));
+        };
+        let request = ChatRequest {
+            answer_id: format!("chatcmpl-{}", admission.usage_id.0.simple()),
+            model: admission.route.model.clone(),
+            fields: Arc::clone(&call.fields),
+            max_tokens: admission.max_tokens,
+            max_tokens_field: call.max_tokens_field(&admission.route.model),
+            show_usage: call.include_usage,
+            prompt_estimate_tokens: call.prompt_about_tokens,
+        };
+        start(Arc::clone(adapter), request)
+    }
+}
+
+/// A hold that did not come about. Only where its outcome is unknown does the guard have something to end.
+fn not_held<L: EventLog>(failed: Failed<ChatFailure>, guard: HoldGuard<L>, called: bool) -> ChatFailure {
+    match failed {
+        Failed::Refused(refusal) => {
+            guard.disarm();
+            refusal
+        }
+        Failed::Log(error) => {
+            if called {
+                tracing::warn!(%error, "a provider was called for a hold that failed; what it charges is our loss");
+            }
+            if matches!(error, LogError::Unresolved) {
+                drop(guard)
+            } else {
+                guard.disarm()
+            }
+            error.into()
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Reads a chat.completions request: what CALOS must know is checked, the rest is kept as it came.
+//!
+//! A field that changes the price is priced (`n`, the limits, the prompt's size) or refused; it never passes unpriced.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::provider::MaxTokensField;
+use crate::raw_object::RawObject;
+use crate::tokens::{ANSWER_FRAME_TOKENS, IMAGE_MAX_TOKENS, MESSAGE_FRAME_TOKENS, about, at_most};
+
+/// The most messages of one prompt.
+pub const MESSAGES_MAX: usize = 4_096;
+/// The most answers to one call, as at OpenAI.
+pub const CHOICES_MAX: u64 = 128;
+/// The longest name of a model.
+pub const MODEL_MAX_BYTES: usize = 200;
+/// More than any model can write, so that sums of it stay far from overflow.
+const MAX_TOKENS_LIMIT: u64 = 10_000_000;
+/// The most stop sequences, as at OpenAI.
+const STOP_MAX: usize = 4;
+
+/// Who may speak in a prompt.
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+
+/// What costs extra at the provider and has no price here.
+const UNPRICED: [(&str, &str); 4] = [
+    ("web_search_options", "the provider's own web search has no price here: leave web_search_options out"),
+    ("audio", "audio has no price here: leave audio out"),
+    ("prediction", "predicted output is billed beyond max_tokens and has no price here: leave prediction out"),
+    ("best_of", "chat calls have no best_of: ask for several answers with n"),
+];
+
+/// What is wrong with a request.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct BadRequest {
+    /// The field, by OpenAI's name for it, with the path inside it.
+    pub param: Cow<'static, str>,
+    /// What is wrong and what would be right.
+    pub problem: String,
+    /// Whether the field is right but not offered, because it has no price.
+    pub unsupported: bool,
+}
+
+/// A request, read.
+#[derive(Clone, Debug)]
+pub struct ChatCall {
+    /// The model, as the client named it; none leaves the choice to the tier.
+    pub model: Option<String>,
+    /// Whether the answer is to come in pieces.
+    pub streaming: bool,
+    /// Whether a stream is to end with its usage.
+    pub include_usage: bool,
+    /// The most tokens of each answer, if the client said so, and in which field.
+    pub max_tokens: Option<(u64, MaxTokensField)>,
+    /// How many answers.
+    pub choices: u64,
+    /// Everything else, as it came: what goes to a provider of the same dialect.
+    pub fields: Arc<RawObject>,
+    /// No tokenizer counts more for the prompt.
+    pub prompt_max_tokens: u64,
+    /// What the prompt most likely has.
+    pub prompt_about_tokens: u64,
+}
+
+impl ChatCall {
+    /// Reads and checks a request.
+    ///
+    /// # Errors
+    /// [`BadRequest`], naming the field.
+    pub fn read(mut body: RawObject) -> Result<Self, BadRequest> {
+        let model = read_model(&body)?;
+        let max_tokens = read_max_tokens(&body)?;
+        let choices = whole(&body, "n", 1, CHOICES_MAX)?.unwrap_or(1);
+        let streaming = typed::<bool>(&body, "stream", "true or false")?.unwrap_or(false);
+        let include_usage = read_stream_options(&body, streaming)?;
+        refuse_unpriced(&body)?;
+        check_sampling(&body)?;
+        let (mut most, mut likely) = measure_messages(&body)?;
+        check_tools(&body)?;
+        for field in ["tools", "functions", "response_format"] {
+            let text = body.given(field).unwrap_or_default();
+            most += at_most(text.as_bytes());
+            likely += about(text.len() as u64);
+        }
+        for field in ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens"] {
+            body.remove(field);
+        }
+        Ok(Self {
+            model,
+            streaming,
+            include_usage,
+            max_tokens,
+            choices,
+            fields: Arc::new(body),
+            prompt_max_tokens: most + ANSWER_FRAME_TOKENS,
+            prompt_about_tokens: likely + ANSWER_FRAME_TOKENS,
+        })
+    }
+
+    /// The field the answer's limit goes upstream in: what the client called it, else what the model takes.
+    #[must_use]
+    pub fn max_tokens_field(&self, model: &str) -> MaxTokensField {
+        self.max_tokens.map_or_else(|| default_field(model), |(_, field)| field)
+    }
+}
+
+/// Reasoning models refuse the older name; compatible backends may not know the newer one.
+fn default_field(model: &str) -> MaxTokensField {
+    let reasoning = model.starts_with("gpt-5")
+        || model.strip_prefix('o').and_then(|rest| rest.bytes().next()).is_some_and(|byte| byte.is_ascii_digit());
+    if reasoning { MaxTokensField::MaxCompletionTokens } else { MaxTokensField::MaxTokens }
+}
+
+fn read_model(body: &RawObject) -> Result<Option<String>, BadRequest> {
+    let Some(model) = typed::<String>(body, "model", "the name of a model")? else { return Ok(None) };
+    let printable = !model.is_empty() && model.len() <= MODEL_MAX_BYTES && !model.chars().any(char::is_control);
+    if printable {
+        Ok(Some(model))
+    } else {
+        Err(wrong("model", "must be the name of a model; GET /v1/models lists them"))
+    }
+}
+
+fn read_max_tokens(body: &RawObject) -> Result<Option<(u64, MaxTokensField)>, BadRequest> {
+    let older = whole(body, "max_tokens", 1, MAX_TOKENS_LIMIT)?;
+    let newer = whole(body, "max_completion_tokens", 1, MAX_TOKENS_LIMIT)?;
+    match (older, newer) {
+        (Some(_), Some(_)) => {
+            Err(wrong("max_tokens", "cannot be sent together with max_completion_tokens: send one of them"))
+        }
+        (Some(limit), None) => Ok(Some((limit, MaxTokensField::MaxTokens))),
+        (None, Some(limit)) => Ok(Some((limit, MaxTokensField::MaxCompletionTokens))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_stream_options(body: &RawObject, streaming: bool) -> Result<bool, BadRequest> {
+    #[derive(Default, Deserialize)]
+    struct StreamOptions {
+        #[serde(default)]
+        include_usage: Option<bool>,
+    }
+    let options: Option<StreamOptions> = typed(body, "stream_options", "an object such as {\"include_usage\": true}")?;
+    match options {
+        Some(_) if !streaming => {
+            Err(wrong("stream_options", "is only for streams: set stream to true or leave it out"))
+        }
+        options => Ok(options.and_then(|options| options.include_usage).unwrap_or(false)),
+    }
+}
+
+fn refuse_unpriced(body: &RawObject) -> Result<(), BadRequest> {
+    for (param, problem) in UNPRICED {
+        if body.given(param).is_some() {
+            return Err(unsupported(param, problem));
+        }
+    }
+    if let Some(tier) = typed::<String>(body, "service_tier", "text")?
+        && !matches!(tier.as_str(), "auto" | "default")
+    {
+        return Err(unsupported(
+            "service_tier",
+            "only the default service tier has a price here: leave service_tier out",
+        ));
+    }
+    let modalities: Vec<String> = typed(body, "modalities", "a list such as [\"text\"]")?.unwrap_or_default();
+    if modalities.iter().any(|modality| modality != "text") {
+        return Err(unsupported("modalities", "only text has a price here: leave modalities out"));
+    }
+    Ok(())
+}
+
+fn check_sampling(body: &RawObject) -> Result<(), BadRequest> {
+    within(body, "temperature", 0.0, 2.0)?;
+    within(body, "top_p", 0.0, 1.0)?;
+    within(body, "presence_penalty", -2.0, 2.0)?;
+    within(body, "frequency_penalty", -2.0, 2.0)?;
+    typed::<i64>(body, "seed", "a whole number")?;
+    typed::<bool>(body, "logprobs", "true or false")?;
+    whole(body, "top_logprobs", 0, 20)?;
+    typed::<HashMap<Cow<'_, str>, f64>>(body, "logit_bias", "an object of token ids and biases")?;
+    typed::<Cow<'_, str>>(body, "user", "text")?;
+    typed::<HashMap<Cow<'_, str>, &RawValue>>(body, "response_format", "an object")?;
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stop {
+        One(#[expect(dead_code, reason = "only its type is checked")] String),
+        Many(Vec<String>),
+    }
+    match typed::<Stop>(body, "stop", "text or a list of texts")? {
+        Some(Stop::Many(stops)) if stops.len() > STOP_MAX => {
+            Err(wrong("stop", &format!("has {STOP_MAX} texts at most")))
+        }
+        Some(Stop::One(_) | Stop::Many(_)) | None => Ok(()),
+    }
+}
+
+fn check_tools(body: &RawObject) -> Result<(), BadRequest> {
+    #[derive(Deserialize)]
+    struct Tool<'a> {
+        #[serde(borrow, default)]
+        r#type: Option<Cow<'a, str>>,
+    }
+    let tools: Vec<Tool<'_>> = typed(body, "tools", "a list of tools")?.unwrap_or_default();
+    for (index, tool) in tools.iter().enumerate() {
+        match tool.r#type.as_deref() {
+            Some("function" | "custom") => {}
+            Some(other) => {
+                let problem = format!("the tool {other} runs at the provider and has no price here: send functions");
+                return Err(unsupported(format!("tools[{index}].type"), &problem));
+            }
+            None => return Err(wrong(format!("tools[{index}].type"), "is missing: it is \"function\"")),
+        }
+    }
+    Ok(())
+}
+
+type MessageFields<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+/// Checks the messages and measures them: the most tokens they can have, and the likely number.
+fn measure_messages(body: &RawObject) -> Result<(u64, u64), BadRequest> {
+    let Some(messages) = typed::<Vec<&RawValue>>(body, "messages", "a list of messages")? else {
+        return Err(wrong("messages", "is missing: it is a list of messages, each with a role and its content"));
+    };
+    if messages.is_empty() {
+        return Err(wrong("messages", "is empty: send at least one message"));
+    }
+    if messages.len() > MESSAGES_MAX {
+        return Err(wrong("messages", &format!("has {MESSAGES_MAX} messages at most")));
+    }
+    let (mut most, mut likely) = (0_u64, 0_u64);
+    for (index, message) in messages.into_iter().enumerate() {
+        let (message_most, message_likely) = measure_message(index, message)?;
+        most += message_most;
+        likely += message_likely;
+    }
+    Ok((most, likely))
+}
+
+fn measure_message(index: usize, message: &RawValue) -> Result<(u64, u64), BadRequest> {
+    let at = |field: &str| format!("messages[{index}]{field}");
+    let fields: MessageFields<'_> = serde_json::from_str(message.get())
+        .map_err(|_| wrong(at(""), "is no message: it is an object with a role and its content"))?;
+    let role = fields.get("role").and_then(|role| serde_json::from_str::<Cow<'_, str>>(role.get()).ok());
+    let Some(role) = role.filter(|role| ROLES.contains(&role.as_ref())) else {
+        return Err(wrong(at(".role"), &format!("must be one of {}", ROLES.join(", "))));
+    };
+    let (mut most, mut likely) = (MESSAGE_FRAME_TOKENS, MESSAGE_FRAME_TOKENS);
+    for (name, value) in &fields {
+        let text = value.get();
+        match name.as_ref() {
+            "role" => {}
+            "content" if text.starts_with('[') => {
+                let (parts_most, parts_likely) = measure_parts(index, text)?;
+                most += parts_most;
+                likely += parts_likely;
+            }
+            "content" if text.starts_with('"') || text == "null" && role == "assistant" => {
+                most += at_most(text.as_bytes());
+                likely += about(text.len().saturating_sub(2) as u64);
+            }
+            "content" => return Err(wrong(at(".content"), "must be text or a list of parts")),
+            "audio" if text != "null" => return Err(unsupported(at(".audio"), "audio has no price here")),
+            _ => {
+                most += at_most(text.as_bytes());
+                likely += about(text.len() as u64);
+            }
+        }
+    }
+    if !fields.contains_key("content") && role != "assistant" {
+        return Err(wrong(at(".content"), "is missing: it is text or a list of parts"));
+    }
+    Ok((most, likely))
+}
+
+fn measure_parts(index: usize, text: &str) -> Result<(u64, u64), BadRequest> {
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(borrow)]
+        r#type: Cow<'a, str>,
+        #[serde(borrow, default)]
+        text: Option<&'a RawValue>,
+    }
+    let at = |part: &str| format!("messages[{index}].content{part}");
+    let parts: Vec<Part<'_>> = serde_json::from_str(text)
+        .map_err(|_| wrong(at(""), "is no list of parts: each is an object with a type, such as text"))?;
+    let (mut most, mut likely) = (0, 0);
+    for (place, part) in parts.iter().enumerate() {
+        match (part.r#type.as_ref(), part.text) {
+            ("text", Some(text)) if text.get().starts_with('"') => {
+                most += at_most(text.get().as_bytes());
+                likely += about(text.get().len().saturating_sub(2) as u64);
+            }
+            ("text", _) => return Err(wrong(at(&format!("[{place}].text")), "must be text")),
+            ("image_url", _) => {
+                most += IMAGE_MAX_TOKENS;
+                likely += IMAGE_MAX_TOKENS;
+            }
+            ("refusal", _) => most += at_most(part.text.map_or("", RawValue::get).as_bytes()),
+            (other, _) => {
+                let problem = format!("a part of type {other} has no price here: send text or image_url");
+                return Err(unsupported(at(&format!("[{place}].type")), &problem));
+            }
+        }
+    }
+    Ok((most, likely))
+}
+
+fn typed<'a, T: Deserialize<'a>>(
+    body: &'a RawObject,
+    name: &'static str,
+    right: &str,
+) -> Result<Option<T>, BadRequest> {
+    body.parse(name).map_err(|_| wrong(name, &format!("must be {right}")))
+}
+
+fn whole(body: &RawObject, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, BadRequest> {
+    let right = || wrong(name, &format!("must be a whole number from {least} to {most}"));
+    let number: Option<u64> = body.parse(name).map_err(|_| right())?;
+    match number {
+        Some(number) if !(least..=most).contains(&number) => Err(right()),
+        number => Ok(number),
+    }
+}
+
+fn within(body: &RawObject, name: &'static str, least: f64, most: f64) -> Result<(), BadRequest> {
+    let right = || wrong(name, &format!("must be a number from {least} to {most}"));
+    let number: Option<f64> = body.parse(name).map_err(|_| right())?;
+    if number.is_none_or(|number| (least..=most).contains(&number)) { Ok(()) } else { Err(right()) }
+}
+
+fn wrong(param: impl Into<Cow<'static, str>>, problem: &str) -> BadRequest {
+    let param = param.into();
+    let problem = format!("{param} {problem}");
+    BadRequest { param, problem, unsupported: false }
+}
+
+fn unsupported(param: impl Into<Cow<'static, str>>, problem: &str) -> BadRequest {
+    BadRequest { param: param.into(), problem: problem.to_owned(), unsupported: true }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

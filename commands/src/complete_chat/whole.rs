@@ -1,0 +1,106 @@
+//! Brings a whole answer home.
+
+use calos_domain::wallet::{ReleaseCause, UsageOutcome};
+use tokio::sync::oneshot;
+
+use super::dispatch::Dispatched;
+use super::settle::{Metered, metered_usage};
+use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
+use crate::log::{EventLog, IdempotencyClaim, Positions};
+use crate::provider::Completion;
+use crate::raw_object::RawObject;
+
+/// An answer, charged.
+#[derive(Clone, Debug)]
+pub struct ChatAnswer {
+    /// The `chat.completion` object with `provider` and `billing` in it.
+    pub body: RawObject,
+    /// Who answered.
+    pub served: Served,
+    /// Where the charge stands in the log; empty until it does.
+    pub positions: Positions,
+}
+
+/// Makes the claim that lets a repeated request be answered again; asked right before the answer is charged. None when
+/// the caller gave no idempotency key.
+pub type ClaimAnswer = Box<dyn FnOnce(&ChatAnswer) -> Option<IdempotencyClaim> + Send>;
+
+impl<L: EventLog> Gateway<L> {
+    /// Answers a call in one piece. It is charged, and the charge durable, when this returns.
+    ///
+    /// The call goes on when this future is dropped: a provider bills a whole answer whether it is read or not, so it
+    /// is charged whether it is read or not.
+    ///
+    /// # Errors
+    /// [`ChatFailure`]; nothing is charged then.
+    pub async fn complete(
+        &self,
+        caller: ChatCaller,
+        call: ChatCall,
+        claim: ClaimAnswer,
+    ) -> Result<ChatAnswer, ChatFailure> {
+        let (mut reply, answer) = oneshot::channel();
+        let gateway = self.clone();
+        self.0.tasks.spawn(async move {
+            let outcome = gateway.answer(&caller, &call, claim, &mut reply).await;
+            if let Err(unread) = reply.send(outcome) {
+                match unread {
+                    Ok(answer) => tracing::debug!(usage = %answer.served.usage_id, "charged, but nobody waits for it"),
+                    Err(failure) => tracing::debug!(%failure, "failed, but nobody waits for it"),
+                }
+            }
+        });
+        answer.await.unwrap_or(Err(ChatFailure::Lost("its task broke off")))
+    }
+
+    async fn answer(
+        &self,
+        caller: &ChatCaller,
+        call: &ChatCall,
+        claim: ClaimAnswer,
+        reply: &mut oneshot::Sender<Result<ChatAnswer, ChatFailure>>,
+    ) -> Result<ChatAnswer, ChatFailure> {
+        let dispatched = self
+            .dispatch(caller, call, |provider, request| Box::pin(async move { provider.complete(&request).await }))
+            .await?;
+        let Dispatched { admission, guard, answer } = dispatched;
+        let completion: Completion = match answer {
+            Ok(completion) => completion,
+            Err(error) => {
+                self.release(caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
+                guard.disarm();
+                return Err(error.into());
+            }
+        };
+        let usage = metered_usage(completion.usage, completion.produced, call, &admission);
+        let outcome = if reply.is_closed() { UsageOutcome::ClientGone } else { UsageOutcome::Completed };
+        let metered = Metered { outcome, usage, model: Some(completion.model) };
+        let served = Served {
+            provider: admission.route.provider,
+            model: admission.route.model.clone(),
+            substituted_for: admission.route.substituted_for.clone(),
+            usage_id: admission.usage_id,
+        };
+        let mut body = completion.body;
+        let cost = self.cost(&admission, usage)?;
+        with_bill(&mut body, &served, cost, admission.usage_id)?;
+        let mut answer = ChatAnswer { body, served, positions: Positions::default() };
+        let claim = claim(&answer);
+        let settled = self.settle(caller, &admission, metered, claim).await?;
+        guard.disarm();
+        answer.positions = settled.positions;
+        Ok(answer)
+    }
+}
+
+/// Puts who answered, and the bill, into an answer or a stream's last chunk.
+pub(super) fn with_bill(
+    body: &mut RawObject,
+    served: &Served,
+    cost: calos_domain::pricing::Cost,
+    usage_id: calos_domain::UsageId,
+) -> Result<(), ChatFailure> {
+    let unwritable = |_| ChatFailure::Lost("its bill could not be written");
+    body.set("provider", served.provider.as_str()).map_err(unwritable)?;
+    body.set("billing", &Billing::new(cost, usage_id)).map_err(unwritable)
+}
