@@ -68,6 +68,11 @@ impl Account {
         }
     }
 
+    /// Whether this user can enter `folder`, found out by doing so.
+    pub(super) fn can_enter(&self, folder: &Path) -> bool {
+        self.command(Path::new("/bin/sh"), folder).args(["-c", ":"]).status().is_ok_and(|status| status.success())
+    }
+
     /// Whether this user can enter `folder` and write in it, found out by doing so.
     pub(super) fn can_use(&self, folder: &Path) -> bool {
         let mut command = self.command(Path::new("/bin/sh"), folder);

@@ -30,7 +30,7 @@ impl Binaries {
     pub(super) fn find(version: Option<(u32, &Path)>) -> Result<Self, ClusterError> {
         let mut found = Vec::new();
         for folder in candidates() {
-            let Some(binaries) = Self::at(folder) else { continue };
+            let Some(binaries) = Self::at(&folder) else { continue };
             match version {
                 None => return Ok(binaries),
                 Some((wanted, _)) if wanted == binaries.version => return Ok(binaries),
@@ -56,7 +56,7 @@ impl Binaries {
         self.folder.join("postgres")
     }
 
-    fn at(folder: PathBuf) -> Option<Self> {
+    fn at(folder: &Path) -> Option<Self> {
         // `initdb` and its share files are found beside the real program, not beside a link to it.
         let program = folder.join("postgres").canonicalize().ok()?;
         let folder = program.parent()?.to_owned();

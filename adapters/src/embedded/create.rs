@@ -11,6 +11,7 @@ use super::files::{create_dir, read_if_there, remove_tree};
 use super::location::Location;
 use super::settings::{Durability, HOST_BASED_AUTHENTICATION, user_map};
 
+const DRAFT_PREFIX: &str = "data.draft-";
 /// What stands at the end of the generated `postgresql.conf`.
 const INCLUDE: &str = "\ninclude '../calos.conf'\n# Your own settings belong below this line.\n";
 
@@ -26,8 +27,9 @@ pub(super) fn existing_version(location: &Location) -> Result<Option<(u32, &Path
 
 /// Makes the cluster; the caller holds the lock.
 pub(super) fn create(location: &Location, binaries: &Binaries, durability: Durability) -> Result<(), ClusterError> {
-    let draft = location.folder().join("data.draft");
-    remove_tree(&draft)?;
+    remove_drafts(location.folder())?;
+    // A name of its own: an initdb whose CALOS was killed may still be writing into the one that was removed.
+    let draft = location.folder().join(format!("{DRAFT_PREFIX}{}", std::process::id()));
     let (locale, fallback) = if cfg!(target_os = "macos") { ("C", "C") } else { ("C.UTF-8", "C") };
     if let Err(error) = initdb(location, binaries, &draft, locale) {
         // Not every system has C.UTF-8; the encoding is the same either way.
@@ -53,6 +55,16 @@ pub(super) fn create(location: &Location, binaries: &Binaries, durability: Durab
     let data = location.data_dir();
     fs::rename(&draft, &data).doing("creating", &data)?;
     fs::File::open(location.folder()).and_then(|folder| folder.sync_all()).doing("syncing", location.folder())
+}
+
+fn remove_drafts(folder: &Path) -> Result<(), ClusterError> {
+    for entry in fs::read_dir(folder).doing("reading", folder)? {
+        let entry = entry.doing("reading", folder)?;
+        if entry.file_name().to_string_lossy().starts_with(DRAFT_PREFIX) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn initdb(location: &Location, binaries: &Binaries, draft: &Path, locale: &str) -> Result<(), ClusterError> {

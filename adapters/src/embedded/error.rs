@@ -72,6 +72,16 @@ pub enum ClusterError {
         /// Its log.
         log: PathBuf,
     },
+    /// Somebody else's PostgreSQL serves the same folder.
+    #[error(
+        "a PostgreSQL whose processes cannot be seen from here, such as one in another container, serves {}: stop it, or set \
+         CALOS_DATA_DIR to another folder",
+        folder.display()
+    )]
+    Elsewhere {
+        /// The cluster.
+        folder: PathBuf,
+    },
     /// Another process held the cluster's lock for too long.
     #[error("another process has held {} for {seconds} s", path.display())]
     Locked {

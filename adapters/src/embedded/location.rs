@@ -48,7 +48,7 @@ impl Location {
                 });
             }
             elsewhere
-        } else if inside.join("data").exists() || prepare(&inside, &account)? {
+        } else if inside.join("data").exists() || (account.can_enter(data_dir) && prepare(&inside, &account)?) {
             inside
         } else {
             let elsewhere = Path::new(SYSTEM_FOLDER).join(folder_name(data_dir));
@@ -101,6 +101,10 @@ impl Location {
 
     pub(super) fn socket_dir(&self) -> &Path {
         &self.socket_dir
+    }
+
+    pub(super) fn socket_file(&self) -> PathBuf {
+        self.socket_dir.join(format!(".s.PGSQL.{SOCKET_PORT}"))
     }
 
     pub(super) fn url(&self, database: &str) -> String {

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -64,11 +65,6 @@ impl Postmaster {
         self.running().is_some_and(|file| file.status == Status::Ready)
     }
 
-    /// Whether it runs and is not about to stop.
-    pub(super) fn is_alive(&self) -> bool {
-        self.running().is_some_and(|file| file.status != Status::Stopping)
-    }
-
     /// Starts it unless it runs, and waits until it is ready; the caller holds the lock.
     pub(super) fn ensure_running(&self, durability: Durability) -> Result<(), ClusterError> {
         match self.running() {
@@ -125,6 +121,10 @@ impl Postmaster {
         let orphans = processes::all_in(&self.data_dir);
         if let Some(pid) = orphans.first() {
             return Err(ClusterError::TooSlow { pid: *pid, what: "end", seconds: 2, log: self.location.log_file() });
+        }
+        // A PostgreSQL in another container, whose processes nobody can see from here, would still answer.
+        if UnixStream::connect(self.location.socket_file()).is_ok() {
+            return Err(ClusterError::Elsewhere { folder: self.location.folder().to_owned() });
         }
         let file = self.data_dir.join("postmaster.pid");
         // Where the system does not name every process, PostgreSQL's own check of its shared memory must decide.

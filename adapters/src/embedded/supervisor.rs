@@ -46,7 +46,7 @@ impl Drop for Supervisor {
 fn watch(shared: &Shared, stopped: &Receiver<()>) {
     let mut pause = INTERVAL;
     while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-        if shared.postmaster.is_alive() {
+        if shared.postmaster.running_pid().is_some() {
             pause = INTERVAL;
             continue;
         }

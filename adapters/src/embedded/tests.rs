@@ -174,6 +174,32 @@ async fn a_closed_data_folder_sends_the_cluster_where_postgres_can_reach_it() {
 }
 
 #[tokio::test]
+async fn half_a_cluster_left_by_a_killed_start_is_removed() {
+    let folder = data_dir(0o711);
+    let half = folder.path().join("data/postgres/data.draft-1");
+    std::fs::create_dir_all(half.join("base")).unwrap();
+    for path in [folder.path().join("data"), folder.path().join("data/postgres")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let cluster = Cluster::join(options(folder.path())).await.unwrap();
+    assert_eq!(select_one(&cluster).await.unwrap(), 1);
+    assert!(!half.exists());
+    cluster.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_postgres_that_cannot_be_seen_but_answers_is_not_started_over() {
+    let folder = data_dir(0o711);
+    let cluster = Cluster::join(options(folder.path())).await.unwrap();
+    let socket = cluster.shared.location.socket_file();
+    cluster.leave().await.unwrap();
+    let _answers = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let refused = Cluster::join(options(folder.path())).await.unwrap_err().to_string();
+    assert!(refused.contains("another container"), "{refused}");
+    std::fs::remove_file(socket).unwrap();
+}
+
+#[tokio::test]
 async fn a_long_data_folder_gets_a_short_socket() {
     let folder = data_dir(0o711);
     let long = folder.path().join("a".repeat(60)).join("b".repeat(60));
