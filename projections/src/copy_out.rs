@@ -8,9 +8,9 @@
 use std::fmt::Write as _;
 
 use futures_util::StreamExt;
-use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::Postgres;
+use sqlx::{Executor, PgPool};
 
 use calos_domain::{Record, Timestamp};
 
@@ -190,7 +190,7 @@ impl Lease {
         // whole partition that is several times the work of following its index.
         let begin = "BEGIN TRANSACTION READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
                      SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off";
-        sqlx::raw_sql(begin).execute(&mut **connection).await.map_err(CopyOutError::from)?;
+        connection.execute(begin).await.map_err(CopyOutError::from)?;
         let mut cutter = RowCutter::new(slice, columns);
         {
             let mut chunks = connection.copy_out_raw(&statement(slice, columns)).await.map_err(CopyOutError::from)?;
@@ -199,7 +199,7 @@ impl Lease {
             }
         }
         let rows = cutter.finish()?;
-        sqlx::raw_sql("COMMIT").execute(&mut **connection).await.map_err(CopyOutError::from)?;
+        connection.execute("COMMIT").await.map_err(CopyOutError::from)?;
         Ok(rows)
     }
 

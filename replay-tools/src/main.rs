@@ -1,2 +1,29 @@
-//! main
-fn main() {}
+//! `calos-replay`: see `calos-replay --help`.
+#![expect(clippy::print_stderr, reason = "the last word of a program goes to standard error")]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use calos_replay::cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("calos-replay: no runtime could be started: {error}");
+            return ExitCode::from(calos_replay::Exit::Environment as u8);
+        }
+    };
+    let ended = runtime.block_on(calos_replay::run(cli));
+    let exit = match ended {
+        Ok(exit) => exit,
+        Err(error) if calos_replay::output::reader_has_gone(&error) => calos_replay::Exit::Done,
+        Err(error) => {
+            eprintln!("calos-replay: {error}");
+            error.exit()
+        }
+    };
+    ExitCode::from(exit as u8)
+}

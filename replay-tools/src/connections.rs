@@ -1,0 +1,50 @@
+//! Connections of the tools' own, so that long work neither waits for a server's pool nor leaves anything behind in it.
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
+
+use crate::error::ToolError;
+
+/// The name under which the tools' connections stand in `pg_stat_activity`.
+pub const APPLICATION_NAME: &str = "calos-replay";
+
+/// A fold of the whole log takes as long as it takes; whatever the server's or the role's own limits are.
+const UNHURRIED: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+
+/// Where long work reads and writes: readers from a pool, writers each on a connection that ends with them.
+pub(crate) struct Connections {
+    options: PgConnectOptions,
+    readers: PgPool,
+}
+
+impl Connections {
+    /// Connections to the database of `pool`, as the user it logs in with.
+    pub(crate) fn beside(pool: &PgPool, readers: u32) -> Self {
+        let options = pool.connect_options().as_ref().clone().application_name(APPLICATION_NAME);
+        let pool = PgPoolOptions::new()
+            .max_connections(readers)
+            .after_connect(|connection, _| Box::pin(async move { run_sql(connection, UNHURRIED).await }));
+        let readers = pool.connect_lazy_with(options.clone());
+        Self { options, readers }
+    }
+
+    pub(crate) fn readers(&self) -> &PgPool {
+        &self.readers
+    }
+
+    /// A connection that is closed, and its transaction undone, as soon as it is dropped.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, ToolError> {
+        let mut connection = self.options.connect().await?;
+        run_sql(&mut connection, UNHURRIED).await?;
+        Ok(connection)
+    }
+
+    pub(crate) async fn close(self) {
+        self.readers.close().await;
+    }
+}
+
+/// Runs statements that answer nothing and take no values.
+pub(crate) async fn run_sql(connection: &mut PgConnection, statements: &str) -> Result<(), sqlx::Error> {
+    connection.execute(statements).await.map(drop)
+}

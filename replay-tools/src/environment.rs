@@ -1,0 +1,50 @@
+//! What the tools work on: the settings every CALOS program reads, the database they lead to, and the log in it.
+
+use calos_adapters::config::Config;
+use calos_adapters::database::Database;
+use calos_adapters::postgres::{LogOptions, PgLog};
+use calos_adapters::secrets::ledger_signing_key;
+use calos_projections::{checkpoint, registry};
+use sqlx::PgPool;
+
+use crate::error::ToolError;
+use crate::verify::Anchors;
+
+/// Connections of the owner's pool: the verbs that need more open their own.
+const OWNER_CONNECTIONS: u32 = 4;
+
+/// An open database and the rights of its owner.
+pub(crate) struct Environment {
+    config: Config,
+    database: Database,
+    pub(crate) owner: PgPool,
+}
+
+impl Environment {
+    /// Reads the settings, joins or starts the database and makes every read model known to it.
+    pub(crate) async fn open() -> Result<Self, ToolError> {
+        let environment = |error: &dyn std::fmt::Display| ToolError::Environment(error.to_string());
+        let config = Config::from_env().map_err(|error| environment(&error))?;
+        let database = Database::open(&config).await.map_err(|error| environment(&error))?;
+        let owner = database.owner_pool(OWNER_CONNECTIONS).await.map_err(|error| environment(&error))?;
+        checkpoint::ensure_registered(&owner, registry::ALL).await?;
+        Ok(Self { config, database, owner })
+    }
+
+    /// The log, for recording what is done.
+    pub(crate) async fn log(&self) -> Result<PgLog, ToolError> {
+        Ok(PgLog::open(self.database.pool.clone(), LogOptions::default()).await?)
+    }
+
+    /// Where the signed heads are.
+    pub(crate) fn anchors(&self) -> Anchors {
+        let key = ledger_signing_key(&self.config.secrets.master_key).verifying_key();
+        Anchors { directory: self.config.anchor_dir.clone(), key }
+    }
+
+    /// Leaves the database in order: with an embedded one the last program out stops it.
+    pub(crate) async fn close(self) -> Result<(), ToolError> {
+        self.owner.close().await;
+        self.database.close().await.map_err(|error| ToolError::Environment(error.to_string()))
+    }
+}

@@ -1,0 +1,270 @@
+//! `rebuild`: a new version of a read model, built from the log beside the live one, compared with it, and put in its
+//! place while reads and writes go on.
+//!
+//! The order is the safety: every partition's rows commit together with their checkpoint, so a rebuild that dies leaves
+//! whole partitions and nothing else, and the same command goes on from there; the comparison happens with both versions
+//! at the same positions; and the switch is one transaction that holds both versions' checkpoints.
+
+mod begin;
+mod build;
+mod in_place;
+mod parity;
+mod switch;
+
+use serde::Serialize;
+use sqlx::{Connection, PgConnection, PgPool};
+
+use calos_commands::log::EventLog;
+use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RunBy};
+use calos_projections::Schema;
+
+use crate::connections::{Connections, run_sql};
+use crate::differences::DIFFERENCES_LISTED_ROWS;
+use crate::error::ToolError;
+use crate::fold::{PartitionFold, ReadModel, VersionAt};
+use crate::operation::{self, now};
+use crate::progress::{Counter, Progress, Show};
+use crate::versions::{Vector, heads, lag_events, lock_positions, positions};
+use crate::write_guard::Confirmed;
+
+pub use parity::Parity;
+
+/// Partitions folded at the same time unless somebody asks for another number.
+pub const REBUILD_WORKERS: usize = 3;
+
+/// The most partitions that can be folded at the same time.
+pub const REBUILD_WORKERS_MAX: usize = 16;
+
+/// Catching up goes on in rounds until no more than this is missing; the rest is done while the live version waits.
+const CATCH_UP_REST_EVENTS: u64 = 2_000;
+
+/// A log that grows faster than it can be folded is not chased for ever.
+const CATCH_UP_ROUNDS_MAX: u32 = 20;
+
+/// Locks that would make readers queue are given up after this long; the rebuild can then be repeated.
+const LOCK_TIMEOUT_SECONDS: u64 = 15;
+
+/// How a rebuild is done.
+#[derive(Clone, Copy, Debug)]
+pub struct RebuildOptions {
+    /// Partitions folded at the same time.
+    pub workers: usize,
+    /// Replace the rows of the live version in one transaction, while its readers wait.
+    pub in_place: bool,
+    /// Forget an unfinished rebuild instead of going on with it.
+    pub restart: bool,
+    /// How many differing rows the parity report lists.
+    pub listed_rows: i64,
+    /// Where progress is shown.
+    pub show: Show,
+}
+
+impl Default for RebuildOptions {
+    fn default() -> Self {
+        Self {
+            workers: REBUILD_WORKERS,
+            in_place: false,
+            restart: false,
+            listed_rows: DIFFERENCES_LISTED_ROWS,
+            show: Show::Silent,
+        }
+    }
+}
+
+/// What a rebuild did.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RebuildReport {
+    /// The projection.
+    pub projection: &'static str,
+    /// The version that was live before.
+    pub from_version: i32,
+    /// The version that is live now.
+    pub to_version: i32,
+    /// How far the log had been folded when the work was done.
+    pub positions: Vector,
+    /// Events folded by this run.
+    pub events: u64,
+    /// How long that took.
+    pub seconds: f64,
+    /// Of it: until every row and every key stood, before they were compared and took their place.
+    pub build_seconds: f64,
+    /// Partitions a run before this one had finished.
+    pub resumed_partitions: usize,
+    /// Events the new version could not take.
+    pub dead_letters: i64,
+    /// How the rows that stood compare with the rows the log gives.
+    pub parity: Parity,
+}
+
+/// Rebuilds one read model and records that in the log. `pool` has to log in as the owner of the tables.
+///
+/// # Errors
+/// [`ToolError::Busy`] while another operator rebuilds the same one; otherwise whatever stopped it. Nothing the live
+/// version shows has changed then, and the same call goes on where this one stopped. Dropping the future stops it too.
+pub async fn rebuild<L: EventLog>(
+    pool: &PgPool,
+    log: &L,
+    model: ReadModel,
+    run: &RunBy,
+    _confirmed: &Confirmed,
+    options: &RebuildOptions,
+) -> Result<RebuildReport, ToolError> {
+    let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
+    let connections = Connections::beside(pool, u32::try_from(workers + 1).unwrap_or(u32::MAX));
+    let mut operator = connections.connect().await?;
+    take_turn(&mut operator, model.name()).await?;
+    let report = if options.in_place {
+        let report = in_place::rebuild(&connections, &mut operator, model, options).await?;
+        let repaired = ProjectionRepaired {
+            run: run.clone(),
+            projection: model.name().to_owned(),
+            version: report.to_version,
+            positions: operation::positions(&report.positions),
+            differences: report.parity.differing_rows(),
+            repaired_at: now(),
+        };
+        operation::record(log, run, OperationCommand::RecordRepaired(repaired)).await?;
+        report
+    } else {
+        beside(&connections, &mut operator, log, model, run, options, workers).await?
+    };
+    connections.close().await;
+    Ok(report)
+}
+
+async fn beside<L: EventLog>(
+    connections: &Connections,
+    operator: &mut PgConnection,
+    log: &L,
+    model: ReadModel,
+    run: &RunBy,
+    options: &RebuildOptions,
+    workers: usize,
+) -> Result<RebuildReport, ToolError> {
+    let started_at = now();
+    let building = begin::begin(operator, model, options.restart).await?;
+    let heads = heads(operator).await?;
+    let progress = Progress::new(options.show, model.name(), lag_events(&building.reached, &heads));
+    build::build(connections, operator, model, &building, workers, &progress).await?;
+    let build_seconds = progress.elapsed().as_secs_f64();
+    let parity = parity::compare(connections, operator, model, &building, options.listed_rows, &progress).await?;
+    let rebuilt = ProjectionRebuilt {
+        run: run.clone(),
+        projection: model.name().to_owned(),
+        live_version: building.live,
+        built_version: building.version,
+        positions: operation::positions(&parity.positions),
+        events: progress.events(),
+        rows: u64::try_from(parity.rows).unwrap_or_default(),
+        differences: parity.differing_rows(),
+        started_at,
+        finished_at: now(),
+    };
+    // Before the switch: a version must not go live without a trace of where it came from.
+    operation::record(log, run, OperationCommand::RecordRebuilt(rebuilt)).await?;
+    let switched = switch::switch(connections, operator, model, &building, &progress).await?;
+    progress.finish();
+    let fact = ProjectionSwitched {
+        run: run.clone(),
+        projection: model.name().to_owned(),
+        from_version: building.live,
+        to_version: building.version,
+        positions: operation::positions(&switched.positions),
+        switched_at: now(),
+    };
+    operation::record(log, run, OperationCommand::RecordSwitched(fact)).await?;
+    Ok(RebuildReport {
+        projection: model.name(),
+        from_version: building.live,
+        to_version: building.version,
+        positions: switched.positions,
+        events: progress.events(),
+        seconds: progress.elapsed().as_secs_f64(),
+        build_seconds,
+        resumed_partitions: building.resumed_partitions(),
+        dead_letters: switched.dead_letters,
+        parity,
+    })
+}
+
+/// A version under construction.
+#[derive(Clone, Debug)]
+struct Building {
+    live: i32,
+    version: i32,
+    /// How far each partition had been folded when this run began.
+    reached: Vector,
+}
+
+impl Building {
+    fn at(&self, model: ReadModel) -> VersionAt<'static> {
+        VersionAt { projection: model.name(), version: self.version, schema: Schema::Next }
+    }
+
+    fn resumed_partitions(&self) -> usize {
+        self.reached.values().filter(|&&position| position > 0).count()
+    }
+}
+
+/// One operator at a time per read model: a lock that ends with the connection, whatever happens to the operator.
+async fn take_turn(operator: &mut PgConnection, projection: &'static str) -> Result<(), ToolError> {
+    let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('calos-replay rebuild'), hashtext($1))")
+        .bind(projection)
+        .fetch_one(operator)
+        .await?;
+    if mine { Ok(()) } else { Err(ToolError::Busy(projection)) }
+}
+
+/// Folds what a version lacks of `target` on top of its rows, a transaction per partition.
+async fn catch_up(
+    connections: &Connections,
+    writer: &mut PgConnection,
+    model: ReadModel,
+    at: &VersionAt<'_>,
+    target: &Vector,
+    counter: &mut Counter,
+) -> Result<(), ToolError> {
+    for (&partition, &through) in target {
+        let mut transaction = writer.begin().await?;
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
+        let one = Vector::from([(partition, through)]);
+        catch_up_in(connections, &mut transaction, model, at, &one, counter).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+/// Folds what a version lacks of `target` on top of its rows, in the caller's transaction.
+async fn catch_up_in(
+    connections: &Connections,
+    writer: &mut PgConnection,
+    model: ReadModel,
+    at: &VersionAt<'_>,
+    target: &Vector,
+    counter: &mut Counter,
+) -> Result<(), ToolError> {
+    let reached = positions(writer, at.projection, at.version).await?;
+    for (&partition, &through) in target {
+        let after = reached.get(&partition).copied().unwrap_or_default();
+        if after < through {
+            let fold = PartitionFold::new(model, partition);
+            fold.advance(at, connections.readers(), writer, after, through, counter).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Bounds how long the current transaction waits for a lock.
+async fn bound_locks(connection: &mut PgConnection) -> Result<(), ToolError> {
+    run_sql(connection, &format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")).await?;
+    Ok(())
+}
+
+/// Locks a version's checkpoints; a version without any is not one.
+async fn hold(connection: &mut PgConnection, projection: &str, version: i32) -> Result<Vector, ToolError> {
+    let held = lock_positions(connection, projection, version).await?;
+    if held.is_empty() {
+        return Err(ToolError::Corrupt(format!("{projection} version {version} has no checkpoints")));
+    }
+    Ok(held)
+}

@@ -1,0 +1,274 @@
+//! From a parsed command line to an exit code.
+
+use calos_adapters::postgres::PgLog;
+use calos_projections::registry;
+use serde_json::json;
+
+use crate::balance::{Balance, BalanceAt, balance};
+use crate::cli::{BalanceArgs, Cli, DeadLettersVerb, DiffArgs, EventsArgs, RebuildArgs, Verb, VerifyArgs};
+use crate::dead_letters::{dead_letters, retry};
+use crate::diff::{DiffReport, diff};
+use crate::environment::Environment;
+use crate::error::{Exit, ToolError};
+use crate::events::{EventFilter, events};
+use crate::fold::ReadModel;
+use crate::operation::run_by;
+use crate::output::{Output, json_line};
+use crate::progress::Show;
+use crate::rebuild::{RebuildOptions, RebuildReport, rebuild};
+use crate::status::{show_status, status};
+use crate::verify::{VerifyOptions, verify};
+use crate::write_guard::{Assent, Confirmed, confirm};
+
+/// Runs one command line.
+///
+/// # Errors
+/// Whatever stopped the verb; [`ToolError::exit`] is the program's exit code then.
+pub async fn run(cli: Cli) -> Result<Exit, ToolError> {
+    let output = Output::new(cli.json);
+    let show = if cli.quiet { Show::Silent } else { Show::Standard };
+    // Confirmed and looked up before anything is opened, so that a typing error starts no database.
+    let ready = prepare(&cli.verb)?;
+    let environment = Environment::open().await?;
+    let ended = tokio::select! {
+        ended = verb(&environment, cli.verb, ready, output, show) => ended,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Err(ToolError::Cancelled)
+        }
+    };
+    let closed = environment.close().await;
+    let exit = ended?;
+    closed?;
+    Ok(exit)
+}
+
+/// What a verb needs before it may begin.
+#[derive(Default)]
+struct Ready {
+    models: Vec<ReadModel>,
+    confirmed: Option<Confirmed>,
+}
+
+fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
+    let assent = |yes: bool| if yes { Assent::Given } else { Assent::Ask };
+    match verb {
+        Verb::Rebuild(args) => {
+            let models = models(&args.projection)?;
+            let confirmed = confirm(assent(args.write.yes), &format!("rebuild {}", args.projection))?;
+            Ok(Ready { models, confirmed: Some(confirmed) })
+        }
+        Verb::DeadLetters(DeadLettersVerb::Retry { projection, yes }) => {
+            let models = models(projection)?;
+            let confirmed = confirm(assent(*yes), &format!("dead-letters retry {projection}"))?;
+            Ok(Ready { models, confirmed: Some(confirmed) })
+        }
+        Verb::Diff(DiffArgs { projection, .. }) | Verb::DeadLetters(DeadLettersVerb::List { projection }) => {
+            Ok(Ready { models: models(projection)?, confirmed: None })
+        }
+        Verb::Verify(_) => Ok(Ready { models: registry::ALL.to_vec(), confirmed: None }),
+        Verb::Status | Verb::Balance(_) | Verb::Events(_) => Ok(Ready::default()),
+    }
+}
+
+/// The read models a name stands for.
+fn models(name: &str) -> Result<Vec<ReadModel>, ToolError> {
+    if name == "all" {
+        return Ok(registry::ALL.to_vec());
+    }
+    let known = || registry::ALL.iter().map(|model| model.name()).collect::<Vec<_>>().join(", ");
+    let model = registry::find(name);
+    model
+        .map(|model| vec![model])
+        .ok_or_else(|| ToolError::Usage(format!("there is no projection {name}; there are {} and all", known())))
+}
+
+async fn verb(
+    environment: &Environment,
+    verb: Verb,
+    ready: Ready,
+    output: Output,
+    show: Show,
+) -> Result<Exit, ToolError> {
+    let pool = &environment.owner;
+    match (verb, ready.confirmed) {
+        (Verb::Status, _) => {
+            show_status(&status(pool).await?, output)?;
+            Ok(Exit::Done)
+        }
+        (Verb::Rebuild(args), Some(confirmed)) => {
+            let log = environment.log().await?;
+            let ended = rebuild_all(environment, &log, &ready.models, &args, &confirmed, output, show).await;
+            log.close().await;
+            ended
+        }
+        (Verb::DeadLetters(DeadLettersVerb::Retry { .. }), Some(confirmed)) => {
+            retry_all(environment, &ready.models, &confirmed, output).await
+        }
+        (Verb::Rebuild(_) | Verb::DeadLetters(DeadLettersVerb::Retry { .. }), None) => {
+            Err(ToolError::Usage("not confirmed; nothing was changed".to_owned()))
+        }
+        (Verb::Verify(args), _) => verify_all(environment, &ready.models, args, output, show).await,
+        (Verb::Diff(args), _) => diff_all(environment, &ready.models, &args, output, show).await,
+        (Verb::Balance(args), _) => balance_of(environment, &args, output).await,
+        (Verb::Events(args), _) => event_lines(environment, args).await,
+        (Verb::DeadLetters(DeadLettersVerb::List { .. }), _) => {
+            let letters = dead_letters(pool, &ready.models).await?;
+            for letter in &letters {
+                let (projection, stream, error) = (letter.projection, &letter.stream, &letter.error);
+                output.say(format!("{projection} {}:{} {stream}: {error}", letter.partition, letter.position))?;
+            }
+            output.say(format!("{} events set aside", letters.len()))?;
+            output.document(&json!({ "deadLetters": letters }))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn rebuild_all(
+    environment: &Environment,
+    log: &PgLog,
+    models: &[ReadModel],
+    args: &RebuildArgs,
+    confirmed: &Confirmed,
+    output: Output,
+    show: Show,
+) -> Result<Exit, ToolError> {
+    let run = run_by(args.write.operator.clone(), args.write.reason.clone());
+    let options = RebuildOptions {
+        workers: args.workers,
+        in_place: args.in_place,
+        restart: args.restart,
+        listed_rows: args.limit,
+        show,
+    };
+    let mut reports = Vec::with_capacity(models.len());
+    for &model in models {
+        let report = rebuild(&environment.owner, log, model, &run, confirmed, &options).await?;
+        say_rebuilt(&report, output)?;
+        reports.push(report);
+    }
+    output.document(&json!({ "operationId": run.operation_id, "rebuilt": reports }))?;
+    Ok(Exit::Done)
+}
+
+fn say_rebuilt(report: &RebuildReport, output: Output) -> Result<(), ToolError> {
+    let RebuildReport { projection, from_version, to_version, events, seconds, parity, .. } = report;
+    let rate = if *seconds > 0.0 { *events as f64 / seconds } else { 0.0 };
+    output.say(format!("{projection}: {events} events in {seconds:.1} s ({rate:.0} events/s)"))?;
+    if report.resumed_partitions > 0 {
+        output.say(format!("  went on with {} partitions of an earlier run", report.resumed_partitions))?;
+    }
+    match (&parity.differences, &parity.unreadable) {
+        (Some(differences), _) => {
+            output.say(format!("  {} rows compared, {} differed", parity.rows, differences.count))?;
+            for difference in &differences.listed {
+                output.say(format!("  {difference}"))?;
+            }
+        }
+        (None, Some(why)) => output.say(format!("  the rows that stood could not be compared: {why}"))?,
+        (None, None) => {}
+    }
+    if report.dead_letters > 0 {
+        output.say(format!("  {} events were set aside as dead letters", report.dead_letters))?;
+    }
+    if from_version == to_version {
+        output.say(format!("  version {to_version} replaced in place"))
+    } else {
+        output.say(format!("  version {to_version} is live; version {from_version} rests in read_old"))
+    }
+}
+
+async fn retry_all(
+    environment: &Environment,
+    models: &[ReadModel],
+    confirmed: &Confirmed,
+    output: Output,
+) -> Result<Exit, ToolError> {
+    let mut reports = Vec::with_capacity(models.len());
+    for &model in models {
+        let report = retry(&environment.owner, model, confirmed).await?;
+        let (name, resumed, failing) = (report.projection, report.resumed, report.streams_failing);
+        output.say(format!("{name}: {resumed} events resumed, {failing} streams failed again"))?;
+        reports.push(report);
+    }
+    output.document(&json!({ "retried": reports }))?;
+    let failing = reports.iter().any(|report| report.streams_failing > 0);
+    Ok(if failing { Exit::Failed } else { Exit::Done })
+}
+
+async fn verify_all(
+    environment: &Environment,
+    models: &[ReadModel],
+    args: VerifyArgs,
+    output: Output,
+    show: Show,
+) -> Result<Exit, ToolError> {
+    let mut anchors = environment.anchors();
+    if let Some(directory) = args.anchors {
+        anchors.directory = directory;
+    }
+    let options = VerifyOptions { chain_only: args.chain, anchors: Some(anchors), models, show };
+    let report = verify(&environment.owner, &options).await?;
+    for check in &report.checks {
+        output.say(check)?;
+    }
+    output.document(&report)?;
+    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+}
+
+async fn diff_all(
+    environment: &Environment,
+    models: &[ReadModel],
+    args: &DiffArgs,
+    output: Output,
+    show: Show,
+) -> Result<Exit, ToolError> {
+    let mut reports: Vec<DiffReport> = Vec::with_capacity(models.len());
+    for &model in models {
+        let report = diff(&environment.owner, model, args.limit, show).await?;
+        let count = report.differences.count;
+        output.say(format!("{} v{}: {count} rows differ from the log", report.projection, report.version))?;
+        for difference in &report.differences.listed {
+            output.say(format!("  {difference}"))?;
+        }
+        reports.push(report);
+    }
+    output.document(&json!({ "diffs": reports }))?;
+    let equal = reports.iter().all(|report| report.differences.count == 0);
+    Ok(if equal { Exit::Done } else { Exit::Failed })
+}
+
+async fn balance_of(environment: &Environment, args: &BalanceArgs, output: Output) -> Result<Exit, ToolError> {
+    let at = BalanceAt { as_of: args.as_of, as_known_at: args.as_known_at };
+    let balance = balance(&environment.owner, args.tenant, at, args.asset).await?;
+    say_balance(&balance, output)?;
+    output.document(&balance)?;
+    Ok(Exit::Done)
+}
+
+fn say_balance(balance: &Balance, output: Output) -> Result<(), ToolError> {
+    let when = |name: &str, at: &Option<String>| at.as_ref().map_or_else(String::new, |at| format!(" {name} {at}"));
+    let (as_of, known) = (when("as of", &balance.as_of), when("as known at", &balance.as_known_at));
+    let frozen = if balance.frozen { ", frozen" } else { "" };
+    output.say(format!("wallet {}{as_of}{known}: {} events{frozen}", balance.tenant_id, balance.events))?;
+    for asset in &balance.assets {
+        let (available, held, debt, granted) = (asset.available, asset.held, asset.debt, asset.granted);
+        output.say(format!("  {}: available {available}, held {held}, debt {debt}, granted {granted}", asset.asset))?;
+    }
+    Ok(())
+}
+
+async fn event_lines(environment: &Environment, args: EventsArgs) -> Result<Exit, ToolError> {
+    let filter = EventFilter {
+        stream: args.stream,
+        event_type: args.event_type,
+        correlation: args.correlation,
+        from: args.from,
+        to: args.to,
+        partition: args.partition,
+        limit: args.limit,
+    };
+    events(&environment.owner, &filter, args.follow, json_line).await?;
+    Ok(Exit::Done)
+}
