@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod api_key;
+pub mod book;
 pub mod decider;
 pub mod device;
 pub mod email_claim;
