@@ -164,6 +164,11 @@ impl CalosLog {
         self.acknowledged
     }
 
+    /// The log itself, for those who record what they did.
+    pub fn log(&self) -> PgLog {
+        self.log.clone()
+    }
+
     /// Lets callers charge for a while.
     pub async fn charge(
         &mut self,
@@ -203,8 +208,9 @@ impl CalosLog {
     /// Asks the database whether it holds exactly what was acknowledged, without a gap.
     pub async fn check(&self) -> Result<(), BenchError> {
         let mut owner = self.fresh.connect().await?;
-        let (stored, headed, gaps): (i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM events),
+        let (wallets, stored, headed, gaps): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM events WHERE aggregate_type = 'wallet'),
+                    (SELECT count(*) FROM events),
                     (SELECT sum(last_position)::bigint FROM partitions),
                     (SELECT count(*) FROM (SELECT partition, count(*) AS stored, max(position) AS last
                                            FROM events GROUP BY partition) AS p WHERE stored <> last)",
@@ -212,9 +218,10 @@ impl CalosLog {
         .fetch_one(&mut owner)
         .await?;
         owner.close().await?;
-        if u64::try_from(stored) != Ok(self.acknowledged) || headed != stored || gaps > 0 {
+        if u64::try_from(wallets) != Ok(self.acknowledged) || headed != stored || gaps > 0 {
             return Err(BenchError::Check(format!(
-                "{} events were acknowledged, {stored} are stored, the heads say {headed}, {gaps} partitions have gaps",
+                "{} events of wallets were acknowledged, {wallets} are stored; of all {stored} the heads say {headed}, \
+                 {gaps} partitions have gaps",
                 self.acknowledged
             )));
         }

@@ -7,7 +7,6 @@ use calos_domain::wallet::{Wallet, WalletCommand};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::append::Measured;
 use crate::arena::Arena;
 use crate::calos::{CalosLog, charge_command, grant_command, open_command};
 use crate::cli::AppendArguments;
@@ -16,7 +15,7 @@ use crate::error::BenchError;
 use crate::machine;
 use crate::progress::Progress;
 use crate::rebuild::{self, Models, Rebuilt};
-use crate::report::{ExtraTable, Ratio, Target};
+use crate::report::{ExtraTable, Measured, Ratio, Target};
 use crate::stats::{Label, Scenario, count_as_f64};
 use crate::workload::{self, EVENTS_PER_CHARGE, Spread};
 
@@ -103,11 +102,7 @@ fn stages(limit: u64) -> Vec<u64> {
 }
 
 /// Grows one log stage by stage and measures at each.
-pub async fn run(
-    arena: &Arena,
-    arguments: &AppendArguments,
-    progress: &Progress,
-) -> Result<(Measured, ExtraTable), BenchError> {
+pub async fn run(arena: &Arena, arguments: &AppendArguments, progress: &Progress) -> Result<Measured, BenchError> {
     let callers = usize::from(arguments.callers);
     let wallets = usize::try_from(arguments.common.wallets).unwrap_or(usize::MAX).min(GROWTH_WALLETS_MAX);
     let window = Window {
@@ -161,16 +156,16 @@ pub async fn run(
     };
     let notes =
         vec!["Flat is the last stage against the first: rate against rate, decision against decision.".to_owned()];
-    Ok((Measured { scenarios: Vec::new(), ratios, notes }, table))
+    Ok(Measured { scenarios: Vec::new(), ratios, tables: vec![table], notes })
 }
 
 /// Rebuilds the balances and tells the memory this process took for it at the most, in MiB.
 async fn rebuild_with_peak(arena: &Arena, log: &CalosLog) -> Result<(Rebuilt, Option<u64>), BenchError> {
-    let model = rebuild::wallet_balance();
-    let models = Models::live(&log.fresh, &[model]).await?;
+    let model = rebuild::wallet_balance()?;
+    let models = Models::live(log, &[model]).await?;
     let resettable = machine::forget_peak_memory();
     let before = machine::memory_now_mib();
-    let rebuilt = models.rebuild(arena, &model).await?;
+    let rebuilt = models.rebuild(arena, model).await?;
     let peak = machine::peak_memory_mib().filter(|_| resettable);
     models.close().await;
     Ok((rebuilt, peak.zip(before).map(|(peak, before)| peak.saturating_sub(before))))

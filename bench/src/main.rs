@@ -8,12 +8,15 @@ mod copy_baseline;
 mod cpu;
 mod drive;
 mod error;
+mod growth;
 mod insert_select;
 mod lanes;
 mod machine;
 mod postgres_es_baseline;
 mod progress;
 mod query_replay;
+mod rebuild;
+mod replay;
 mod report;
 mod seed_sql;
 mod stats;
@@ -31,7 +34,7 @@ use crate::cli::{Cli, Command, Common};
 use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{Measured, Report};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -78,28 +81,19 @@ async fn run(arena: &Arc<Arena>, cli: &Cli, progress: &Progress) -> Result<Repor
     if machine.build == "debug" {
         progress.say("this is a debug build: its figures say nothing about CALOS");
     }
-    let mut report = Report {
-        measurement: "append",
-        quick: false,
-        took_seconds: 0.0,
-        machine,
-        scenarios: Vec::new(),
-        ratios: Vec::new(),
-        tables: Vec::new(),
-        notes: Vec::new(),
-    };
-    match &cli.command {
-        Command::Append(arguments) => {
-            let measured = append::run(arena, arguments, progress).await?;
-            report.quick = arguments.common.quick;
-            report.scenarios = measured.scenarios;
-            report.ratios = measured.ratios;
-            report.notes = measured.notes;
+    let (measurement, quick, measured) = match &cli.command {
+        Command::Append(arguments) if arguments.growth => {
+            ("growth", arguments.common.quick, growth::run(arena, arguments, progress).await?)
         }
-        Command::Replay(_) => {}
-    }
-    report.took_seconds = progress.seconds();
-    Ok(report)
+        Command::Append(arguments) => {
+            ("append", arguments.common.quick, append::run(arena, arguments, progress).await?)
+        }
+        Command::Replay(arguments) => {
+            ("replay", arguments.common.quick, replay::run(arena, arguments, progress).await?)
+        }
+    };
+    let Measured { scenarios, ratios, tables, notes } = measured;
+    Ok(Report { measurement, quick, took_seconds: progress.seconds(), machine, scenarios, ratios, tables, notes })
 }
 
 fn publish(report: &Report, common: &Common) -> Result<ExitCode, BenchError> {

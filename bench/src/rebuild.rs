@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use calos_adapters::postgres;
-use calos_projections::usage_log::UsageLog;
-use calos_projections::wallet_balance::WalletBalance;
-use calos_projections::wallet_ledger::WalletLedger;
-use calos_replay::model::ReadModel;
-use calos_replay::rebuild::{RebuildOptions, rebuild};
+use calos_adapters::postgres::{self, PgLog};
+use calos_projections::registry;
+use calos_replay::ReadModel;
+use calos_replay::operation::run_by;
+use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild};
 use calos_replay::write_guard::{Assent, confirm};
 use sqlx::PgPool;
 
-use crate::arena::{Arena, Fresh};
+use crate::arena::Arena;
+use crate::calos::CalosLog;
 use crate::error::BenchError;
 use crate::stats::Run;
 
@@ -29,40 +29,45 @@ pub struct Rebuilt {
 }
 
 /// The balances: a row per wallet and asset.
-pub fn wallet_balance() -> ReadModel {
-    ReadModel::of::<WalletBalance>()
+pub fn wallet_balance() -> Result<ReadModel, BenchError> {
+    find("wallet_balance")
 }
 
 /// The views with a row per event: the ledger's lines and the metered uses.
-pub fn row_views() -> [ReadModel; 2] {
-    [ReadModel::of::<WalletLedger>(), ReadModel::of::<UsageLog>()]
+pub fn row_views() -> Result<[ReadModel; 2], BenchError> {
+    Ok([find("wallet_ledger")?, find("usage_log")?])
+}
+
+fn find(name: &str) -> Result<ReadModel, BenchError> {
+    registry::find(name).ok_or_else(|| BenchError::Check(format!("there is no read model {name}")))
 }
 
 /// The read models of one database, each with a live version that has read the whole log.
 pub struct Models {
     pool: PgPool,
+    log: PgLog,
 }
 
 impl Models {
     /// Fills the live versions of some read models, so that a rebuild has something to stand beside.
-    pub async fn live(fresh: &Fresh, models: &[ReadModel]) -> Result<Self, BenchError> {
-        let pool = postgres::connect_owner(&fresh.url(), OWNER_CONNECTIONS_MAX).await?;
-        let live = Self { pool };
-        for model in models {
-            live.call(model, &RebuildOptions { in_place: true, ..RebuildOptions::default() }).await?;
+    pub async fn live(log: &CalosLog, models: &[ReadModel]) -> Result<Self, BenchError> {
+        let pool = postgres::connect_owner(&log.fresh.url(), OWNER_CONNECTIONS_MAX).await?;
+        let live = Self { pool, log: log.log() };
+        for &model in models {
+            live.call(model, RebuildOptions { in_place: true, ..RebuildOptions::default() }).await?;
         }
         Ok(live)
     }
 
     /// Builds the next version of a read model, compares it with the live one, and puts it in its place.
-    pub async fn rebuild(&self, arena: &Arena, model: &ReadModel) -> Result<Rebuilt, BenchError> {
+    pub async fn rebuild(&self, arena: &Arena, model: ReadModel) -> Result<Rebuilt, BenchError> {
         let cpu_before = arena.meter.read();
-        let report = self.call(model, &RebuildOptions::default()).await?;
+        let report = self.call(model, RebuildOptions::default()).await?;
         let cpu = arena.meter.since(cpu_before);
-        let differences = report.differences().map_or(0, |differences| differences.count);
-        if differences > 0 || report.dead_letters > 0 {
+        let differing = report.parity.differing_rows();
+        if differing > 0 || report.dead_letters > 0 {
             return Err(BenchError::Check(format!(
-                "{} was rebuilt with {differences} differing rows and {} dead letters",
+                "{} was rebuilt with {differing} differing rows and {} dead letters",
                 model.name(),
                 report.dead_letters
             )));
@@ -72,17 +77,14 @@ impl Models {
         Ok(Rebuilt { run, build, rows: self.rows(model).await? })
     }
 
-    async fn call(
-        &self,
-        model: &ReadModel,
-        options: &RebuildOptions,
-    ) -> Result<calos_replay::rebuild::RebuildReport, BenchError> {
+    async fn call(&self, model: ReadModel, options: RebuildOptions) -> Result<RebuildReport, BenchError> {
         let failed = |error| BenchError::Check(format!("the rebuild of {} failed: {error}", model.name()));
         let confirmed = confirm(Assent::Given, &format!("rebuild {}", model.name())).map_err(failed)?;
-        rebuild(&self.pool, model, &confirmed, options).await.map_err(failed)
+        let run = run_by(Some("calos-bench".to_owned()), Some("measured".to_owned()));
+        rebuild(&self.pool, &self.log, model, &run, &confirmed, &options).await.map_err(failed)
     }
 
-    async fn rows(&self, model: &ReadModel) -> Result<u64, BenchError> {
+    async fn rows(&self, model: ReadModel) -> Result<u64, BenchError> {
         let mut rows = 0;
         for table in model.tables() {
             let count: i64 =

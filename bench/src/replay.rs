@@ -1,9 +1,8 @@
 //! `calos-bench replay`: read models rebuilt by `QueryReplay`, by `COPY` alone, and by CALOS, in turn.
 
-use calos_replay::model::ReadModel;
+use calos_replay::ReadModel;
 use sqlx::Connection;
 
-use crate::append::Measured;
 use crate::arena::{Arena, Fresh};
 use crate::calos::CalosLog;
 use crate::cli::ReplayArguments;
@@ -12,7 +11,7 @@ use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::query_replay;
 use crate::rebuild::{self, Models};
-use crate::report::{Ratio, Target};
+use crate::report::{Measured, Ratio, Target};
 use crate::stats::{Label, Run, Scenario};
 
 const EVENTS: u64 = 2_000_000;
@@ -58,21 +57,21 @@ pub async fn run(arena: &Arena, arguments: &ReplayArguments, progress: &Progress
     log.fill(events).await?;
     log.check().await?;
     let events = log.events();
-    let fresh = log.stop().await;
-    analyze(&fresh).await?;
-    let [ledger, usage] = rebuild::row_views();
-    let models = Models::live(&fresh, &[rebuild::wallet_balance(), ledger, usage]).await?;
+    analyze(&log.fresh).await?;
+    let (balance, row_views) = (rebuild::wallet_balance()?, rebuild::row_views()?);
+    let [ledger, usage] = row_views;
+    let models = Models::live(&log, &[balance, ledger, usage]).await?;
 
     let sample_events = usize::try_from(arguments.sample).unwrap_or(usize::MAX);
-    let replay = Replay { arena, progress, fresh: &fresh, models: &models, sample_events };
+    let replay = Replay { arena, progress, fresh: &log.fresh, models: &models, sample_events };
     let mut rounds = Rounds::default();
     for round in 1..=rounds_count {
         progress.say(&format!("round {round} of {rounds_count}"));
-        replay.balances(&mut rounds).await?;
-        replay.row_views(&[ledger, usage], &mut rounds).await?;
+        replay.balances(balance, &mut rounds).await?;
+        replay.row_views(&row_views, &mut rounds).await?;
     }
     models.close().await;
-    arena.drop_database(fresh).await?;
+    log.finish(arena).await?;
     Ok(measured(rounds, events, wallets, sample_events))
 }
 
@@ -85,7 +84,7 @@ async fn analyze(fresh: &Fresh) -> Result<(), BenchError> {
 }
 
 impl Replay<'_> {
-    async fn balances(&self, rounds: &mut Rounds) -> Result<(), BenchError> {
+    async fn balances(&self, model: ReadModel, rounds: &mut Rounds) -> Result<(), BenchError> {
         let run = query_replay::run(self.arena, self.sample_events, QUERY_REPLAY_CONNECTIONS).await?;
         self.progress.rate("QueryReplay", run.rate(), "event");
         rounds.query_replay.push(run);
@@ -107,7 +106,7 @@ impl Replay<'_> {
             rounds.notes.push(format!("COPY to nowhere was fastest with {how}."));
         }
 
-        let rebuilt = self.models.rebuild(self.arena, &rebuild::wallet_balance()).await?;
+        let rebuilt = self.models.rebuild(self.arena, model).await?;
         self.progress.rate(&format!("CALOS, {} balances", rebuilt.rows), rebuilt.run.rate(), "event");
         rounds.balance.push(rebuilt.run);
         Ok(())
@@ -134,7 +133,7 @@ impl Replay<'_> {
         self.arena.settle().await?;
         let cpu_before = self.arena.meter.read();
         let (mut rows, mut build) = (0, std::time::Duration::ZERO);
-        for model in models {
+        for &model in models {
             let rebuilt = self.models.rebuild(self.arena, model).await?;
             rows += rebuilt.rows;
             build += rebuilt.build;
@@ -148,7 +147,7 @@ impl Replay<'_> {
     async fn captured(&self, models: &[ReadModel]) -> Result<Vec<CapturedRows>, BenchError> {
         let mut owner = self.fresh.connect().await?;
         let mut captured = Vec::new();
-        for table in models.iter().flat_map(ReadModel::tables) {
+        for table in models.iter().flat_map(|model| model.tables()) {
             captured.push(copy_baseline::capture(&mut owner, table).await?);
         }
         owner.close().await?;
@@ -186,5 +185,5 @@ fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -
     ways.sort();
     ways.dedup();
     notes.extend(ways);
-    Measured { scenarios: vec![query_replay, copy_out, balance, copy_in, row_views], ratios, notes }
+    Measured { scenarios: vec![query_replay, copy_out, balance, copy_in, row_views], ratios, tables: Vec::new(), notes }
 }

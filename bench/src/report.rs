@@ -93,10 +93,22 @@ pub struct ExtraTable {
     pub rows: Vec<Vec<Option<f64>>>,
 }
 
+/// What one measurement found.
+pub struct Measured {
+    /// What was run.
+    pub scenarios: Vec<Scenario>,
+    /// How they compare.
+    pub ratios: Vec<Ratio>,
+    /// Tables of its own.
+    pub tables: Vec<ExtraTable>,
+    /// What a reader has to know.
+    pub notes: Vec<String>,
+}
+
 /// Everything that came out.
 #[derive(Serialize)]
 pub struct Report {
-    /// `append` or `replay`.
+    /// `append`, `growth` or `replay`.
     pub measurement: &'static str,
     /// Whether windows were short.
     pub quick: bool,

@@ -2,7 +2,7 @@
 
 use calos_commands::metadata::{Actor, Metadata, StoredMetadata};
 use calos_domain::wallet::{Allocation, CreditsDeducted, Meter, UsageOutcome, UsageRecorded, WalletEvent};
-use calos_domain::{Asset, GrantId, HoldId, MicroUsd, TenantId, Units, UsageId};
+use calos_domain::{Asset, GrantId, MicroUsd, TenantId, Units, UsageId};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use uuid::Uuid;
@@ -96,7 +96,7 @@ pub fn charge_events(usage: UsageRecorded, grant: GrantId, available: Units) -> 
     let amount = Units::from(usage.total);
     let deducted = CreditsDeducted {
         usage_id: usage.usage_id,
-        hold_id: Some(HoldId(usage.usage_id.0)),
+        hold_id: None,
         asset: Asset::Usd,
         amount,
         allocations: vec![Allocation { grant_id: grant, amount }],
