@@ -32,7 +32,7 @@ pub(crate) async fn store_bisecting(
             if let Some(behind) = parked.behind(record) {
                 letters.insert(at, DeadLetter::parked(record, behind));
             } else if let Err(error) = fold.project(record) {
-                letters.insert(at, DeadLetter::failed(record, error));
+                letters.insert(at, DeadLetter::failed(record, &error));
                 parked.park(record);
             } else {
                 folded.push(index);
@@ -46,7 +46,7 @@ pub(crate) async fn store_bisecting(
                 savepoint.rollback().await?;
                 if folded.len() == 1 {
                     let record = &records[first];
-                    letters.insert((record.partition, record.position), DeadLetter::failed(record, error));
+                    letters.insert((record.partition, record.position), DeadLetter::failed(record, &error));
                     parked.park(record);
                 } else {
                     let middle = folded[folded.len() / 2];

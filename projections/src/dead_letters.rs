@@ -1,6 +1,7 @@
 //! Events a projection could not take, and the later events of their streams, which wait behind them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row};
@@ -35,7 +36,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    pub(crate) fn failed(record: &Record<'_>, error: impl ToString) -> Self {
+    pub(crate) fn failed(record: &Record<'_>, error: &dyn Display) -> Self {
         Self {
             partition: record.partition,
             position: record.position,
@@ -49,7 +50,7 @@ impl DeadLetter {
 
     pub(crate) fn parked(record: &Record<'_>, behind: i64) -> Self {
         let error = format!("waits behind position {behind}");
-        Self { parked: true, ..Self::failed(record, error) }
+        Self { parked: true, ..Self::failed(record, &error) }
     }
 }
 

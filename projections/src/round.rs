@@ -91,7 +91,7 @@ impl Slot {
         }
         let fold = self.fold.get_or_insert_with(|| self.projection.fold());
         if let Err(error) = fold.project(record) {
-            self.letters.push(DeadLetter::failed(record, error));
+            self.letters.push(DeadLetter::failed(record, &error));
             self.parked.park(record);
         }
     }

@@ -78,6 +78,38 @@ impl Runner {
         let task = tokio::spawn(work.run(heads, stopping));
         Ok(RunnerHandle { stop, progress, task })
     }
+
+    /// Registers the projections and takes everything they are behind in, but for what another runner is working on,
+    /// and then stops: for tools, which have no writer to wake them.
+    ///
+    /// # Errors
+    /// The database's, or the first projection whose rows could not be stored; what was taken before stays taken.
+    pub async fn catch_up(pool: PgPool, options: RunnerOptions) -> Result<(), CatchUpError> {
+        ensure_registered(&pool, &options.projections).await?;
+        let (publish, _progress) = watch::channel(Progress::default());
+        let mut work = Work { pool, options, publish, resting: HashMap::new() };
+        while work.round().await?.moved {}
+        match work.resting.into_iter().next() {
+            Some((projection, Resting { error, .. })) => Err(CatchUpError::Store { projection, error }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why [`Runner::catch_up`] could not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum CatchUpError {
+    /// The database, or the connection to it.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// The rows of a projection cannot be stored at all.
+    #[error("the rows of {projection} cannot be stored: {error}")]
+    Store {
+        /// The projection.
+        projection: &'static str,
+        /// What the database said.
+        error: String,
+    },
 }
 
 /// A running runner. Dropping it stops the runner after its round.
@@ -139,7 +171,7 @@ impl Work {
             let began = Instant::now();
             heads.borrow_and_update();
             let next = match self.round().await {
-                Ok(more) => {
+                Ok(Round { more, .. }) => {
                     if failing {
                         tracing::info!("the projections go on");
                     }
@@ -165,8 +197,7 @@ impl Work {
         }
     }
 
-    /// One round. True when there is more to do at once.
-    async fn round(&mut self) -> Result<bool, sqlx::Error> {
+    async fn round(&mut self) -> Result<Round, sqlx::Error> {
         let now = Instant::now();
         let resting = &self.resting;
         let awake = |projection: &&&'static dyn AnyProjection| {
@@ -182,7 +213,7 @@ impl Work {
                 Ok(self.published(&outcome))
             }
             Err(RoundError::Database(error)) => Err(error),
-            Err(RoundError::Superseded) => Ok(true),
+            Err(RoundError::Superseded) => Ok(Round { moved: true, more: true }),
             Err(RoundError::Store { projection, error }) => {
                 tracing::warn!(projection, %error, "rows were refused; looking for the event that is to blame");
                 self.round_one_by_one(&projections, budget).await
@@ -195,20 +226,21 @@ impl Work {
         &mut self,
         projections: &[&'static dyn AnyProjection],
         budget: i64,
-    ) -> Result<bool, sqlx::Error> {
-        let mut more = false;
+    ) -> Result<Round, sqlx::Error> {
+        let mut all = Round::default();
         for projection in projections {
             match round::carefully(&self.pool, *projection, budget).await {
                 Ok(outcome) => {
                     self.resting.remove(projection.name());
-                    more |= self.published(&outcome);
+                    let round = self.published(&outcome);
+                    all = Round { moved: all.moved | round.moved, more: all.more | round.more };
                 }
                 Err(RoundError::Database(error)) => return Err(error),
-                Err(RoundError::Superseded) => more = true,
+                Err(RoundError::Superseded) => all = Round { moved: true, more: true },
                 Err(RoundError::Store { projection, error }) => self.rest(projection, &error),
             }
         }
-        Ok(more)
+        Ok(all)
     }
 
     fn rest(&mut self, projection: &'static str, error: &sqlx::Error) {
@@ -221,16 +253,26 @@ impl Work {
         self.resting.insert(projection, Resting { until: Instant::now() + pause, pause, error: text });
     }
 
-    fn published(&self, outcome: &Outcome) -> bool {
-        if !outcome.moves.is_empty() {
+    fn published(&self, outcome: &Outcome) -> Round {
+        let moved = !outcome.moves.is_empty();
+        if moved {
             self.publish.send_modify(|progress| {
                 for to in &outcome.moves {
                     progress.set(to.projection, to.partition, to.position);
                 }
             });
         }
-        outcome.more
+        Round { moved, more: outcome.more }
     }
+}
+
+/// What became of a round.
+#[derive(Clone, Copy, Default)]
+struct Round {
+    /// Checkpoints moved.
+    moved: bool,
+    /// There is more to do at once.
+    more: bool,
 }
 
 #[derive(Clone, Copy)]

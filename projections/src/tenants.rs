@@ -63,8 +63,14 @@ const TABLES: &[TableSpec] = &[
 #[derive(Default, Debug)]
 pub struct Changes {
     tenants: HashMap<Uuid, TenantChange>,
-    members: HashMap<(Uuid, Uuid), (i32, Option<Member>)>,
+    members: HashMap<MemberKey, MemberChange>,
 }
+
+/// Tenant and user.
+type MemberKey = (Uuid, Uuid);
+
+/// The partition, and what the membership is now: none once it has ended.
+type MemberChange = (i32, Option<Member>);
 
 #[derive(Default, Debug)]
 struct TenantChange {
@@ -217,7 +223,7 @@ async fn store_tenants(
 }
 
 async fn store_members(
-    rows: &[((Uuid, Uuid), (i32, Option<Member>))],
+    rows: &[(MemberKey, MemberChange)],
     schema: Schema,
     connection: &mut PgConnection,
 ) -> Result<(), sqlx::Error> {
