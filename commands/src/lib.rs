@@ -14,6 +14,7 @@ pub mod login;
 pub mod metadata;
 pub mod opening;
 pub mod ports;
+pub mod processes;
 pub mod provider;
 pub mod raw_object;
 pub mod register;

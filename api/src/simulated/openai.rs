@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
+use calos_domain::pricing::{PriceBook, Provider};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,8 +21,10 @@ use super::story::{SaidMessage, Story, prompt_tokens, switches};
 use super::switches::Switches;
 use super::{OWNER, Stage};
 
-/// The models the simulated account has.
-pub const MODELS: [&str; 6] = ["gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-3.5-turbo"];
+/// Whether the simulated account has a model: it has every one of OpenAI's in the price book.
+fn has_model(name: &str) -> bool {
+    PriceBook::current().model(name).is_some_and(|entry| entry.provider == Provider::OpenAi)
+}
 
 /// The most answers to one call, as at OpenAI.
 const CHOICES_MAX: u64 = 128;
@@ -70,9 +73,9 @@ async fn models(headers: HeaderMap) -> Response {
     if !authorised(&headers) {
         return unauthorised();
     }
-    let data: Vec<Value> = MODELS
-        .iter()
-        .map(|id| json!({"id": id, "object": "model", "created": 1_686_935_002, "owned_by": OWNER}))
+    let entries = PriceBook::current().models().iter().filter(|entry| entry.provider == Provider::OpenAi);
+    let data: Vec<Value> = entries
+        .map(|entry| json!({"id": entry.name, "object": "model", "created": 1_686_935_002, "owned_by": OWNER}))
         .collect();
     Json(json!({"object": "list", "data": data})).into_response()
 }
@@ -88,7 +91,7 @@ async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) 
     if asked.messages.is_empty() {
         return failure(StatusCode::BAD_REQUEST, "[] is too short - 'messages'", None);
     }
-    if !MODELS.contains(&asked.model.as_str()) {
+    if !has_model(&asked.model) {
         let message = format!("The model `{}` does not exist or you do not have access to it.", asked.model);
         return failure(StatusCode::NOT_FOUND, &message, Some("model_not_found"));
     }

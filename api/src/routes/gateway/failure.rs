@@ -1,0 +1,241 @@
+//! From the gateway's failures to answers: one table, in OpenAI's terms.
+
+use axum::http::StatusCode;
+
+use calos_commands::complete_chat::{BadRequest, ChatFailure};
+use calos_commands::provider::ProviderError;
+use calos_domain::api_key::KeyDenial;
+use calos_domain::licence::LicenceRefusal;
+use calos_domain::pricing::PriceRefusal;
+use calos_domain::routing::RouteRefusal;
+use calos_domain::wallet::WalletRefusal;
+
+use super::field_refusal;
+use crate::error::{ApiError, Code, kind};
+
+/// When to come back while open holds stand in the way.
+const HOLDS_RETRY_AFTER_SECONDS: u64 = 2;
+
+/// When to come back while a provider is away.
+const PROVIDER_RETRY_AFTER_SECONDS: u64 = 5;
+
+impl From<BadRequest> for ApiError {
+    fn from(refusal: BadRequest) -> Self {
+        field_refusal(refusal)
+    }
+}
+
+impl From<ChatFailure> for ApiError {
+    fn from(failure: ChatFailure) -> Self {
+        let waits = failure.waits_for_holds();
+        let message = failure.to_string();
+        match failure {
+            ChatFailure::Key(denial) => match denial {
+                KeyDenial::Unknown | KeyDenial::Revoked | KeyDenial::Expired { .. } => {
+                    ApiError::new(Code::InvalidApiKey, message)
+                }
+                KeyDenial::Endpoint { .. } => ApiError::new(Code::EndpointNotAllowed, message),
+                KeyDenial::Address { .. } => ApiError::new(Code::AddressNotAllowed, message),
+            },
+            ChatFailure::ModelNotAllowed { .. } => {
+                ApiError::new(Code::ModelNotAllowed, format!("{message}; GET /v1/models lists those it may"))
+                    .with_param("model")
+            }
+            ChatFailure::Licence(refusal) => licence(refusal),
+            ChatFailure::Route(refusal) => route(&refusal),
+            ChatFailure::Price(refusal) => price(refusal),
+            ChatFailure::CannotPay { needed, available, held } => {
+                let error = if waits {
+                    let message = format!("{message}; calls in flight keep the rest, so try again in a moment");
+                    ApiError::new(Code::InFlightBudgetExhausted, message).retry_after(HOLDS_RETRY_AFTER_SECONDS)
+                } else {
+                    let message = format!("{message}; top the wallet up, or ask for a shorter answer with max_tokens");
+                    ApiError::new(Code::InsufficientQuota, message)
+                };
+                error
+                    .with_fact("needed_micros", needed.get())
+                    .with_fact("available_micros", available.get())
+                    .with_fact("held_micros", held.get())
+            }
+            ChatFailure::Wallet(refusal) => wallet(&refusal, waits),
+            ChatFailure::Log(error) => error.into(),
+            ChatFailure::Provider(error) => provider(error),
+            ChatFailure::Lost(why) => ApiError::internal(why),
+        }
+    }
+}
+
+fn licence(refusal: LicenceRefusal) -> ApiError {
+    match refusal {
+        LicenceRefusal::NotIssued => ApiError::new(Code::LicenceInactive, "this tenant has no licence; ask its owner"),
+        other => other.into(),
+    }
+}
+
+fn route(refusal: &RouteRefusal) -> ApiError {
+    let message = refusal.to_string();
+    match refusal {
+        RouteRefusal::UnknownModel { .. } => {
+            ApiError::new(Code::ModelNotFound, format!("{message}; GET /v1/models lists those you can use"))
+                .with_param("model")
+        }
+        RouteRefusal::TierTooLow { needs, .. } => {
+            ApiError::new(Code::ModelNotAllowed, message).with_param("model").with_fact("needs_tier", needs.as_str())
+        }
+        RouteRefusal::NotConfigured { .. } => ApiError::new(Code::ProviderUnavailable, message).with_param("model"),
+    }
+}
+
+fn price(refusal: PriceRefusal) -> ApiError {
+    let message = refusal.to_string();
+    match refusal {
+        PriceRefusal::NoPrice { .. } => ApiError::new(Code::ModelNotFound, message).with_param("model"),
+        PriceRefusal::OutOfRange(_) => {
+            ApiError::new(Code::InvalidField, "max_tokens times n is beyond what can be paid; ask for less")
+                .with_param("max_tokens")
+        }
+    }
+}
+
+fn wallet(refusal: &WalletRefusal, waits: bool) -> ApiError {
+    match refusal {
+        WalletRefusal::Frozen => {
+            ApiError::new(Code::WalletFrozen, "this tenant's wallet is frozen; ask its owner or our support")
+        }
+        _ if waits => {
+            ApiError::new(Code::InFlightBudgetExhausted, refusal.to_string()).retry_after(HOLDS_RETRY_AFTER_SECONDS)
+        }
+        other => ApiError::internal(other),
+    }
+}
+
+/// What a provider's failure means to the client: its own mistakes are its own, ours and the provider's are ours.
+fn provider(error: ProviderError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        ProviderError::Unreachable { provider, .. } => ApiError::new(
+            Code::ProviderUnavailable,
+            format!("{provider} cannot be reached right now; nothing was charged, try again in a moment"),
+        )
+        .retry_after(PROVIDER_RETRY_AFTER_SECONDS)
+        .because(message),
+        ProviderError::Timeout { .. } => ApiError::new(Code::ProviderTimeout, message),
+        ProviderError::BadAnswer { provider, .. } => {
+            ApiError::new(Code::ProviderError, format!("{provider} gave an answer that cannot be used; try again"))
+                .because(message)
+        }
+        ProviderError::Unsupported { param, message, .. } => {
+            ApiError::new(Code::UnsupportedParameter, message).with_param(param)
+        }
+        ProviderError::Status { provider, status, message, code, param, retry_after } => {
+            status_error(provider, status, message, code, param, retry_after.map(|wait| wait.as_secs().max(1)))
+        }
+    }
+}
+
+fn status_error(
+    provider: &'static str,
+    status: u16,
+    message: String,
+    code: Option<String>,
+    param: Option<String>,
+    retry_after_seconds: Option<u64>,
+) -> ApiError {
+    match status {
+        // The platform's own key or credit there: nothing the client can mend, and nothing it should read.
+        401..=403 => ApiError::new(
+            Code::ProviderUnavailable,
+            format!("{provider} does not take calls from this installation right now; the operators have been told"),
+        )
+        .retry_after(PROVIDER_RETRY_AFTER_SECONDS)
+        .because(format_args!("{provider} answered {status}: {message}")),
+        404 => ApiError::new(Code::ModelNotFound, format!("{provider}: {message}")).with_param("model"),
+        429 => {
+            let error = ApiError::provider(StatusCode::TOO_MANY_REQUESTS, kind::RATE_LIMIT, code, message);
+            // Without a time to come back it is a cap on spending there, which waiting does not lift.
+            match retry_after_seconds {
+                Some(seconds) => error.retry_after(seconds),
+                None => error.without_retry(),
+            }
+        }
+        400..=499 => {
+            let error = ApiError::provider(StatusCode::BAD_REQUEST, kind::INVALID_REQUEST, code, message);
+            match param {
+                Some(param) => error.with_param(param),
+                None => error,
+            }
+        }
+        503 | 529 => ApiError::new(Code::ProviderUnavailable, format!("{provider} is overloaded: {message}"))
+            .retry_after(retry_after_seconds.unwrap_or(PROVIDER_RETRY_AFTER_SECONDS)),
+        _ => ApiError::provider(StatusCode::BAD_GATEWAY, kind::SERVER, code, format!("{provider}: {message}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use calos_domain::MicroUsd;
+
+    use super::*;
+
+    fn status(status: u16, retry_after: Option<u64>) -> ApiError {
+        ChatFailure::Provider(ProviderError::Status {
+            provider: "openai",
+            status,
+            message: "Incorrect API key provided: sk-abc".to_owned(),
+            code: Some("x".to_owned()),
+            param: Some("temperature".to_owned()),
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+        .into()
+    }
+
+    #[test]
+    fn our_own_key_is_never_the_clients_business() {
+        for code in [401, 402, 403] {
+            let error = status(code, None);
+            assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(!error.message().contains("sk-abc"), "{}", error.message());
+        }
+    }
+
+    #[test]
+    fn a_clients_mistake_comes_back_in_the_providers_words() {
+        let error = status(400, None);
+        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+        let body = error.body(crate::error::Dialect::OpenAi);
+        assert_eq!(body["error"]["param"], "temperature");
+        assert_eq!(body["error"]["code"], "x");
+    }
+
+    #[test]
+    fn a_rate_limit_says_when_to_come_back_and_a_spend_cap_does_not() {
+        use axum::response::IntoResponse;
+        let limited = status(429, Some(7)).into_response();
+        assert_eq!(limited.headers()["retry-after"], "7");
+        let capped = status(429, None).into_response();
+        assert!(!capped.headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_provider_that_fails_is_a_server_error_sdks_retry() {
+        assert_eq!(status(500, None).status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(status(529, None).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn holds_in_the_way_are_told_from_an_empty_wallet() {
+        let short = |held| {
+            ApiError::from(ChatFailure::CannotPay {
+                needed: MicroUsd::new(10),
+                available: MicroUsd::new(4),
+                held: MicroUsd::new(held),
+            })
+        };
+        assert_eq!(short(6).code(), Code::InFlightBudgetExhausted);
+        assert_eq!(short(6).status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(short(5).code(), Code::InsufficientQuota);
+        assert_eq!(short(5).status(), StatusCode::PAYMENT_REQUIRED);
+    }
+}

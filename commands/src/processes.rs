@@ -1,0 +1,3 @@
+//! What CALOS does by itself, without anybody asking: commands that follow from time or from events.
+
+pub mod expire_holds;
