@@ -7,7 +7,7 @@ use calos_domain::{StreamId, UserId};
 use crate::fault::{Fault, Never};
 use crate::log::{EventLog, Plan};
 use crate::metadata::{Actor, Metadata};
-use crate::ports::{Digests, World};
+use crate::ports::Digests;
 
 /// The stream of the claim on an address.
 #[must_use]
@@ -61,34 +61,4 @@ pub async fn profile_by_email<L: EventLog>(
         Some(user_id) => Ok(account_of(log, user_id).await?.profile),
         None => Ok(None),
     }
-}
-
-/// What a person may be shown of their own account, opened.
-#[derive(Clone, PartialEq, Eq)]
-pub struct OwnAccount {
-    /// The address as typed.
-    pub email: String,
-    /// What they want to be called.
-    pub display_name: Option<String>,
-    /// What they may do for CALOS itself.
-    pub staff_roles: Vec<calos_domain::account::StaffRole>,
-}
-
-/// Opens an account for its own user; none for an unknown user.
-///
-/// # Errors
-/// The log's, or the key store's: an erased account does not open.
-pub async fn own_account<L: EventLog>(
-    log: &L,
-    world: &World,
-    user_id: UserId,
-) -> Result<Option<OwnAccount>, Fault<Never>> {
-    let account = account_of(log, user_id).await?;
-    let Some(profile) = account.profile else { return Ok(None) };
-    let email = world.personal_data.open(&profile.email, crate::ports::label::EMAIL).await?;
-    let display_name = match &profile.display_name {
-        Some(sealed) => Some(world.personal_data.open(sealed, crate::ports::label::DISPLAY_NAME).await?),
-        None => None,
-    };
-    Ok(Some(OwnAccount { email, display_name, staff_roles: account.staff_roles.into_iter().collect() }))
 }

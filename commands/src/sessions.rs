@@ -8,7 +8,7 @@ use crate::accounts::looking;
 use crate::client::{Client, DEVICE_SECRET_MAX_BYTES};
 use crate::fault::Fault;
 use crate::log::{Done, EventLog, Plan, Request};
-use crate::ports::{SealError, SecretText, SessionClaims, World, label};
+use crate::ports::{SecretText, SessionClaims, World, label};
 
 /// How long a session lasts at the most: seven days.
 pub const SESSION_MAX_SECONDS: i64 = 7 * 24 * 60 * 60;
@@ -133,19 +133,4 @@ pub async fn end<L: EventLog>(
     let done =
         log.execute(&plan, request, |unit| unit.decide(session, SessionCommand::End { cause, at }).map(drop)).await?;
     Ok(done)
-}
-
-/// Where a session was started from, opened for its own user.
-///
-/// # Errors
-/// The key store's.
-pub async fn opened(
-    world: &World,
-    sealed: Option<&calos_domain::sealed::Sealed>,
-    label: &'static str,
-) -> Result<Option<String>, SealError> {
-    match sealed {
-        Some(sealed) => world.personal_data.open(sealed, label).await.map(Some),
-        None => Ok(None),
-    }
 }
