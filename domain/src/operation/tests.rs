@@ -1,1 +1,157 @@
+//! Given what happened, when this is asked, then these events follow, or this refusal.
 
+use uuid::Uuid;
+
+use super::*;
+use crate::{Decider, OperationId, Timestamp};
+
+fn run() -> RunBy {
+    RunBy {
+        operation_id: OperationId(Uuid::from_u128(1)),
+        operator: "ada".to_owned(),
+        reason: "balances were edited by hand".to_owned(),
+    }
+}
+
+fn positions() -> Vec<PartitionPosition> {
+    vec![PartitionPosition { partition: 0, position: 17 }, PartitionPosition { partition: 3, position: 0 }]
+}
+
+fn rebuilt(projection: &str) -> ProjectionRebuilt {
+    ProjectionRebuilt {
+        run: run(),
+        projection: projection.to_owned(),
+        live_version: 1,
+        built_version: 2,
+        positions: positions(),
+        events: 17,
+        rows: 3,
+        differences: 1,
+        started_at: Timestamp::from_micros(1),
+        finished_at: Timestamp::from_micros(2),
+    }
+}
+
+fn switched(from_version: i32, to_version: i32) -> OperationCommand {
+    OperationCommand::RecordSwitched(ProjectionSwitched {
+        run: run(),
+        projection: "wallet_balance".to_owned(),
+        from_version,
+        to_version,
+        positions: positions(),
+        switched_at: Timestamp::from_micros(3),
+    })
+}
+
+fn repaired(version: i32) -> ProjectionRepaired {
+    ProjectionRepaired {
+        run: run(),
+        projection: "wallet_balance".to_owned(),
+        version,
+        positions: positions(),
+        differences: 4,
+        repaired_at: Timestamp::from_micros(3),
+    }
+}
+
+fn when(operation: &mut Operation, command: OperationCommand) -> Result<Vec<OperationEvent>, OperationRefusal> {
+    let events = operation.decide(command.clone())?;
+    for event in &events {
+        operation.evolve(event);
+    }
+    assert_eq!(operation.decide(command), Ok(Vec::new()));
+    Ok(events)
+}
+
+#[test]
+fn a_run_records_what_it_did_to_each_projection() {
+    let mut operation = Operation::default();
+    let balance = rebuilt("wallet_balance");
+    let events = when(&mut operation, OperationCommand::RecordRebuilt(balance.clone())).unwrap();
+    assert_eq!(events, [OperationEvent::ProjectionRebuilt(balance)]);
+    when(&mut operation, OperationCommand::RecordRebuilt(rebuilt("usage_log"))).unwrap();
+    when(&mut operation, switched(1, 2)).unwrap();
+    when(&mut operation, OperationCommand::RecordRepaired(repaired(2))).unwrap();
+    assert_eq!(operation.facts().len(), 4);
+    assert!(operation.weight_bytes() > Operation::default().weight_bytes());
+}
+
+#[test]
+fn the_same_fact_with_other_figures_is_refused() {
+    let mut operation = Operation::default();
+    when(&mut operation, OperationCommand::RecordRebuilt(rebuilt("wallet_balance"))).unwrap();
+    let other = ProjectionRebuilt { differences: 2, ..rebuilt("wallet_balance") };
+    let refusal =
+        OperationRefusal::RecordedBefore { name: "projection_rebuilt", projection: "wallet_balance".to_owned() };
+    assert_eq!(when(&mut operation, OperationCommand::RecordRebuilt(other)), Err(refusal));
+}
+
+#[test]
+fn a_run_is_not_another_run() {
+    let mut operation = Operation::default();
+    when(&mut operation, switched(1, 2)).unwrap();
+    let mut fact = rebuilt("wallet_balance");
+    fact.run.operation_id = OperationId(Uuid::from_u128(2));
+    let refusal = OperationRefusal::OtherRun(run().operation_id);
+    assert_eq!(when(&mut operation, OperationCommand::RecordRebuilt(fact)), Err(refusal));
+}
+
+#[test]
+fn who_and_why_are_never_missing() {
+    let mut nobody = rebuilt("wallet_balance");
+    nobody.run.operator.clear();
+    let mut pointless = rebuilt("wallet_balance");
+    pointless.run.reason.clear();
+    let mut endless = rebuilt("wallet_balance");
+    endless.run.reason = "x".repeat(501);
+    for (fact, field, bytes) in [
+        (nobody, "the operator", 0),
+        (pointless, "the reason", 0),
+        (endless, "the reason", 501),
+        (rebuilt(""), "the projection", 0),
+    ] {
+        let refused = Operation::default().decide(OperationCommand::RecordRebuilt(fact));
+        assert_eq!(refused, Err(OperationRefusal::BadText { field, bytes }));
+    }
+}
+
+#[test]
+fn positions_are_a_vector_of_partitions() {
+    let place = |partition, position| PartitionPosition { partition, position };
+    let impossible = [
+        vec![place(1, 1), place(1, 2)],
+        vec![place(2, 1), place(1, 1)],
+        vec![place(-1, 1)],
+        vec![place(1, -1)],
+        (0..257).map(|partition| place(partition, 1)).collect(),
+    ];
+    for positions in impossible {
+        let fact = ProjectionRebuilt { positions, ..rebuilt("wallet_balance") };
+        let refused = Operation::default().decide(OperationCommand::RecordRebuilt(fact));
+        assert_eq!(refused, Err(OperationRefusal::BadPositions));
+    }
+}
+
+#[test]
+fn versions_go_up_when_built_and_either_way_when_switched() {
+    let fact = ProjectionRebuilt { built_version: 1, ..rebuilt("wallet_balance") };
+    let refused = Operation::default().decide(OperationCommand::RecordRebuilt(fact));
+    assert_eq!(refused, Err(OperationRefusal::BadVersions { earlier: 1, later: 1 }));
+    assert_eq!(
+        Operation::default().decide(switched(2, 2)),
+        Err(OperationRefusal::BadVersions { earlier: 2, later: 2 })
+    );
+    assert!(Operation::default().decide(switched(2, 1)).is_ok());
+    assert!(Operation::default().decide(OperationCommand::RecordRepaired(repaired(0))).is_err());
+}
+
+#[test]
+fn a_run_records_a_bounded_number_of_facts() {
+    let mut operation = Operation::default();
+    for n in 0..FACTS_MAX_COUNT {
+        let event = OperationEvent::ProjectionRebuilt(rebuilt(&format!("projection_{n}")));
+        operation.evolve(&event);
+    }
+    let refused = operation.decide(OperationCommand::RecordRebuilt(rebuilt("one_more")));
+    assert_eq!(refused, Err(OperationRefusal::TooManyFacts(FACTS_MAX_COUNT)));
+}
