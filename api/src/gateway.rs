@@ -1,0 +1,52 @@
+//! The gateway over the configured providers, and what keeps its catalogue of models fresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use calos_adapters::config::ProvidersConfig;
+use calos_adapters::postgres::PgLog;
+use calos_adapters::providers::{HttpSettings, ProvidersError, configured};
+use calos_commands::complete_chat::Gateway;
+use calos_commands::ports::World;
+
+/// How often the providers are asked for their models.
+pub const CATALOGUE_SECONDS: u64 = 60;
+
+/// How long calls in flight may take to be settled once everything else has ended.
+pub const DRAIN_MAX_SECONDS: u64 = 30;
+
+/// The gateway over the configured providers.
+///
+/// # Errors
+/// [`ProvidersError`].
+pub fn open(providers: &ProvidersConfig, log: &PgLog, world: &World) -> Result<Gateway<PgLog>, ProvidersError> {
+    let providers = configured(providers, HttpSettings::default())?;
+    Ok(Gateway::new(log.clone(), providers, Arc::clone(&world.clock), Arc::clone(&world.randomness)))
+}
+
+/// Keeps the catalogue of models fresh until `stop`; begins at once.
+#[must_use]
+pub fn spawn_catalogue(gateway: Gateway<PgLog>, stop: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = gateway.refresh_models() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(CATALOGUE_SECONDS)) => {}
+            }
+        }
+    })
+}
+
+/// Waits until every call has been settled, but not for ever: what is left then expires by itself.
+pub async fn drain(gateway: &Gateway<PgLog>) {
+    if tokio::time::timeout(Duration::from_secs(DRAIN_MAX_SECONDS), gateway.drain()).await.is_err() {
+        tracing::error!("calls were still unsettled after {DRAIN_MAX_SECONDS} s; their holds expire by themselves");
+    }
+}
