@@ -3,16 +3,24 @@
 //! [`wiring`] builds the running application, [`run`] starts and ends it, [`serve`] listens, [`routes`] parse, call and
 //! render, [`error`] turns a refusal into an answer, and [`boundary`] is the one place where a failure is logged.
 
+pub mod admin;
+pub mod auth;
 pub mod boundary;
+pub mod cli;
 pub mod codes;
+pub mod demo;
 pub mod error;
+pub mod expire_holds;
+pub mod gateway;
 pub mod idempotency;
+pub mod moment;
 pub mod openapi;
 pub mod position;
 pub mod pulse;
 pub mod refusals;
 pub mod request;
 pub mod routes;
+pub mod run;
 pub mod serve;
 pub mod simulated;
 pub mod wiring;

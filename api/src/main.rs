@@ -1,2 +1,5 @@
-//! main
-fn main() {}
+//! The `calos` binary.
+
+fn main() -> std::process::ExitCode {
+    calos_api::cli::main()
+}

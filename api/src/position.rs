@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use calos_commands::log::Positions;
 
 use crate::error::{ApiError, Code};
+use crate::wiring::App;
 
 /// Where a write landed, as `3:17,9:4`: the last position in each partition it touched.
 pub const CALOS_POSITION: HeaderName = HeaderName::from_static("calos-position");
@@ -41,6 +42,18 @@ impl<S: Sync> FromRequestParts<S> for After {
                 "must be pairs like 3:17,9:4 (partition:position), as calos-position gave them",
             )
         })
+    }
+}
+
+impl After {
+    /// Waits until a projection has seen the positions.
+    ///
+    /// # Errors
+    /// 400 for a partition this log does not have; 503 `projection_behind` when it takes longer than
+    /// [`calos_projections::wait::WAIT_MAX`]; 503 `database_unavailable`.
+    pub async fn wait(&self, app: &App, projection: &'static str) -> Result<(), ApiError> {
+        let Some(positions) = &self.0 else { return Ok(()) };
+        app.wait_for(projection, positions).await
     }
 }
 

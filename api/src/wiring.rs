@@ -6,18 +6,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use calos_adapters::anchors::{ANCHOR_INTERVAL, Anchoring};
 use calos_adapters::config::Config;
 use calos_adapters::database::{Database, DatabaseError};
 use calos_adapters::postgres::{LogOptions, PgLog};
+use calos_adapters::providers::ProvidersError;
 use calos_adapters::secrets::{BCRYPT_COST_DEFAULT, Secrets, SecretsError, SecretsOptions};
-use calos_commands::log::LogError;
+use calos_commands::complete_chat::Gateway;
+use calos_commands::fault::Never;
+use calos_commands::log::{EventLog, Failed, LogError, Plan, Positions};
+use calos_commands::metadata::{Actor, Metadata};
 use calos_commands::ports::World;
+use calos_domain::licence::Licence;
+use calos_domain::tiers::Tier;
+use calos_domain::{StreamId, TenantId};
+use calos_projections::{Progress, Runner, RunnerHandle, RunnerOptions, wait};
 
+use crate::auth::Auth;
+use crate::error::ApiError;
+use crate::expire_holds;
+use crate::gateway;
 use crate::idempotency::{self, InProgress};
+use crate::position;
 use crate::pulse::Pulse;
 
 /// How often answers too old to be replayed are removed.
@@ -39,6 +54,12 @@ pub enum StartError {
     /// The secrets do not fit the database, or cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// The model providers cannot be called.
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
+    /// The read models cannot be registered.
+    #[error("the read models cannot be registered: {0}")]
+    Projections(#[from] sqlx::Error),
     /// The log cannot be opened.
     #[error("the log cannot be opened: {0}")]
     Log(#[from] LogError),
@@ -63,10 +84,16 @@ pub struct Parts {
     pub secrets: Secrets,
     /// The roles the identity use cases need.
     pub world: World,
+    /// What is remembered about callers.
+    pub auth: Auth,
+    /// Model calls, held for and charged.
+    pub gateway: Gateway<PgLog>,
     /// Idempotency keys being worked on here.
     pub in_progress: InProgress,
     /// Whether the database answers.
     pub pulse: Pulse,
+    /// How far this process has brought the read models.
+    pub progress: watch::Receiver<Progress>,
     /// Whether the providers are simulated ones.
     pub simulated: bool,
     /// Whether the embedded cluster serves, rather than somebody else's database.
@@ -86,6 +113,7 @@ impl Deref for App {
 pub struct Background {
     stop: CancellationToken,
     tasks: Tasks,
+    runner: RunnerHandle,
     anchoring: Anchoring,
     database: Database,
 }
@@ -98,11 +126,11 @@ impl App {
     pub async fn start(config: Config, database: Database, simulated: bool) -> Result<(Self, Background), StartError> {
         let stop = CancellationToken::new();
         match Self::open(config, &database, simulated, &stop).await {
-            Ok((app, mut tasks)) => {
+            Ok((app, runner, mut tasks)) => {
                 tasks.push(("idempotency sweep", spawn_sweep(app.pool.clone(), stop.clone())));
                 let (key, directory) = (app.secrets.ledger_signing_key().clone(), app.config.anchor_dir.clone());
                 let anchoring = Anchoring::start(app.pool.clone(), Arc::new(key), directory, ANCHOR_INTERVAL);
-                Ok((app, Background { stop, tasks, anchoring, database }))
+                Ok((app, Background { stop, tasks, runner, anchoring, database }))
             }
             Err(error) => {
                 close(database).await;
@@ -116,14 +144,23 @@ impl App {
         database: &Database,
         simulated: bool,
         stop: &CancellationToken,
-    ) -> Result<(Self, Tasks), StartError> {
+    ) -> Result<(Self, RunnerHandle, Tasks), StartError> {
         let pool = database.pool.clone();
         let options = secrets_options(&config);
         let secrets = Secrets::open(pool.clone(), &options).await?;
         let log = PgLog::open(pool.clone(), LogOptions::default()).await?;
+        let runner = Runner::start(pool.clone(), log.heads(), RunnerOptions::default()).await?;
+        let auth = Auth::new(&log, &secrets);
+        let following = auth.follow(&log, stop.clone());
         let (pulse, pulse_task) = Pulse::start(pool.clone(), stop.clone()).await;
+        let world = secrets.world();
+        let gateway = gateway::open(&config.providers, &log, &world)?;
+        let catalogue = gateway::spawn_catalogue(gateway.clone(), stop.clone());
+        let expiry = expire_holds::spawn(pool.clone(), log.clone(), stop.clone());
         let app = Self(Arc::new(Parts {
-            world: secrets.world(),
+            world,
+            gateway,
+            auth,
             in_progress: InProgress::default(),
             embedded: database.cluster().is_some(),
             config,
@@ -131,10 +168,45 @@ impl App {
             pool,
             secrets,
             pulse,
+            progress: runner.progress(),
             simulated,
             stopping: CancellationToken::new(),
         }));
-        Ok((app, vec![("pulse", pulse_task)]))
+        Ok((
+            app,
+            runner,
+            vec![("pulse", pulse_task), ("callers", following), ("catalogue", catalogue), ("hold expiry", expiry)],
+        ))
+    }
+
+    /// Waits until a read model has seen some positions.
+    ///
+    /// # Errors
+    /// 400 for a partition this log does not have; 503 `projection_behind` after [`wait::WAIT_MAX`].
+    pub async fn wait_for(&self, projection: &'static str, positions: &Positions) -> Result<(), ApiError> {
+        let partitions = i32::from(self.log.partitions());
+        if positions.0.keys().any(|partition| *partition >= partitions) {
+            return Err(ApiError::header(
+                "calos-after",
+                format!("names a partition beyond the {partitions} of this log"),
+            ));
+        }
+        let deadline = Instant::now() + wait::WAIT_MAX;
+        let waited = wait::wait_until(&self.pool, &self.progress, projection, &positions.0, deadline).await;
+        waited.map_err(|behind| position::behind(projection).because(behind))
+    }
+
+    /// The tier a tenant is licensed for, decided on the licence itself; none for an unknown tenant.
+    ///
+    /// # Errors
+    /// The log's.
+    pub async fn tier_of(&self, tenant: TenantId) -> Result<Option<Tier>, ApiError> {
+        let mut plan = Plan::default();
+        let licence = plan.stream::<Licence>(StreamId::key(tenant));
+        let looking = Metadata::new(Actor::System("look-up"));
+        let found: Result<_, Failed<Never>> =
+            self.log.execute(&plan, looking.into(), |unit| Ok(unit.with(licence, Licence::tier))).await;
+        Ok(found?.answer)
     }
 }
 
@@ -148,6 +220,8 @@ impl Background {
                 tracing::error!(%error, name, "a worker ended badly");
             }
         }
+        gateway::drain(&app.gateway).await;
+        self.runner.shutdown().await;
         app.log.close().await;
         self.anchoring.stop().await;
         drop(app);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use calos_adapters::postgres::MIGRATOR;
+use calos_projections::status::{self, ProjectionStatus, State};
 
 use crate::error::{ApiError, Code};
 use crate::openapi::ErrorBody;
@@ -21,6 +22,8 @@ use crate::wiring::App;
 /// How long one look at the database may take.
 const LOOK_MAX_SECONDS: u64 = 2;
 
+/// How long a read model's oldest waiting event may have waited before it counts as not following.
+const LAG_MAX_SECONDS: f64 = 30.0;
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
@@ -44,7 +47,7 @@ pub struct Health {
 
 /// Is the process alive? Costs nothing and asks nobody.
 #[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health)))]
-async fn health(State(app): State<App>) -> Json<Health> {
+async fn health(Shared(app): Shared<App>) -> Json<Health> {
     let connected = app.pulse.is_connected();
     Json(Health {
         status: if connected { "ok" } else { "degraded" },
@@ -65,7 +68,7 @@ pub struct DatabaseHealth {
 /// Does the database answer, and has it CALOS's tables?
 #[utoipa::path(get, path = "/api/health/database", tag = "operations",
     responses((status = 200, body = DatabaseHealth), (status = 503, body = ErrorBody)))]
-async fn database_health(State(app): State<App>) -> Result<Json<DatabaseHealth>, ApiError> {
+async fn database_health(Shared(app): Shared<App>) -> Result<Json<DatabaseHealth>, ApiError> {
     let count = sqlx::query_scalar::<_, i64>(
         "SELECT count(*) FROM information_schema.tables WHERE table_type = 'BASE TABLE'
          AND table_schema IN ('public', 'read', 'read_next', 'read_old')",
@@ -123,7 +126,7 @@ pub struct Readiness {
 /// Can it take traffic?
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
-async fn ready(State(app): State<App>) -> Response {
+async fn ready(Shared(app): Shared<App>) -> Response {
     let mut notes = Vec::new();
     let database = match bounded(sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&app.pool)).await {
         Ok(_) => Check::new(true, "answers"),
@@ -131,7 +134,7 @@ async fn ready(State(app): State<App>) -> Response {
     };
     let checks = Checks {
         migrations: migrations(&app).await,
-        projections: Check::new(true, ""),
+        projections: projections(&app).await,
         providers: providers(&app, &mut notes),
         embedded: embedded(&app, database.ok),
         database,
@@ -165,6 +168,27 @@ async fn migrations(app: &App) -> Check {
         }
         Err(_) => Check::new(false, "cannot be looked at"),
     }
+}
+
+/// Read models that halted wait for an operator; those that lag catch up, unless they lag for too long.
+async fn projections(app: &App) -> Check {
+    let Ok(models) = bounded(status::projections(&app.pool)).await else {
+        return Check::new(false, "cannot be looked at");
+    };
+    let named = |wrong: fn(&ProjectionStatus) -> bool| {
+        models.iter().filter(|model| wrong(model)).map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let halted = named(|model| model.state == State::Halted);
+    if !halted.is_empty() {
+        return Check::new(false, format!("halted: {halted}; see calos-replay dead-letters"));
+    }
+    let behind = named(|model| model.lag_seconds() > LAG_MAX_SECONDS);
+    if !behind.is_empty() {
+        return Check::new(false, format!("more than {LAG_MAX_SECONDS} s behind: {behind}"));
+    }
+    let lag: i64 = models.iter().map(ProjectionStatus::lag_events).sum();
+    let dead: i64 = models.iter().map(|model| model.dead_letters).sum();
+    Check::new(true, format!("{} read models, {lag} events behind, {dead} dead letters", models.len()))
 }
 
 fn embedded(app: &App, database_answers: bool) -> Check {
@@ -235,7 +259,7 @@ pub struct LedgerKey {
 /// The key that the ledger's anchors and receipts are signed with, so that anyone can check them.
 #[utoipa::path(get, path = "/.well-known/calos-ledger-key", tag = "operations",
     responses((status = 200, body = LedgerKey)))]
-async fn ledger_key(State(app): State<App>) -> Json<LedgerKey> {
+async fn ledger_key(Shared(app): Shared<App>) -> Json<LedgerKey> {
     let key = app.secrets.ledger_signing_key().verifying_key();
     let public_key = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     Json(LedgerKey { algorithm: "Ed25519", public_key })

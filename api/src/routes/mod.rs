@@ -1,6 +1,10 @@
 //! Every path there is. A handler parses, calls, renders; what it may be refused for stands in [`crate::codes`].
 
+pub mod auth;
+pub mod credits;
+pub mod gateway;
 pub mod health;
+pub mod tenants;
 
 use std::sync::Arc;
 
@@ -18,7 +22,12 @@ use crate::wiring::App;
 
 /// The documented paths of every area.
 pub fn all() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(openapi::base()).merge(health::router())
+    OpenApiRouter::with_openapi(openapi::base())
+        .merge(health::router())
+        .merge(credits::router())
+        .merge(auth::router())
+        .merge(tenants::router())
+        .merge(gateway::router())
 }
 
 /// What the listener serves.

@@ -1,0 +1,276 @@
+//! What a tenant has, what moved it, and what it was used for. For a session or a tenant key.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use calos_domain::tiers::Tier;
+use calos_domain::{Asset, MicroUsd};
+use calos_projections::Projection;
+use calos_projections::usage_log::{self, UsageLog};
+use calos_projections::wallet_balance::{self, WalletBalance};
+use calos_projections::wallet_ledger::{self, WalletLedger};
+
+use crate::auth::TenantCaller;
+use crate::error::ApiError;
+use crate::moment::rfc3339;
+use crate::openapi::ErrorBody;
+use crate::position::After;
+use crate::request::Query;
+use crate::wiring::App;
+
+/// Lines on a page when nothing else is asked for.
+pub const PAGE_DEFAULT_ROWS: u32 = 50;
+
+/// The most lines on a page.
+pub const PAGE_MAX_ROWS: u32 = 200;
+
+/// The endpoints.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(balance)).routes(routes!(ledger)).routes(routes!(usage))
+}
+
+/// The answer of `/api/credits/balance`.
+#[derive(Serialize, ToSchema)]
+pub struct Balance {
+    /// Whose wallet.
+    #[serde(rename = "tenantId")]
+    tenant_id: Uuid,
+    /// Available USD in cents, rounded down.
+    balance_cents: i64,
+    /// Available USD in micro-dollars.
+    balance_micros: i64,
+    /// USD reserved by open holds, in micro-dollars.
+    held_micros: i64,
+    /// Available phone credits.
+    credits_remaining: i64,
+    /// Phone credits reserved by open holds.
+    credits_held: i64,
+    /// `free`, `starter`, `pro` or `enterprise`.
+    subscription_tier: &'static str,
+}
+
+/// What the tenant can spend now.
+#[utoipa::path(get, path = "/api/credits/balance", tag = "credits",
+    params(("calos-after" = Option<String>, Header, description = "positions this read must have seen, such as 3:17")),
+    responses((status = 200, body = Balance), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
+    security(("session" = []), ("tenantKey" = [])))]
+async fn balance(State(app): State<App>, caller: TenantCaller, after: After) -> Result<Json<Balance>, ApiError> {
+    after.wait(&app, WalletBalance::NAME).await?;
+    let tenant = caller.tenant_id();
+    let usd = wallet_balance::figures(&app.pool, tenant, Asset::Usd).await?;
+    let credit = wallet_balance::figures(&app.pool, tenant, Asset::Credit).await?;
+    Ok(Json(Balance {
+        tenant_id: tenant.0,
+        balance_cents: MicroUsd::new(usd.available).cents_down(),
+        balance_micros: usd.available,
+        held_micros: usd.held,
+        credits_remaining: credit.available,
+        credits_held: credit.held,
+        subscription_tier: app.tier_of(tenant).await?.map_or("none", Tier::as_str),
+    }))
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PageQuery {
+    /// Lines on the page, 1 to 200; 50 when left out.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl PageQuery {
+    /// Limit and cursor, checked.
+    fn checked(&self) -> Result<(usize, Option<i64>), ApiError> {
+        let limit = self.limit.unwrap_or(PAGE_DEFAULT_ROWS);
+        if !(1..=PAGE_MAX_ROWS).contains(&limit) {
+            let problem = format!("must be 1 to {PAGE_MAX_ROWS}");
+            return Err(ApiError::field("limit", problem).with_fact("max", PAGE_MAX_ROWS));
+        }
+        let cursor = self.cursor.as_ref().map(|text| text.parse::<i64>().ok().filter(|position| *position > 0));
+        match cursor {
+            None => Ok((limit as usize, None)),
+            Some(Some(position)) => Ok((limit as usize, Some(position))),
+            Some(None) => {
+                Err(ApiError::field("cursor", "is none that nextCursor gave; leave it out for the first page"))
+            }
+        }
+    }
+}
+
+/// One movement of the wallet.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerLine {
+    /// The partition of the event behind it.
+    partition: i32,
+    /// The position of the event behind it.
+    position: i64,
+    /// When the log took it, RFC 3339.
+    recorded_at: String,
+    /// When it counts from, RFC 3339.
+    effective_at: String,
+    /// The event: `credits_granted`, `credits_deducted`, ….
+    r#type: String,
+    /// `USD` or `CREDIT`.
+    asset: String,
+    /// What it added, or took when negative: micro-dollars for `USD`, whole credits for `CREDIT`.
+    amount: i64,
+    /// The available balance afterwards; null where the balance was not moved.
+    balance_after: Option<i64>,
+    /// The use it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_id: Option<Uuid>,
+    /// Why: a grant's kind, a debt's cause, the words of a reversal.
+    reason: String,
+}
+
+/// A page of the ledger, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerPage {
+    /// The lines.
+    entries: Vec<LedgerLine>,
+    /// For the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// What moved the tenant's wallet, newest first.
+#[utoipa::path(get, path = "/api/credits/ledger", tag = "credits",
+    params(PageQuery, ("calos-after" = Option<String>, Header, description = "positions this read must have seen")),
+    responses((status = 200, body = LedgerPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
+    security(("session" = []), ("tenantKey" = [])))]
+async fn ledger(
+    State(app): State<App>,
+    caller: TenantCaller,
+    after: After,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<LedgerPage>, ApiError> {
+    let (limit, before) = query.checked()?;
+    after.wait(&app, WalletLedger::NAME).await?;
+    let page = wallet_ledger::page(&app.pool, caller.tenant_id(), before, limit).await?;
+    let lines = page.rows.into_iter().map(|line| {
+        Ok(LedgerLine {
+            partition: line.partition,
+            position: line.position,
+            recorded_at: rfc3339(line.recorded_at)?,
+            effective_at: rfc3339(line.effective_at)?,
+            r#type: line.event,
+            asset: line.asset,
+            amount: line.amount,
+            balance_after: line.balance_after,
+            usage_id: line.usage_id,
+            reason: line.reason,
+        })
+    });
+    let entries = lines.collect::<Result<Vec<_>, ApiError>>()?;
+    Ok(Json(LedgerPage { entries, next_cursor: page.next.map(|position| position.to_string()) }))
+}
+
+/// One metered use.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageLine {
+    /// The use.
+    usage_id: Uuid,
+    /// When it was recorded, RFC 3339.
+    at: String,
+    /// Who served it.
+    provider: String,
+    /// The model that answered.
+    model: String,
+    /// Tokens in.
+    prompt_tokens: i64,
+    /// Tokens out.
+    completion_tokens: i64,
+    /// What the provider charges.
+    provider_cost_micros: i64,
+    /// What CALOS adds.
+    markup_micros: i64,
+    /// What was charged.
+    total_micros: i64,
+    /// What was charged, in cents, rounded half up.
+    cost_cents: i64,
+    /// Whether the tenant's own provider key was used.
+    byok: bool,
+    /// From admission to the last byte.
+    latency_ms: i64,
+    /// The task the router was asked for.
+    task_type: String,
+}
+
+/// A page of uses, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsagePage {
+    /// The uses.
+    usage: Vec<UsageLine>,
+    /// For the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// What the tenant's credit was used for, newest first.
+#[utoipa::path(get, path = "/api/credits/usage", tag = "credits",
+    params(PageQuery, ("calos-after" = Option<String>, Header, description = "positions this read must have seen")),
+    responses((status = 200, body = UsagePage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
+    security(("session" = []), ("tenantKey" = [])))]
+async fn usage(
+    State(app): State<App>,
+    caller: TenantCaller,
+    after: After,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<UsagePage>, ApiError> {
+    let (limit, before) = query.checked()?;
+    after.wait(&app, UsageLog::NAME).await?;
+    let page = usage_log::page(&app.pool, caller.tenant_id(), before, limit).await?;
+    let lines = page.rows.into_iter().map(|line| {
+        Ok(UsageLine {
+            usage_id: line.usage_id,
+            at: rfc3339(line.at)?,
+            provider: line.provider,
+            model: line.model,
+            prompt_tokens: line.prompt_tokens,
+            completion_tokens: line.completion_tokens,
+            provider_cost_micros: line.provider_cost,
+            markup_micros: line.markup,
+            total_micros: line.total,
+            cost_cents: MicroUsd::new(line.total).cents_half_up(),
+            byok: line.byok,
+            latency_ms: line.latency_ms,
+            task_type: line.task_type,
+        })
+    });
+    let usage = lines.collect::<Result<Vec<_>, ApiError>>()?;
+    Ok(Json(UsagePage { usage, next_cursor: page.next.map(|position| position.to_string()) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(limit: Option<u32>, cursor: Option<&str>) -> Result<(usize, Option<i64>), String> {
+        PageQuery { limit, cursor: cursor.map(str::to_owned) }.checked().map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn a_page_has_bounds() {
+        assert_eq!(page(None, None), Ok((50, None)));
+        assert_eq!(page(Some(200), Some("17")), Ok((200, Some(17))));
+        for (limit, cursor) in
+            [(Some(0), None), (Some(201), None), (None, Some("")), (None, Some("-1")), (None, Some("x"))]
+        {
+            assert!(page(limit, cursor).is_err(), "{limit:?} {cursor:?}");
+        }
+    }
+}
