@@ -37,7 +37,7 @@ pub async fn diff(pool: &PgPool, model: ReadModel, listed_rows: i64, show: Show)
     let connections = Connections::beside(pool, 1);
     let mut connection = connections.connect().await?;
     let mut snapshot = connection.begin().await?;
-    run_sql(&mut *snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+    run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
     let name = model.name();
     let version = versions(&mut snapshot, name, false).await?.live;
     let live = positions(&mut snapshot, name, version).await?;
@@ -48,7 +48,7 @@ pub async fn diff(pool: &PgPool, model: ReadModel, listed_rows: i64, show: Show)
             .fetch_one(&mut *snapshot)
             .await?;
     for table in model.tables() {
-        run_sql(&mut *snapshot, &table.create_table(Schema::Scratch)).await?;
+        run_sql(&mut snapshot, &table.create_table(Schema::Scratch)).await?;
     }
     let progress = Progress::new(show, name, lag_events(&Vector::new(), &live));
     let mut counter = progress.counter();

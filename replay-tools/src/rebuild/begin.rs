@@ -50,9 +50,9 @@ async fn start(connection: &mut PgConnection, model: ReadModel, known: Versions)
     let (name, version) = (model.name(), known.live + 1);
     for table in model.tables() {
         for schema in [Schema::Next, Schema::Old] {
-            run_sql(&mut *connection, &format!("DROP TABLE IF EXISTS {schema}.{}", table.name)).await?;
+            run_sql(connection, &format!("DROP TABLE IF EXISTS {schema}.{}", table.name)).await?;
         }
-        run_sql(&mut *connection, &table.create_table(Schema::Next)).await?;
+        run_sql(connection, &table.create_table(Schema::Next)).await?;
         grant(connection, table, Schema::Next).await?;
     }
     for statement in [

@@ -111,12 +111,12 @@ async fn add_keys(operator: &mut PgConnection, model: ReadModel) -> Result<(), T
     }
     let mut transaction = operator.begin().await?;
     let memory = format!("SET LOCAL maintenance_work_mem = '{INDEX_BUILD_MEGABYTES}MB'");
-    run_sql(&mut *transaction, &memory).await?;
+    run_sql(&mut transaction, &memory).await?;
     for table in model.tables() {
         for statement in table.create_keys(Schema::Next) {
-            run_sql(&mut *transaction, &statement).await?;
+            run_sql(&mut transaction, &statement).await?;
         }
-        run_sql(&mut *transaction, &format!("ANALYZE {}.{}", Schema::Next, table.name)).await?;
+        run_sql(&mut transaction, &format!("ANALYZE {}.{}", Schema::Next, table.name)).await?;
     }
     transaction.commit().await?;
     Ok(())

@@ -33,13 +33,14 @@ pub(super) async fn rebuild(
     load(connections, &mut transaction, model, &at, &live, &progress).await?;
     for table in model.tables() {
         for statement in table.create_keys(Schema::Live) {
-            run_sql(&mut *transaction, &statement).await?;
+            run_sql(&mut transaction, &statement).await?;
         }
     }
     let parity = parity(&mut transaction, model, live.clone(), options.listed_rows).await?;
     let unread: Vector = heads.clone().into_iter().filter(|(key, _)| live.get(key).is_none_or(|&at| at == 0)).collect();
     load(connections, &mut transaction, model, &at, &unread, &progress).await?;
     super::catch_up_in(connections, &mut transaction, model, &at, &heads, &mut progress.counter()).await?;
+    let build_seconds = progress.elapsed().as_secs_f64();
 
     let dead_letters = dead_letters(&mut transaction, name, version).await?;
     transaction.commit().await?;
@@ -51,6 +52,7 @@ pub(super) async fn rebuild(
         positions: heads,
         events: progress.events(),
         seconds: progress.elapsed().as_secs_f64(),
+        build_seconds,
         resumed_partitions: 0,
         dead_letters,
         parity,
@@ -63,8 +65,8 @@ async fn empty(connection: &mut PgConnection, model: ReadModel, version: i32) ->
     for table in model.tables() {
         let name = table.name;
         let aside = format!("DROP TABLE IF EXISTS {old}.{name}; ALTER TABLE IF EXISTS {live}.{name} SET SCHEMA {old}");
-        run_sql(&mut *connection, &aside).await?;
-        run_sql(&mut *connection, &table.create_table(live)).await?;
+        run_sql(connection, &aside).await?;
+        run_sql(connection, &table.create_table(live)).await?;
         begin::grant(connection, table, live).await?;
     }
     for statement in [
@@ -108,7 +110,7 @@ async fn parity(
     attempt.rollback().await?;
     for table in model.tables() {
         let drop = format!("DROP TABLE IF EXISTS {}.{}", Schema::Old, table.name);
-        run_sql(&mut *connection, &drop).await?;
+        run_sql(connection, &drop).await?;
     }
     Ok(parity)
 }

@@ -89,7 +89,7 @@ pub(super) async fn compare(
     let target = at_most(&held, &heads(&mut still).await?);
     catch_up(connections, &mut writer, model, &building.at(model), &target, &mut progress.counter()).await?;
     let mut snapshot = reader.begin().await?;
-    run_sql(&mut *snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let reached = positions(&mut snapshot, model.name(), building.version).await?;
     still.rollback().await?;
 

@@ -54,7 +54,7 @@ pub(super) async fn switch(
             "DROP TABLE IF EXISTS {old}.{table}; ALTER TABLE IF EXISTS {live}.{table} SET SCHEMA {old}; \
              ALTER TABLE {next}.{table} SET SCHEMA {live}"
         );
-        run_sql(&mut *transaction, &statements).await?;
+        run_sql(&mut transaction, &statements).await?;
     }
     sqlx::query("UPDATE projections SET live_version = $2, building_version = NULL WHERE name = $1")
         .bind(name)

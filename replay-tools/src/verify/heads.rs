@@ -35,7 +35,7 @@ pub(super) struct Stored {
 pub(super) async fn read(connection: &mut PgConnection) -> Result<(Stored, Check), ToolError> {
     let mut check = Check::new("heads");
     let mut snapshot = connection.begin().await?;
-    run_sql(&mut *snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let (log_id, partitions): (Uuid, i32) =
         sqlx::query_as("SELECT log_id, partitions FROM log").fetch_one(&mut *snapshot).await?;
     let rows: Vec<(i32, i64, Vec<u8>, Timestamptz)> = sqlx::query_as(
