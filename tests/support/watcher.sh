@@ -50,13 +50,16 @@ while [ -d "$folder" ]; do
         continue
     fi
     if postmaster; then
-        kill -INT "$pid"
+        stopped=$pid
+        kill -INT "$stopped"
         waited=0
-        while postmaster && [ "$waited" -lt 20 ]; do
+        # Whoever joins meanwhile may start another one: that one is theirs.
+        while postmaster && [ "$pid" = "$stopped" ]; do
+            [ "$waited" -eq 20 ] && kill -QUIT "$stopped"
+            [ "$waited" -eq 30 ] && break
             sleep 1
             waited=$((waited + 1))
         done
-        postmaster && kill -QUIT "$pid"
     fi
     [ -n "$temporary" ] && rm -rf "$temporary"
     exit 0
