@@ -1,0 +1,303 @@
+//! Generated histories: wallets as the real decider moves them, and the people and keys around them.
+
+use calos_domain::account::{
+    AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
+};
+use calos_domain::api_key::{ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, KeyLimits};
+use calos_domain::sealed::Sealed;
+use calos_domain::tenant::{MemberAdded, MemberRemoved, MemberRole, StrictModelsSet, TenantCreated, TenantEvent};
+use calos_domain::wallet::{
+    DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded, Wallet, WalletCommand,
+};
+use calos_domain::{
+    Asset, Decider, GrantId, HoldId, KeyId, MicroUsd, SubjectId, TenantId, Timestamp, Units, UsageId, UserId,
+};
+use uuid::Uuid;
+
+use crate::raw_log::Raw;
+
+/// Small, fast, and the same for the same seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn amount(&mut self, bound: u64) -> Units {
+        Units::new(i64::try_from(self.below(bound)).expect("small"))
+    }
+
+    pub fn uuid(&mut self) -> Uuid {
+        Uuid::from_u64_pair(self.next(), self.next())
+    }
+
+    fn uuid_v7(&mut self, at: Timestamp) -> Uuid {
+        let millis = u64::try_from(at.micros() / 1_000).expect("after 1970");
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&self.next().to_be_bytes());
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+}
+
+/// A wallet while its history is being made.
+pub struct Story {
+    pub tenant: TenantId,
+    pub wallet: Wallet,
+    pub now: Timestamp,
+    holds: Vec<(HoldId, UsageId)>,
+    uses: Vec<UsageId>,
+    grants: Vec<GrantId>,
+}
+
+impl Story {
+    pub fn begin(dice: &mut Dice, events: &mut Vec<Raw>) -> Self {
+        let mut story = Self {
+            tenant: TenantId(dice.uuid()),
+            wallet: Wallet::default(),
+            now: Timestamp::from_micros(1_760_000_000_000_000),
+            holds: Vec::new(),
+            uses: Vec::new(),
+            grants: Vec::new(),
+        };
+        story.decide(WalletCommand::OpenWallet { tenant_id: story.tenant, opened_at: story.now }, events);
+        story
+    }
+
+    /// Decides one command of any kind; refused ones leave no event.
+    pub fn go_on(&mut self, dice: &mut Dice, events: &mut Vec<Raw>) {
+        self.now = self.now.plus_seconds(i64::try_from(dice.below(40)).expect("small"));
+        let command = self.any_command(dice);
+        self.decide(command, events);
+    }
+
+    fn decide(&mut self, command: WalletCommand, events: &mut Vec<Raw>) {
+        let Ok(decided) = self.wallet.decide(command) else { return };
+        for event in decided {
+            self.wallet.evolve(&event);
+            events.push(Raw::of(Wallet::KIND, self.tenant, &event));
+        }
+    }
+
+    fn any_command(&mut self, dice: &mut Dice) -> WalletCommand {
+        let asset = if dice.below(4) == 0 { Asset::Credit } else { Asset::Usd };
+        match dice.below(20) {
+            0..=2 => self.grant(dice, asset),
+            3..=8 => self.hold(dice, asset),
+            9..=13 => self.settle(dice),
+            14 => {
+                let hold_id = pick(dice, &self.holds).map_or(HoldId(dice.uuid()), |hold| hold.0);
+                let cause = if dice.below(2) == 0 { ReleaseCause::Expired } else { ReleaseCause::Voided };
+                WalletCommand::ReleaseHold { hold_id, cause, at: self.now }
+            }
+            15 => {
+                let usage_id = UsageId(dice.uuid_v7(self.now));
+                self.uses.push(usage_id);
+                let amount = dice.amount(300);
+                WalletCommand::Charge {
+                    usage: usage(dice, usage_id, amount),
+                    asset,
+                    amount,
+                    debt_limit: Units::new(500),
+                    debt_cause: DebtCause::InboundWithoutCredit,
+                    at: self.now,
+                }
+            }
+            16 => WalletCommand::ReverseDeduction {
+                usage_id: pick(dice, &self.uses).unwrap_or(UsageId(dice.uuid())),
+                amount: dice.amount(200),
+                reason: "it \"never\" arrived, é".to_owned(),
+                at: self.now,
+            },
+            17 => WalletCommand::ExpireGrant {
+                grant_id: pick(dice, &self.grants).unwrap_or(GrantId(dice.uuid())),
+                at: self.now,
+            },
+            18 => WalletCommand::VoidGrant {
+                grant_id: pick(dice, &self.grants).unwrap_or(GrantId(dice.uuid())),
+                claimed: dice.amount(1_000),
+                cause: DebtCause::Refund,
+                source_ref: dice.uuid().to_string(),
+                at: self.now,
+            },
+            _ if dice.below(4) == 0 => WalletCommand::Freeze { cause: FreezeCause::Fraud },
+            _ => WalletCommand::Thaw { cause: FreezeCause::Fraud },
+        }
+    }
+
+    fn grant(&mut self, dice: &mut Dice, asset: Asset) -> WalletCommand {
+        let grant_id = GrantId(dice.uuid_v7(self.now));
+        self.grants.push(grant_id);
+        WalletCommand::GrantCredits {
+            grant_id,
+            asset,
+            kind: if dice.below(2) == 0 { GrantKind::Trial } else { GrantKind::Purchase },
+            amount: dice.amount(2_000),
+            priority: i16::try_from(dice.below(3)).expect("small"),
+            effective_at: self.now,
+            expires_at: (dice.below(2) == 0).then(|| self.now.plus_seconds(300)),
+            cost_basis: MicroUsd::new(0),
+            source_ref: "a test".to_owned(),
+            at: self.now,
+        }
+    }
+
+    fn hold(&mut self, dice: &mut Dice, asset: Asset) -> WalletCommand {
+        let (hold_id, usage_id) = (HoldId(dice.uuid_v7(self.now)), UsageId(dice.uuid_v7(self.now)));
+        self.holds.push((hold_id, usage_id));
+        self.uses.push(usage_id);
+        WalletCommand::PlaceHold {
+            hold_id,
+            asset,
+            amount: dice.amount(400),
+            meter: Meter::Chat,
+            api_key_id: (dice.below(3) > 0).then(|| key_id(dice.below(2))),
+            usage_id,
+            admitted_at: self.now,
+            expires_at: self.now.plus_seconds(60),
+        }
+    }
+
+    fn settle(&mut self, dice: &mut Dice) -> WalletCommand {
+        let (hold_id, usage_id) =
+            pick(dice, &self.holds).unwrap_or_else(|| (HoldId(dice.uuid()), UsageId(dice.uuid())));
+        // Now and then far more than was held: the rest comes from available, then becomes debt.
+        let bound = if dice.below(4) == 0 { 3_000 } else { 400 };
+        let amount = dice.amount(bound);
+        WalletCommand::SettleHold { hold_id, usage: usage(dice, usage_id, amount), amount, at: self.now }
+    }
+}
+
+fn pick<T: Copy>(dice: &mut Dice, from: &[T]) -> Option<T> {
+    // Mostly recent ones, which are still open.
+    let recent = &from[from.len().saturating_sub(6)..];
+    (!recent.is_empty()).then(|| recent[usize::try_from(dice.below(recent.len() as u64)).expect("small")])
+}
+
+fn key_id(number: u64) -> KeyId {
+    format!("testkey{number}").parse().expect("a key id")
+}
+
+fn usage(dice: &mut Dice, usage_id: UsageId, total: Units) -> UsageRecorded {
+    let markup = total.get() / 5;
+    UsageRecorded {
+        usage_id,
+        meter: Meter::Chat,
+        api_key_id: Some(key_id(0)),
+        provider: "openai".to_owned(),
+        model: "gpt-4 \"turbo\"".to_owned(),
+        prompt_tokens: dice.below(1_000),
+        completion_tokens: dice.below(1_000),
+        cached_tokens: 0,
+        cache_write_tokens: 0,
+        reasoning_tokens: 3,
+        provider_cost: MicroUsd::new(total.get() - markup),
+        markup: MicroUsd::new(markup),
+        total: MicroUsd::new(total.get()),
+        byok: false,
+        estimated: dice.below(2) == 0,
+        price_book_version: "test".to_owned(),
+        latency_ms: dice.below(9_000),
+        task_type: "chat".to_owned(),
+        outcome: UsageOutcome::Completed,
+    }
+}
+
+fn sealed(user: UserId, text: &str) -> Sealed {
+    Sealed { subject: SubjectId(user.0), ciphertext: text.to_owned() }
+}
+
+/// A person, a tenant with members who come and go, and keys that are issued and revoked.
+pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
+    let user = UserId(dice.uuid());
+    let guest = UserId(dice.uuid());
+    let at = Timestamp::from_micros(1_760_000_000_000_000);
+    let role =
+        [StaffRole::Operator, StaffRole::Finance, StaffRole::Moderator][usize::try_from(dice.below(3)).expect("3")];
+    let account = |event| Raw::of("account", user, &event);
+    let of_tenant = |event| Raw::of("tenant", tenant, &event);
+    let mut events = vec![
+        account(AccountEvent::AccountRegistered(AccountRegistered {
+            user_id: user,
+            email: sealed(user, "ZW1haWw="),
+            email_hash: dice.uuid().simple().to_string(),
+            display_name: (dice.below(2) == 0).then(|| sealed(user, "bmFtZQ==")),
+            password_hash: sealed(user, "aGFzaA=="),
+            personal_tenant_id: tenant,
+            referred_by: None,
+            registered_at: at,
+        })),
+        of_tenant(TenantEvent::TenantCreated(TenantCreated {
+            tenant_id: tenant,
+            name: "Personal".to_owned(),
+            personal: true,
+            owner: user,
+            created_at: at,
+        })),
+        of_tenant(TenantEvent::MemberAdded(MemberAdded { user_id: user, role: MemberRole::Owner, added_at: at })),
+        of_tenant(TenantEvent::MemberAdded(MemberAdded { user_id: guest, role: MemberRole::Member, added_at: at })),
+        of_tenant(TenantEvent::MemberAdded(MemberAdded { user_id: guest, role: MemberRole::Admin, added_at: at })),
+        of_tenant(TenantEvent::StrictModelsSet(StrictModelsSet { strict: dice.below(2) == 0, set_at: at })),
+        account(AccountEvent::StaffRoleGranted(StaffRoleGranted { role, granted_at: at })),
+        account(AccountEvent::PasswordChanged(PasswordChanged {
+            password_hash: sealed(user, "aGFzaDI="),
+            changed_at: at.plus_seconds(9),
+        })),
+    ];
+    if dice.below(2) == 0 {
+        events.push(account(AccountEvent::StaffRoleRevoked(StaffRoleRevoked { role, revoked_at: at })));
+        events.push(of_tenant(TenantEvent::MemberRemoved(MemberRemoved { user_id: guest, removed_at: at })));
+    }
+    for number in 0..2 {
+        let key_id = key_id(number);
+        let stream = format!("{tenant}/{key_id}");
+        events.push(Raw::of(
+            "api_key",
+            &stream,
+            &ApiKeyEvent::ApiKeyIssued(ApiKeyIssued {
+                tenant_id: tenant,
+                key_id,
+                secret_hash: "$2b$".to_owned(),
+                last_four: "abcd".to_owned(),
+                name: (number == 0).then(|| "a \"key\"".to_owned()),
+                endpoints: (number == 0).then(|| vec!["/v1/models".to_owned()]),
+                models: None,
+                ip_allowlist: (number == 1).then(Vec::new),
+                limits: KeyLimits::default(),
+                expires_at: (number == 1).then(|| at.plus_seconds(99)),
+                issued_by: user,
+                issued_at: at,
+            }),
+        ));
+        if dice.below(2) == 0 {
+            let event = ApiKeyEvent::ApiKeyRevoked(ApiKeyRevoked { revoked_by: user, revoked_at: at.plus_seconds(5) });
+            events.push(Raw::of("api_key", &stream, &event));
+        }
+    }
+    events
+}
+
+/// Merges streams as a log would see them: each in its order, otherwise mixed.
+pub fn mixed(dice: &mut Dice, mut streams: Vec<Vec<Raw>>) -> Vec<Raw> {
+    streams.iter_mut().for_each(|stream| stream.reverse());
+    let mut all = Vec::new();
+    while !streams.is_empty() {
+        let index = usize::try_from(dice.below(streams.len() as u64)).expect("small");
+        match streams[index].pop() {
+            Some(event) => all.push(event),
+            None => drop(streams.swap_remove(index)),
+        }
+    }
+    all
+}

@@ -1,0 +1,12 @@
+//! The read models and their runner against real PostgreSQL.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+
+mod equality;
+mod faults;
+mod fussy;
+mod histories;
+mod raw_log;
+mod schema;
+mod sharing;
+mod waiting;
