@@ -24,6 +24,7 @@ pub mod registry;
 mod round;
 pub mod runner;
 pub mod status;
+pub mod sessions;
 pub mod table;
 pub mod tenants;
 mod text;

@@ -108,6 +108,7 @@ projections![
     crate::accounts::Accounts,
     crate::tenants::Tenants,
     crate::api_keys::ApiKeys,
+    crate::sessions::Sessions,
 ];
 
 /// The read model of that name, if there is one.

@@ -1,0 +1,13 @@
+//! CALOS as a client meets it: over HTTP, on a database of its own. And the house itself: its arrows and its tidiness.
+
+mod architecture;
+mod bad_input;
+mod credits;
+mod documentation;
+mod gateway;
+mod health;
+mod idempotency;
+mod identity;
+mod lifecycle;
+mod position;
+mod tidy;
