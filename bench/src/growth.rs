@@ -41,7 +41,7 @@ const COLUMNS: [&str; 10] = [
     "postgres_cpu_micros_per_event",
     "warm_decide_nanos",
     "rebuild_events_per_second",
-    "rebuild_peak_mib",
+    "rebuild_peak_process_mib",
     "rebuild_rows",
 ];
 
@@ -159,16 +159,15 @@ pub async fn run(arena: &Arena, arguments: &AppendArguments, progress: &Progress
     Ok(Measured { scenarios: Vec::new(), ratios, tables: vec![table], notes })
 }
 
-/// Rebuilds the balances and tells the memory this process took for it at the most, in MiB.
+/// Rebuilds the balances and tells the most memory this process held meanwhile, in MiB.
 async fn rebuild_with_peak(arena: &Arena, log: &CalosLog) -> Result<(Rebuilt, Option<u64>), BenchError> {
     let model = rebuild::wallet_balance()?;
     let models = Models::live(log, &[model]).await?;
     let resettable = machine::forget_peak_memory();
-    let before = machine::memory_now_mib();
     let rebuilt = models.rebuild(arena, model).await?;
     let peak = machine::peak_memory_mib().filter(|_| resettable);
     models.close().await;
-    Ok((rebuilt, peak.zip(before).map(|(peak, before)| peak.saturating_sub(before))))
+    Ok((rebuilt, peak))
 }
 
 fn flatness(rows: &[Vec<Option<f64>>]) -> Vec<Ratio> {

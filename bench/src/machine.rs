@@ -104,11 +104,6 @@ pub fn peak_memory_mib() -> Option<u64> {
     memory_mib("/proc/self/status", "VmHWM")
 }
 
-/// The memory this process holds, in MiB.
-pub fn memory_now_mib() -> Option<u64> {
-    memory_mib("/proc/self/status", "VmRSS")
-}
-
 /// Starts the peak of this process's memory anew; answers whether the system let it.
 pub fn forget_peak_memory() -> bool {
     const RESET_PEAK: &str = "5";

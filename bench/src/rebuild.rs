@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use calos_adapters::postgres::{self, PgLog};
+use calos_projections::checkpoint::ensure_registered;
 use calos_projections::registry;
 use calos_replay::ReadModel;
 use calos_replay::operation::run_by;
@@ -52,6 +53,7 @@ impl Models {
     /// Fills the live versions of some read models, so that a rebuild has something to stand beside.
     pub async fn live(log: &CalosLog, models: &[ReadModel]) -> Result<Self, BenchError> {
         let pool = postgres::connect_owner(&log.fresh.url(), OWNER_CONNECTIONS_MAX).await?;
+        ensure_registered(&pool, models).await?;
         let live = Self { pool, log: log.log() };
         for &model in models {
             live.call(model, RebuildOptions { in_place: true, ..RebuildOptions::default() }).await?;

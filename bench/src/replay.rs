@@ -1,5 +1,7 @@
 //! `calos-bench replay`: read models rebuilt by `QueryReplay`, by `COPY` alone, and by CALOS, in turn.
 
+use std::time::Duration;
+
 use calos_replay::ReadModel;
 use sqlx::Connection;
 
@@ -131,14 +133,14 @@ impl Replay<'_> {
         }
 
         self.arena.settle().await?;
-        let cpu_before = self.arena.meter.read();
-        let (mut rows, mut build) = (0, std::time::Duration::ZERO);
+        let (mut rows, mut build) = (0, Duration::ZERO);
         for &model in models {
             let rebuilt = self.models.rebuild(self.arena, model).await?;
             rows += rebuilt.rows;
             build += rebuilt.build;
         }
-        let run = Run::bulk(rows, build, self.arena.meter.since(cpu_before))?;
+        // CPU time is known for the whole rebuild only, of which the build is a part.
+        let run = Run::bulk(rows, build, None)?;
         self.progress.rate("CALOS, row views", run.rate(), "row");
         rounds.row_views.push(run);
         Ok(())
