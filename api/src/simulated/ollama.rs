@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::produced::Counted;
 use super::story::{SaidMessage, Story, prompt_tokens, switches};
-use super::switches::Switches;
+use super::switches::{Switches, break_off};
 use super::{OWNER, Stage};
 
 /// The models the simulated server has pulled.
@@ -168,8 +168,9 @@ impl Call {
         self.switches.whole_answer(self.story.tokens()).await;
         if let Some(after) = self.switches.drop_after_tokens {
             self.counted.wrote(after.min(self.story.tokens()));
-            let broken = Err::<Bytes, _>(std::io::Error::other("the switch drop_after_tokens is set"));
-            return Response::new(Body::from_stream(stream::iter([Ok(Bytes::from_static(b"{")), broken])));
+            let begun = stream::iter([Ok(Bytes::from_static(b"{"))]);
+            let broken = stream::once(async { Err::<Bytes, _>(break_off().await) });
+            return Response::new(Body::from_stream(begun.chain(broken)));
         }
         let message = if self.story.calls_tool {
             self.tool_call()
@@ -194,7 +195,7 @@ impl Call {
     /// The line of one word, and which word is next.
     async fn step(&mut self, index: usize) -> (std::io::Result<Bytes>, Option<usize>) {
         if self.switches.drop_after_tokens == Some(index as u64) {
-            return (Err(std::io::Error::other("the switch drop_after_tokens is set")), None);
+            return (Err(break_off().await), None);
         }
         if self.switches.error_after_tokens == Some(index as u64) {
             return (Ok(text(&json!({"error": "[simulated] The switch error_after_tokens is set."}))), None);

@@ -11,14 +11,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use calos_domain::pricing::{PriceBook, Provider};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::produced::Counted;
 use super::story::{SaidMessage, Story, prompt_tokens, switches};
-use super::switches::Switches;
+use super::switches::{Switches, break_off};
 use super::{OWNER, Stage};
 
 /// Whether the simulated account has a model: it has every one of OpenAI's in the price book.
@@ -209,7 +209,7 @@ impl Call {
                 Some((Ok(self.event(&delta, None)), Step::Word(0)))
             }
             Step::Word(index) if self.switches.drop_after_tokens == Some(index as u64) => {
-                Some((Err(std::io::Error::other("the switch drop_after_tokens is set")), Step::End))
+                Some((Err(break_off().await), Step::End))
             }
             Step::Word(index) if self.switches.error_after_tokens == Some(index as u64) => {
                 let error = json!({"error": {"message": "[simulated] The switch error_after_tokens is set.",
@@ -279,8 +279,9 @@ fn data(value: &Value) -> Bytes {
 }
 
 fn broken_body() -> Response {
-    let broken = Err::<Bytes, _>(std::io::Error::other("the switch drop_after_tokens is set"));
-    let mut response = Response::new(Body::from_stream(stream::iter([Ok(Bytes::from_static(b"{\"id\":")), broken])));
+    let begun = stream::iter([Ok(Bytes::from_static(b"{\"id\":"))]);
+    let broken = stream::once(async { Err::<Bytes, _>(break_off().await) });
+    let mut response = Response::new(Body::from_stream(begun.chain(broken)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -32,6 +32,9 @@ pub struct Switches {
 /// The longest answer a simulated provider writes.
 pub const ANSWER_MAX_TOKENS: u64 = 100_000;
 
+/// How long a connection that is about to break has to send what was written.
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
+
 impl Switches {
     /// These switches, with what the prompt says in their place. What cannot be read is left alone.
     #[must_use]
@@ -81,6 +84,12 @@ impl Switches {
     pub async fn whole_answer(&self, tokens: u64) {
         pause(self.token_delay_ms.saturating_mul(tokens)).await;
     }
+}
+
+/// Breaks a connection off. What was written before goes out first: HTTP servers forget what they have not flushed.
+pub(super) async fn break_off() -> std::io::Error {
+    tokio::time::sleep(FLUSH_PAUSE).await;
+    std::io::Error::other("the switch drop_after_tokens is set")
 }
 
 /// Nothing at all when there is nothing to wait for: a timer rounds up to a millisecond.
