@@ -4,11 +4,12 @@ mod charges;
 mod corrections;
 mod debts;
 mod grants;
-
+mod histories;
 mod holds;
 mod memory;
-
+mod reference;
 mod settlements;
+mod world;
 
 use uuid::{Builder, Uuid};
 
