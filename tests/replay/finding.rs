@@ -1,10 +1,13 @@
 //! What was changed behind everybody's back is named.
 
+use calos_adapters::seal::{GENESIS_HASH, chain};
 use calos_commands::log::{EventLog, Plan, Request};
 use calos_commands::metadata::{Actor, Metadata};
 use calos_domain::sealed::Sealed;
 use calos_domain::session::{Session, SessionCommand, SessionStarted};
 use calos_domain::{DeviceId, SessionId, StreamId, SubjectId, UserId};
+use calos_projections::copy_out::read_slice;
+use calos_projections::{Columns, LogSlice};
 use calos_replay::verify::{Check, VerifyReport};
 use uuid::Uuid;
 
@@ -42,8 +45,10 @@ async fn an_untouched_log_passes_every_check() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_event_is_named_and_it_alone() {
     let history = History::of(6, 4).await;
-    let (partition, head) = history.longest().await;
-    let position = head / 2;
+    let (partition, _) = history.longest().await;
+    let deduction = format!("FROM events WHERE partition = {partition} AND event_type = 'credits_deducted'");
+    let position = history.number(&format!("SELECT max(position) {deduction}")).await;
+    // One digit of the running balance, which stands at the end.
     history
         .tamper(&format!(
             "UPDATE events SET payload = overlay(payload::text placing '9' from length(payload::text) - 2)::json \
@@ -66,7 +71,7 @@ async fn changed_metadata_and_a_changed_date_are_named() {
         .tamper(&format!(
             "UPDATE events SET metadata = (metadata::jsonb || '{{\"actor\":\"nobody\"}}')::json \
              WHERE partition = {partition} AND position = {head}; \
-             UPDATE events SET recorded_at = recorded_at + interval '1 microsecond' \
+             UPDATE events SET recorded_at = recorded_at - interval '1 microsecond' \
              WHERE partition = {partition} AND position = 1"
         ))
         .await;
@@ -80,9 +85,7 @@ async fn changed_metadata_and_a_changed_date_are_named() {
 async fn a_deleted_middle_is_named() {
     let history = History::of(6, 4).await;
     let (partition, _) = history.longest().await;
-    history
-        .tamper(&format!("DELETE FROM events WHERE partition = {partition} AND position IN (3, 4)"))
-        .await;
+    history.tamper(&format!("DELETE FROM events WHERE partition = {partition} AND position IN (3, 4)")).await;
     let report = history.verify().await;
     assert!(!report.passed);
     assert_eq!(place(&report, "contiguity"), (partition, 3));
@@ -145,14 +148,37 @@ async fn an_anchor_somebody_else_signed_or_changed_is_named() {
 async fn a_payload_that_no_longer_decodes_is_named_even_when_it_was_sealed_anew() {
     let history = History::of(3, 1).await;
     let (partition, head) = history.longest().await;
+    let last = format!("WHERE partition = {partition} AND position = {head}");
+    history.tamper(&format!("UPDATE events SET event_type = 'credits_conjured' {last}")).await;
+    let hash = sealed_anew(&history, partition, head).await;
     history
         .tamper(&format!(
-            "UPDATE events SET event_type = 'credits_conjured' WHERE partition = {partition} AND position = {head}"
+            "UPDATE events SET hash = '\\x{hash}' {last}; \
+             UPDATE partitions SET head_hash = '\\x{hash}' WHERE partition = {partition}"
         ))
         .await;
     let report = history.verify().await;
     assert_eq!(place(&report, "payloads"), (partition, head));
+    for blind in ["contiguity", "chain", "heads"] {
+        assert!(check(&report, blind).first.is_none(), "{:?}", check(&report, blind));
+    }
     history.log.close().await;
+}
+
+/// The hash an event would have if it had been written as it stands, in hexadecimal.
+async fn sealed_anew(history: &History, partition: i32, position: i64) -> String {
+    let slice = LogSlice { partition, after: position - 2, through: position };
+    let mut hashes = Vec::new();
+    let mut previous = GENESIS_HASH;
+    read_slice(&history.database.owner_pool, slice, Columns::SEALED, |row| {
+        hashes.push(chain(&previous, &row.record));
+        previous = row.hash.try_into().map_err(|_| "a hash has 32 bytes")?;
+        Ok::<(), &str>(())
+    })
+    .await
+    .expect("the events are read");
+    let last = hashes.last().expect("there are two");
+    last.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +212,9 @@ async fn sealed_data_without_its_key_is_corruption() {
     assert!(found.contains(&subject.to_string()), "{found}");
 
     history
-        .run(&format!("INSERT INTO subject_keys (subject, wrapped_key, master_version) VALUES ('{subject}', '\\x00', 1)"))
+        .run(&format!(
+            "INSERT INTO subject_keys (subject, wrapped_key, master_version) VALUES ('{subject}', '\\x00', 1)"
+        ))
         .await;
     assert!(history.verify().await.passed);
     history.log.close().await;
@@ -196,7 +224,9 @@ async fn sealed_data_without_its_key_is_corruption() {
 async fn a_balance_changed_by_hand_fails_its_projections_check() {
     let history = History::of(3, 1).await;
     let tenant = history.tenants[1];
-    history.run(&format!("UPDATE read.wallet_balance SET available = available + 1 WHERE tenant_id = '{tenant}'")).await;
+    history
+        .run(&format!("UPDATE read.wallet_balance SET available = available + 1 WHERE tenant_id = '{tenant}'"))
+        .await;
     let report = history.verify().await;
     assert_eq!(failed(&report), ["projection wallet_balance"]);
     let found = check(&report, "projection wallet_balance").first.as_ref().expect("a finding").to_string();

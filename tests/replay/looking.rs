@@ -1,10 +1,10 @@
 //! Status, balances and events, as an operator asks for them.
 
 use calos_domain::{Asset, TenantId};
+use calos_replay::ToolError;
 use calos_replay::balance::{BalanceAt, balance};
 use calos_replay::events::{EventFilter, events};
 use calos_replay::status::status;
-use calos_replay::ToolError;
 use uuid::Uuid;
 
 use crate::history::{COST, GRANTED, History, now};

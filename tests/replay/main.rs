@@ -1,5 +1,8 @@
 //! The operators' tools against real PostgreSQL: what they find, what they mend, and what happens when they are killed.
 
+// Helpers panic with a reason instead of returning errors: a test that cannot be set up has failed.
+#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
+
 mod finding;
 mod history;
 mod looking;

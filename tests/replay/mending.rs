@@ -144,7 +144,8 @@ async fn a_table_that_was_dropped_is_built_anew_and_said_to_have_been_unreadable
 async fn nothing_is_lost_when_a_rebuild_runs_while_writers_append_and_readers_read() {
     let history = Arc::new(History::of(12, 4).await);
     let heads = history.log.heads();
-    let runner = Runner::start(history.database.pool.clone(), heads, RunnerOptions::default()).await.expect("it starts");
+    let runner =
+        Runner::start(history.database.pool.clone(), heads, RunnerOptions::default()).await.expect("it starts");
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = history
         .tenants

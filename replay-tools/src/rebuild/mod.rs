@@ -11,6 +11,8 @@ mod in_place;
 mod parity;
 mod switch;
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -43,6 +45,12 @@ const CATCH_UP_ROUNDS_MAX: u32 = 20;
 
 /// Locks that would make readers queue are given up after this long; the rebuild can then be repeated.
 const LOCK_TIMEOUT_SECONDS: u64 = 15;
+
+/// How long somebody else's lock is waited for.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is asked for meanwhile.
+const TURN_ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// How a rebuild is done.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +136,8 @@ pub async fn rebuild<L: EventLog>(
     } else {
         beside(&connections, &mut operator, log, model, run, options, workers).await?
     };
+    // Closed in order, so that the lock is free when the caller goes on.
+    operator.close().await?;
     connections.close().await;
     Ok(report)
 }
@@ -207,12 +217,21 @@ impl Building {
 }
 
 /// One operator at a time per read model: a lock that ends with the connection, whatever happens to the operator.
+///
+/// A rebuild that was killed holds it until the database notices, so a taken lock is asked for again for a moment.
 async fn take_turn(operator: &mut PgConnection, projection: &'static str) -> Result<(), ToolError> {
-    let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('calos-replay rebuild'), hashtext($1))")
-        .bind(projection)
-        .fetch_one(operator)
-        .await?;
-    if mine { Ok(()) } else { Err(ToolError::Busy(projection)) }
+    let begun = Instant::now();
+    loop {
+        let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('calos-replay rebuild'), hashtext($1))");
+        let mine: bool = lock.bind(projection).fetch_one(&mut *operator).await?;
+        if mine {
+            return Ok(());
+        }
+        if begun.elapsed() >= TURN_WAIT_MAX {
+            return Err(ToolError::Busy(projection));
+        }
+        tokio::time::sleep(TURN_ASKED_EVERY).await;
+    }
 }
 
 /// Folds what a version lacks of `target` on top of its rows, a transaction per partition.
