@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -227,6 +228,21 @@ fn parse_ranges(text: &str) -> Option<Vec<IpNet>> {
         .filter(|part| !part.is_empty())
         .map(|part| part.parse::<IpNet>().ok().or_else(|| part.parse::<IpAddr>().ok().map(IpNet::from)))
         .collect()
+}
+
+/// Creates the data folder unless it is there. PostgreSQL is another user where CALOS is root, and passes through it to its
+/// cluster; the secrets lie in a folder of their own, closed to everybody else.
+pub(crate) fn create_data_dir(data_dir: &Path) -> std::io::Result<()> {
+    if let Some(parent) = data_dir.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+    match std::fs::DirBuilder::new().mode(mode).create(data_dir) {
+        // The umask may have taken the right to pass through.
+        Ok(()) => std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(mode)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn absolute(folder: &str) -> Result<PathBuf, ConfigError> {

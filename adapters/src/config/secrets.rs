@@ -12,9 +12,9 @@ use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
-use super::Environment;
 use super::values::{MASTER_KEY_BYTES, MasterKey, Secret};
 use super::vars::{ConfigError, Vars};
+use super::{Environment, create_data_dir};
 
 /// The shortest secret production accepts, in characters.
 pub const SECRET_MIN_CHARS: usize = 32;
@@ -158,11 +158,19 @@ impl SecretFolder {
         if let Some(kept) = read(&file)? {
             return Ok(kept);
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(|source| ConfigError::Io {
-            doing: "creating",
-            path: self.path.clone(),
-            source,
-        })?;
+        if let Some(data_dir) = self.path.parent() {
+            create_data_dir(data_dir).map_err(|source| ConfigError::Io {
+                doing: "creating",
+                path: data_dir.to_owned(),
+                source,
+            })?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(source) if source.kind() != ErrorKind::AlreadyExists => {
+                return Err(ConfigError::Io { doing: "creating", path: self.path.clone(), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
         let draft = self.path.join(format!(".{}.{}", name.to_ascii_lowercase(), uuid::Uuid::new_v4()));
         let written = OpenOptions::new()
             .write(true)

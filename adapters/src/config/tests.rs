@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -45,6 +43,18 @@ fn development_draws_missing_secrets_once_and_keeps_them_private() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert_eq!(std::fs::read_dir(folder.path().join("secrets")).unwrap().count(), 3, "no draft is left behind");
+}
+
+#[test]
+fn the_data_folder_lets_postgres_pass_and_the_secrets_stay_closed() {
+    let folder = data_dir();
+    let data = folder.path().join("not/there/yet");
+    config(&data, &[]).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let expected = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+    assert_eq!(mode(&data), expected);
+    assert_eq!(mode(&data.join("secrets")), 0o700);
+    assert_ne!(mode(data.parent().unwrap()) & 0o011, 0, "its parents are ordinary folders");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::OWNER_ROLE;
 use super::account::Account;
 use super::error::{ClusterError, Doing as _};
 use super::files::{create_dir, read_if_there, write_whole};
+use crate::config::create_data_dir;
 
 /// Where clusters go whose data folder is closed to PostgreSQL's user.
 const SYSTEM_FOLDER: &str = "/var/lib/calos";
@@ -34,7 +35,7 @@ impl Location {
     /// Finds the folder of the data folder's cluster, or chooses and prepares one. Doing so twice, or in two processes at
     /// once, gives the same.
     pub(super) fn resolve(data_dir: &Path, account: Account) -> Result<Self, ClusterError> {
-        create_data_dir(data_dir, &account)?;
+        create_data_dir(data_dir).doing("creating", data_dir)?;
         let data_dir = &data_dir.canonicalize().doing("resolving", data_dir)?;
         let inside = data_dir.join("postgres");
         let pointer = data_dir.join(POINTER_FILE);
@@ -120,14 +121,6 @@ impl Location {
         }
         format!("postgres:///{database}?host={socket_dir}&port={SOCKET_PORT}&user={OWNER_ROLE}")
     }
-}
-
-/// The data folder holds secrets in a folder of their own, so others may pass through it where PostgreSQL is another user.
-fn create_data_dir(data_dir: &Path, account: &Account) -> Result<(), ClusterError> {
-    if let Some(parent) = data_dir.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).doing("creating", parent)?;
-    }
-    create_dir(data_dir, if account.is_other() { 0o711 } else { 0o700 }).map(|_| ())
 }
 
 fn create_system_folder() -> Result<(), ClusterError> {
