@@ -10,7 +10,7 @@ use crate::drive::Window;
 use crate::error::BenchError;
 use crate::insert_select::{self, BATCH_SIZES_ROWS};
 use crate::postgres_es_baseline::{PostgresEsRun, PostgresEsTables};
-use crate::progress::Progress;
+use crate::progress::{Progress, QUICK_LIMIT_SECONDS};
 use crate::report::{Measured, Ratio, Target};
 use crate::seed_sql::{Form, SeedRun, SeedTables};
 use crate::stats::{Label, Run, Scenario};
@@ -18,11 +18,10 @@ use crate::workload::{EVENTS_PER_CHARGE, Spread};
 
 /// Pool sizes tried for a baseline; it runs with the best.
 const POOL_SIZES: &[u32] = &[2, 4, 8, 16, 32, 64];
+/// Of these, the ones tried when time is short: those that come out best on one machine or another.
+const QUICK_POOL_SIZES: &[u32] = &[8, 16, 32];
 /// Callers of the runs beside the compared ones.
 const OTHER_CALLERS: [usize; 2] = [1, 1_024];
-
-/// A quick measurement that has taken longer than this leaves out what is not compared, to end within a minute.
-const QUICK_REST_SECONDS: f64 = 47.0;
 
 const HOT_VS_SEED_SQL: Target = Target { name: "hot_vs_seed_sql", target: 25.0, goal: Some(40.0) };
 const UNIFORM_VS_SEED_SQL: Target = Target { name: "uniform_vs_seed_sql", target: 4.0, goal: Some(6.0) };
@@ -91,17 +90,18 @@ pub async fn run(arena: &Arc<Arena>, arguments: &AppendArguments, progress: &Pro
     let pools = append.find_pools().await?;
     let mut rounds = Rounds::default();
     for round in 1..=append.settings.rounds {
+        let began = progress.seconds();
         progress.say(&format!("round {round} of {}", append.settings.rounds));
         append.round(&pools, &mut rounds).await?;
+        if append.settings.quick && !progress.allows(began, QUICK_LIMIT_SECONDS) {
+            progress.say("the machine is too slow for another round within the time of a quick measurement");
+            break;
+        }
     }
     let mut scenarios = append.compared(&pools, &rounds);
     let ratios = ratios(&scenarios);
     let mut notes = notes(&rounds);
-    if append.settings.quick && progress.seconds() > QUICK_REST_SECONDS {
-        notes.push("Runs with one and with many callers were left out: the machine was too slow for them.".to_owned());
-    } else {
-        scenarios.extend(append.others().await?);
-    }
+    append.others(&mut scenarios, &mut notes).await?;
     if !append.settings.quick {
         scenarios.extend(append.one_statement(&pools).await?);
     }
@@ -114,7 +114,7 @@ impl Append<'_> {
         for (best, spread) in best.iter_mut().zip([Spread::Hot, Spread::Uniform]) {
             let mut tables = SeedTables::create(self.arena, self.settings.wallets).await?;
             let mut rates = Vec::new();
-            for &connections in POOL_SIZES {
+            for &connections in self.pool_sizes() {
                 let run = tables.run(self.arena, self.seed(spread, connections, Form::AsWritten, self.settings.sweep));
                 rates.push((connections, run.await?.rate()));
             }
@@ -123,7 +123,7 @@ impl Append<'_> {
         }
         let mut tables = PostgresEsTables::create(self.arena, self.settings.wallets).await?;
         let mut rates = Vec::new();
-        for &connections in POOL_SIZES {
+        for &connections in self.pool_sizes() {
             let run = tables.run(self.arena, self.postgres_es(connections, self.settings.sweep));
             rates.push((connections, run.await?.rate()));
         }
@@ -131,6 +131,10 @@ impl Append<'_> {
         let postgres_es = self.choose("postgres-es", &rates);
         let [seed_hot, seed_uniform] = best;
         Ok(BestPools { seed_hot, seed_uniform, postgres_es })
+    }
+
+    fn pool_sizes(&self) -> &'static [u32] {
+        if self.settings.quick { QUICK_POOL_SIZES } else { POOL_SIZES }
     }
 
     fn choose(&self, what: &str, rates: &[(u32, f64)]) -> u32 {
@@ -190,7 +194,11 @@ impl Append<'_> {
     }
 
     async fn run_calos(&self, spread: Spread, callers: usize) -> Result<(Run, CalosLog), BenchError> {
-        let mut log = CalosLog::open(self.arena, self.settings.wallets).await?;
+        let wallets = match spread {
+            Spread::Hot => 1,
+            Spread::Uniform => self.settings.wallets,
+        };
+        let mut log = CalosLog::open(self.arena, wallets).await?;
         let driven = log.charge(self.arena, spread, callers, self.settings.window).await?;
         let what = format!("CALOS, {}, {callers} callers", self.describe(spread));
         self.progress.rate(&what, driven.run.rate(), "command");
@@ -227,13 +235,17 @@ impl Append<'_> {
         ]
     }
 
-    /// CALOS with one caller and with many.
-    async fn others(&self) -> Result<Vec<Scenario>, BenchError> {
-        let mut scenarios = Vec::new();
+    /// CALOS with one caller and with many, as long as there is time.
+    async fn others(&self, scenarios: &mut Vec<Scenario>, notes: &mut Vec<String>) -> Result<(), BenchError> {
         let names = [["calos_hot_1", "calos_uniform_1"], ["calos_hot_1024", "calos_uniform_1024"]];
+        let mut log = CalosLog::open(self.arena, self.settings.wallets).await?;
         for (callers, [hot, uniform]) in OTHER_CALLERS.into_iter().zip(names) {
-            let mut log = CalosLog::open(self.arena, self.settings.wallets).await?;
             for (name, spread) in [(hot, Spread::Hot), (uniform, Spread::Uniform)] {
+                let ahead = (self.settings.window.warm_up + self.settings.window.measured).as_secs_f64() + 1.0;
+                if self.settings.quick && self.progress.seconds() + ahead > QUICK_LIMIT_SECONDS {
+                    notes.push(format!("{name} was left out: there was no time left."));
+                    continue;
+                }
                 let driven = log.charge(self.arena, spread, callers, self.settings.window).await?;
                 let what = format!("CALOS, {}", self.describe(spread));
                 self.progress.rate(&format!("{what}, {callers} callers"), driven.run.rate(), "command");
@@ -247,9 +259,8 @@ impl Append<'_> {
                 };
                 scenarios.push(Scenario::of(label, &[driven.run]));
             }
-            log.finish(self.arena).await?;
         }
-        Ok(scenarios)
+        log.finish(self.arena).await
     }
 
     /// The seeds' two statements folded into one, as nobody wrote them: for comparison, no target.

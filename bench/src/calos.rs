@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use calos_adapters::postgres;
 use calos_adapters::postgres::log::{LogOptions, PgLog};
@@ -184,8 +184,9 @@ impl CalosLog {
         Ok(driven)
     }
 
-    /// Charges all wallets until the log holds at least `events` events.
-    pub async fn fill(&mut self, events: u64) -> Result<(), BenchError> {
+    /// Charges all wallets until the log holds at least `events` events, or until there is no more time.
+    pub async fn fill(&mut self, events: u64, time: Option<Duration>) -> Result<(), BenchError> {
+        let deadline = time.map(|time| Instant::now() + time);
         let charges = events.saturating_sub(self.acknowledged).div_ceil(u64::from(EVENTS_PER_CHARGE));
         let left = Arc::new(AtomicU64::new(charges));
         let mut tasks: JoinSet<Result<(), BenchError>> = JoinSet::new();
@@ -194,14 +195,17 @@ impl CalosLog {
             let mut caller = FillCaller { charge, left: Arc::clone(&left) };
             tasks.spawn(async move {
                 let one_less = |left: u64| left.checked_sub(1);
-                while caller.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+                while deadline.is_none_or(|deadline| Instant::now() < deadline)
+                    && caller.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+                {
                     caller.charge.call().await?;
                 }
                 Ok(())
             });
         }
         join(tasks).await?;
-        self.acknowledged += charges * u64::from(EVENTS_PER_CHARGE);
+        let charged = charges - left.load(Ordering::Relaxed);
+        self.acknowledged += charged * u64::from(EVENTS_PER_CHARGE);
         Ok(())
     }
 

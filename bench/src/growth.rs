@@ -113,7 +113,7 @@ pub async fn run(arena: &Arena, arguments: &AppendArguments, progress: &Progress
     let mut hot = HotWallet::open()?;
     let mut rows = Vec::new();
     for stage in stages(arguments.growth_events) {
-        log.fill(stage).await?;
+        log.fill(stage, None).await?;
         let events = log.events();
         let driven = log.charge(arena, Spread::Uniform, callers, window).await?;
         let label = Label {

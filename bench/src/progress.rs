@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::time::Instant;
 
+/// A quick measurement begins nothing that would end later than this.
+pub const QUICK_LIMIT_SECONDS: f64 = 52.0;
+
 /// Says what is being measured.
 pub struct Progress {
     started: Instant,
@@ -23,6 +26,12 @@ impl Progress {
     /// One line about a rate.
     pub fn rate(&self, what: &str, per_second: f64, unit: &str) {
         self.say(&format!("{what}: {per_second:.0} {unit}s/s"));
+    }
+
+    /// Whether work that takes about as long as what began at `since_seconds` would still end within `limit_seconds`.
+    pub fn allows(&self, since_seconds: f64, limit_seconds: f64) -> bool {
+        let now = self.seconds();
+        now + (now - since_seconds) <= limit_seconds
     }
 
     /// Seconds since the start.
