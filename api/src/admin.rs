@@ -51,16 +51,16 @@ async fn execute(log: &PgLog, secrets: &Secrets, command: AdminCommand) -> Resul
         AdminCommand::Grant { email, role } => {
             let address = parse(&email)?;
             let done = staff::grant(log, &world, &address, staff_role(role), now(), request).await;
-            Ok(changed(&refused(done)?, &format!("{email} has the role {}", name(role))))
+            Ok(changed(&refused(done)?, &format!("{email} has the role {}", name(&role))))
         }
         AdminCommand::Revoke { email, role } => {
             let address = parse(&email)?;
             let done = staff::revoke(log, &world, &address, staff_role(role), now(), request).await;
-            Ok(changed(&refused(done)?, &format!("{email} does not have the role {}", name(role))))
+            Ok(changed(&refused(done)?, &format!("{email} does not have the role {}", name(&role))))
         }
         AdminCommand::Tier { tenant, tier } => {
             let done = licences::change_tier(log, TenantId(tenant), tier_of(tier), now(), request).await;
-            Ok(changed(&refused(done)?, &format!("tenant {tenant} has the tier {}", name(tier))))
+            Ok(changed(&refused(done)?, &format!("tenant {tenant} has the tier {}", name(&tier))))
         }
     }
 }
@@ -71,7 +71,7 @@ fn changed<T>(done: &Done<T>, fact: &str) -> String {
 }
 
 /// A choice as it is typed.
-fn name(choice: impl ValueEnum) -> String {
+fn name(choice: &impl ValueEnum) -> String {
     choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

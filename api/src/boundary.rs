@@ -152,24 +152,31 @@ fn foreign(status: StatusCode, text: String) -> ApiError {
     }
 }
 
-/// One line for a failure of ours (error) or refused bad input (warning); ordinary refusals such as 401, 402, 404 and
-/// 429 are part of the day and leave a debug line.
+/// One line: an error for a failure of ours, a warning for refused bad input, a note for a caller who is not known or asks
+/// for what is not there. Running out of credit or of a limit is part of the day and shows at debug level only.
 fn log(error: &ApiError, context: &RequestContext, method: &Method, path: &str, started: Instant) {
-    let status = error.status().as_u16();
-    let code = error.code().as_str();
-    let request_id = &*context.request_id;
-    let took_ms = started.elapsed().as_millis();
-    let cause = error.cause().unwrap_or_default();
-    match status {
-        500.. => {
-            tracing::error!(target: LOG_TARGET, request_id, status, code, %method, path, took_ms, cause, "{}", error.message())
-        }
-        400 | 405 | 408 | 409 | 413 | 415 | 422 | 431 => {
-            tracing::warn!(target: LOG_TARGET, request_id, status, code, %method, path, took_ms, cause, "{}", error.message());
-        }
-        _ => {
-            tracing::debug!(target: LOG_TARGET, request_id, status, code, %method, path, took_ms, cause, "{}", error.message())
-        }
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: LOG_TARGET,
+                request_id = &*context.request_id,
+                status = error.status().as_u16(),
+                code = error.code().as_str(),
+                %method,
+                path,
+                took_ms = started.elapsed().as_millis(),
+                cause = error.cause().unwrap_or_default(),
+                "{}",
+                error.message()
+            )
+        };
+    }
+    match error.status().as_u16() {
+        500.. => line!(error),
+        402 | 429 => line!(debug),
+        401 | 403 => line!(info),
+        404 if error.code() != Code::ModelNotFound => line!(info),
+        _ => line!(warn),
     }
 }
 
@@ -195,7 +202,6 @@ mod tests {
     use tower::ServiceExt;
 
     fn router(boundary_state: Boundary) -> Router {
-        #[expect(clippy::unused_async, reason = "a handler is async")]
         async fn panics() -> &'static str {
             panic!("on purpose")
         }

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -218,13 +218,24 @@ fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
 /// # Errors
 /// 400 `invalid_json` with the place, or 400 `invalid_field` with the path of the field.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ApiError::new(Code::InvalidJson, format!("the body is not JSON: it is not UTF-8: {error}")))?;
+    let mut json = serde_json::Deserializer::from_str(text);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if inner.is_data() { wrong_field(&path, &inner) } else { not_json(&inner) }
+        // A wrong type is met before the end is: what is not JSON at all is told so all the same.
+        match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(IgnoredAny) if inner.is_data() => wrong_field(&path, &inner),
+            Ok(IgnoredAny) => not_json(&inner),
+            Err(syntax) => not_json(&syntax),
+        }
     })?;
     json.end().map_err(|error| not_json(&error))?;
+    // A struct would also be read from a list of its fields' values, which nobody means.
+    if !text.trim_start().starts_with('{') {
+        return Err(ApiError::field("body", "must be a JSON object"));
+    }
     refuse_nul(bytes)?;
     Ok(parsed)
 }
@@ -362,7 +373,7 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_named_so() {
-        for body in ["", "{", "{\"email\":\"a\"} x", "{\"email\":\"\u{1}\"}"] {
+        for body in ["", "{", "{\"email\":\"a\"} x", "{\"email\":\"\u{1}\"}", "[[[", "{\"email\":7"] {
             assert_eq!(refused(body).0, "invalid_json", "{body}");
         }
         let deep = "[".repeat(100_000);
@@ -374,6 +385,7 @@ mod tests {
         assert_eq!(refused(r#"{"email":7}"#), ("invalid_field".to_owned(), "email".into()));
         assert_eq!(refused("{}"), ("invalid_field".to_owned(), "email".into()));
         assert_eq!(refused("[]").0, "invalid_field");
+        assert_eq!(refused(r#"["a", null]"#), ("invalid_field".to_owned(), "body".into()));
         let nested = r#"{"email":"a","limits":{"perMinute":-1}}"#;
         assert_eq!(refused(nested), ("invalid_field".to_owned(), "limits.perMinute".into()));
         assert_eq!(refused(r#"{"email":"a","limits":{}}"#).1, Value::from("limits.perMinute"));

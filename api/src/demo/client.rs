@@ -42,7 +42,10 @@ impl DemoClient {
     pub(super) fn new(address: SocketAddr) -> Result<Self, CliError> {
         // Whoever installed one before did so with the same one.
         let _installed_before = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().timeout(Duration::from_secs(ANSWER_MAX_SECONDS)).build().map_err(failed)?;
+        let client = Client::builder()
+            .timeout(Duration::from_secs(ANSWER_MAX_SECONDS))
+            .build()
+            .map_err(|error| failed(&error))?;
         Ok(Self { client, base: format!("http://{address}") })
     }
 
@@ -57,10 +60,10 @@ impl DemoClient {
 
 /// Sends a request whose answer must be a success.
 pub(super) async fn answer(request: RequestBuilder) -> Result<Answer, CliError> {
-    let response = request.send().await.map_err(failed)?;
+    let response = request.send().await.map_err(|error| failed(&error))?;
     let (status, path) = (response.status(), response.url().path().to_owned());
     let position = response.headers().get("calos-position").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let text = response.text().await.map_err(failed)?;
+    let text = response.text().await.map_err(|error| failed(&error))?;
     if !status.is_success() {
         return Err(CliError::Refused(format!("{path} answered {status}: {text}")));
     }
@@ -70,9 +73,9 @@ pub(super) async fn answer(request: RequestBuilder) -> Result<Answer, CliError> 
 
 /// Sends a request whose answer must be a stream of events.
 pub(super) async fn stream(request: RequestBuilder) -> Result<Streamed, CliError> {
-    let response = request.send().await.map_err(failed)?;
+    let response = request.send().await.map_err(|error| failed(&error))?;
     let status = response.status();
-    let text = response.text().await.map_err(failed)?;
+    let text = response.text().await.map_err(|error| failed(&error))?;
     if !status.is_success() {
         return Err(CliError::Refused(format!("the stream was answered {status}: {text}")));
     }
@@ -91,6 +94,6 @@ pub(super) async fn stream(request: RequestBuilder) -> Result<Streamed, CliError
     Ok(streamed)
 }
 
-fn failed(error: reqwest::Error) -> CliError {
+fn failed(error: &reqwest::Error) -> CliError {
     CliError::Refused(format!("the call failed: {error}"))
 }

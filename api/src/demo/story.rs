@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use calos_adapters::anchors;
 use calos_adapters::config::Config;
 use calos_commands::log::Positions;
 use calos_replay::diff::{DiffReport, diff};
@@ -172,11 +173,11 @@ impl<'a> Story<'a> {
             say(&format!(
                 "      {}:{:<3} {:<18} {:>9} {:<6} balance {:>9}",
                 entry["partition"],
-                entry["position"],
+                entry["position"].to_string(),
                 entry["type"].as_str().unwrap_or_default(),
-                entry["amount"],
+                entry["amount"].to_string(),
                 entry["asset"].as_str().unwrap_or_default(),
-                entry["balanceAfter"],
+                entry["balanceAfter"].to_string(),
             ))?;
         }
         let in_usd = entries.iter().filter(|entry| entry["asset"] == "USD");
@@ -203,7 +204,7 @@ impl<'a> Story<'a> {
     }
 
     async fn diff(&self) -> Result<DiffReport, CliError> {
-        diff(&self.owner, read_model()?, LISTED_ROWS, Show::Silent).await.map_err(tool)
+        diff(&self.owner, read_model()?, LISTED_ROWS, Show::Silent).await.map_err(|error| tool(&error))
     }
 
     async fn detect(&mut self) -> Result<(), CliError> {
@@ -224,11 +225,12 @@ impl<'a> Story<'a> {
 
     async fn rebuild(&mut self) -> Result<(), CliError> {
         self.begin("calos-replay rebuild builds it anew from the log and switches")?;
-        let confirmed = confirm(Assent::Given, &format!("rebuild {READ_MODEL}")).map_err(tool)?;
+        let confirmed = confirm(Assent::Given, &format!("rebuild {READ_MODEL}")).map_err(|error| tool(&error))?;
         let run = run_by(Some("demo".to_owned()), Some("the balance was corrupted by hand".to_owned()));
         let log = &self.running.app().log;
         let options = RebuildOptions::default();
-        let report = rebuild(&self.owner, log, read_model()?, &run, &confirmed, &options).await.map_err(tool)?;
+        let report =
+            rebuild(&self.owner, log, read_model()?, &run, &confirmed, &options).await.map_err(|error| tool(&error))?;
         self.check(
             report.parity.differing_rows() == 1 && report.to_version == report.from_version + 1,
             &format!(
@@ -249,11 +251,15 @@ impl<'a> Story<'a> {
 
     async fn verify(&mut self) -> Result<(), CliError> {
         self.begin("calos-replay verify: the seal, the anchors, every payload, every read model")?;
-        let key = self.running.app().secrets.ledger_signing_key().verifying_key();
+        let signing = self.running.app().secrets.ledger_signing_key();
+        let anchor = anchors::take(&self.owner, signing).await.map_err(|error| CliError::Refused(error.to_string()))?;
+        let kept = anchors::keep(&self.owner, &self.config.anchor_dir, &anchor).await;
+        kept.map_err(|error| CliError::Refused(error.to_string()))?;
+        let key = signing.verifying_key();
         let anchors = Some(Anchors { directory: self.config.anchor_dir.clone(), key });
         let models = calos_projections::registry::ALL;
         let options = VerifyOptions { chain_only: false, anchors, models, show: Show::Silent };
-        let report = verify(&self.owner, &options).await.map_err(tool)?;
+        let report = verify(&self.owner, &options).await.map_err(|error| tool(&error))?;
         for check in &report.checks {
             say(&format!("      {check}"))?;
         }
@@ -304,7 +310,7 @@ fn broken(error: sqlx::Error) -> CliError {
     CliError::Database(error.into())
 }
 
-fn tool(error: ToolError) -> CliError {
+fn tool(error: &ToolError) -> CliError {
     CliError::Refused(error.to_string())
 }
 
