@@ -10,4 +10,7 @@ mod idempotency;
 mod identity;
 mod lifecycle;
 mod position;
+mod providers;
+mod secrets;
+mod tenants;
 mod tidy;

@@ -10,5 +10,7 @@
     reason = "a test's helper fails the test"
 )]
 
+pub mod app;
 pub mod cluster;
 pub mod database;
+pub mod logs;
