@@ -19,6 +19,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, header};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use calos_adapters::postgres::PgLog;
 use calos_adapters::secrets::Secrets;
@@ -65,7 +66,19 @@ pub struct LoginAttempts {
     pub by_address: Attempts<IpAddr>,
     /// By the hash of the email address, whether anybody has it or not.
     pub by_account: Attempts<String>,
+    turns: Semaphore,
 }
+
+impl LoginAttempts {
+    /// Waits for one's turn to have a password compared; the turn ends when the answer is dropped.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed; were it, the hashing pool has a bound of its own.
+        self.turns.acquire().await.ok()
+    }
+}
+
+/// Passwords compared at a time.
+const LOGIN_TURNS: usize = 4;
 
 /// Failed logins from one address: thirty at once, then one every two seconds.
 const LOGINS_BY_ADDRESS: Pace = Pace { burst: 30, refill_seconds: 2 };
@@ -83,6 +96,7 @@ impl Auth {
             logins: Arc::new(LoginAttempts {
                 by_address: Attempts::new(LOGINS_BY_ADDRESS),
                 by_account: Attempts::new(LOGINS_BY_ACCOUNT),
+                turns: Semaphore::new(LOGIN_TURNS),
             }),
         }
     }

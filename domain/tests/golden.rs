@@ -26,6 +26,12 @@ golden! {
     wallet => "wallet", calos_domain::wallet::WalletEvent;
     licence => "licence", calos_domain::licence::LicenceEvent;
     operation => "operation", calos_domain::operation::OperationEvent;
+    account => "account", calos_domain::account::AccountEvent;
+    session => "session", calos_domain::session::SessionEvent;
+    device => "device", calos_domain::device::DeviceEvent;
+    email_claim => "email_claim", calos_domain::email_claim::EmailClaimEvent;
+    tenant => "tenant", calos_domain::tenant::TenantEvent;
+    api_key => "api_key", calos_domain::api_key::ApiKeyEvent;
 }
 
 fn check<E: Fact>(kind: &str, catalogue: &[(&str, &str)]) {

@@ -19,7 +19,7 @@ pub struct Pace {
     pub refill_seconds: u32,
 }
 
-/// Failures, by some key. Cloning is not needed: share it.
+/// Failures, by some key.
 pub struct Attempts<K> {
     pace: Pace,
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
@@ -27,19 +27,16 @@ pub struct Attempts<K> {
 
 #[derive(Debug)]
 struct Bucket {
-    spent: f64,
+    failures: f64,
     at: Instant,
 }
 
-/// One attempt that is under way. It counts as failed unless [`Self::succeeded`].
-#[must_use = "an attempt counts as failed unless it is told to have succeeded"]
-pub struct Attempt(Arc<Mutex<Bucket>>);
-
-impl Attempt {
-    /// Gives the attempt back.
-    pub fn succeeded(self) {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.spent = (bucket.spent - 1.0).max(0.0);
+impl Bucket {
+    /// Failures are forgiven one by one as time goes by.
+    fn forgive(&mut self, pace: Pace, now: Instant) {
+        let forgiven = now.saturating_duration_since(self.at).as_secs_f64() / f64::from(pace.refill_seconds);
+        self.failures = (self.failures - forgiven).max(0.0);
+        self.at = now;
     }
 }
 
@@ -47,34 +44,41 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Attempts<K> {
     /// Nothing failed yet.
     #[must_use]
     pub fn new(pace: Pace) -> Self {
-        let full_again = Duration::from_secs(u64::from(pace.burst) * u64::from(pace.refill_seconds));
-        let buckets = Cache::builder().max_capacity(REMEMBERED_MAX_KEYS).time_to_idle(full_again).build();
+        let all_forgiven = Duration::from_secs(u64::from(pace.burst) * u64::from(pace.refill_seconds));
+        let buckets = Cache::builder().max_capacity(REMEMBERED_MAX_KEYS).time_to_idle(all_forgiven).build();
         Self { pace, buckets }
     }
 
-    /// Takes one attempt, or says in how many seconds there is one.
+    /// Whether one more may be tried.
     ///
     /// # Errors
     /// Seconds to wait, at least 1.
-    pub fn take(&self, key: &K) -> Result<Attempt, u64> {
-        self.take_at(key, Instant::now())
+    pub fn check(&self, key: &K) -> Result<(), u64> {
+        self.check_at(key, Instant::now())
     }
 
-    fn take_at(&self, key: &K, now: Instant) -> Result<Attempt, u64> {
-        let shared = self.buckets.get_with_by_ref(key, || Arc::new(Mutex::new(Bucket { spent: 0.0, at: now })));
+    /// One failed.
+    pub fn failed(&self, key: &K) {
+        self.failed_at(key, Instant::now());
+    }
+
+    fn check_at(&self, key: &K, now: Instant) -> Result<(), u64> {
+        let Some(shared) = self.buckets.get(key) else { return Ok(()) };
         let mut bucket = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let refill_seconds = f64::from(self.pace.refill_seconds);
-        let refilled = now.saturating_duration_since(bucket.at).as_secs_f64() / refill_seconds;
-        bucket.spent = (bucket.spent - refilled).max(0.0);
-        bucket.at = now;
-        let missing = bucket.spent + 1.0 - f64::from(self.pace.burst);
-        if missing > 0.0 {
-            // At most one refill and the rounding: it fits.
-            return Err(Duration::from_secs_f64(missing * refill_seconds).as_secs().saturating_add(1));
+        bucket.forgive(self.pace, now);
+        let missing = bucket.failures + 1.0 - f64::from(self.pace.burst);
+        if missing <= 0.0 {
+            return Ok(());
         }
-        bucket.spent += 1.0;
-        drop(bucket);
-        Ok(Attempt(shared))
+        Err(Duration::from_secs_f64(missing * f64::from(self.pace.refill_seconds)).as_secs().saturating_add(1))
+    }
+
+    fn failed_at(&self, key: &K, now: Instant) {
+        let new = || Arc::new(Mutex::new(Bucket { failures: 0.0, at: now }));
+        let shared = self.buckets.get_with_by_ref(key, new);
+        let mut bucket = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.forgive(self.pace, now);
+        bucket.failures += 1.0;
     }
 }
 
@@ -99,17 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_refused_after_the_burst_and_allowed_again_one_by_one() {
+    fn failures_are_refused_after_the_burst_and_forgiven_one_by_one() {
         let attempts = attempts();
         let start = Instant::now();
-        let failed = |at: Instant| attempts.take_at(&1, at).map(drop);
+        let later = |seconds| start + Duration::from_secs(seconds);
         for _ in 0..3 {
-            assert_eq!(failed(start), Ok(()));
+            assert_eq!(attempts.check_at(&1, start), Ok(()));
+            attempts.failed_at(&1, start);
         }
-        assert_eq!(failed(start), Err(11));
-        assert!(failed(start + Duration::from_secs(9)).is_err());
-        assert_eq!(failed(start + Duration::from_secs(10)), Ok(()));
-        assert!(failed(start + Duration::from_secs(10)).is_err());
+        assert_eq!(attempts.check_at(&1, start), Err(11));
+        assert!(attempts.check_at(&1, later(9)).is_err());
+        assert_eq!(attempts.check_at(&1, later(10)), Ok(()));
+        attempts.failed_at(&1, later(10));
+        assert!(attempts.check_at(&1, later(10)).is_err());
+        assert_eq!(attempts.check_at(&1, later(40)), Ok(()));
     }
 
     #[test]
@@ -117,13 +124,13 @@ mod tests {
         let attempts = attempts();
         let start = Instant::now();
         for _ in 0..100 {
-            attempts.take_at(&1, start).ok().unwrap().succeeded();
+            assert_eq!(attempts.check_at(&1, start), Ok(()));
         }
-        for _ in 0..3 {
-            assert!(attempts.take_at(&1, start).is_ok());
+        for _ in 0..9 {
+            attempts.failed_at(&1, start);
         }
-        assert!(attempts.take_at(&1, start).is_err());
-        assert!(attempts.take_at(&2, start).is_ok());
+        assert!(attempts.check_at(&1, start + Duration::from_secs(60)).is_err(), "failures beyond the burst count too");
+        assert_eq!(attempts.check_at(&2, start), Ok(()));
     }
 
     #[test]

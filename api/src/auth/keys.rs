@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use calos_adapters::postgres::PgLog;
 use calos_adapters::secrets::{KeyFingerprint, PresentedKey, Secrets};
@@ -40,6 +40,9 @@ const WRONG_BY_ADDRESS: Pace = Pace { burst: 20, refill_seconds: 3 };
 /// cost one comparison.
 const LANES: usize = 64;
 
+/// Keys looked up and compared at a time.
+const TURNS: usize = 4;
+
 #[derive(Clone)]
 struct Right {
     fingerprint: KeyFingerprint,
@@ -54,6 +57,7 @@ pub struct KeyDesk {
     wrong: Cache<KeyFingerprint, ()>,
     attempts: Attempts<IpAddr>,
     lanes: [Mutex<()>; LANES],
+    turns: Semaphore,
 }
 
 /// The one answer to every key that opens nothing: it does not say whether there ever was such a key.
@@ -90,6 +94,7 @@ impl KeyDesk {
                 .build(),
             attempts: Attempts::new(WRONG_BY_ADDRESS),
             lanes: std::array::from_fn(|_| Mutex::new(())),
+            turns: Semaphore::new(TURNS),
         }
     }
 
@@ -108,24 +113,24 @@ impl KeyDesk {
         if let Some(known) = self.known(presented, fingerprint) {
             return known;
         }
-        let attempt = self.attempts.take(&accountable(address)).map_err(|seconds| {
-            ApiError::new(
-                Code::TooManyAttempts,
-                "too many wrong API keys came from this address; wait, then send a right one",
-            )
-            .retry_after(seconds)
+        let address = accountable(address);
+        // Looked at when it is one's turn: whoever sends a thousand wrong keys at once is refused from where they begin
+        // to fail, and only a few of them were compared.
+        let _turn = self.turns.acquire().await.map_err(ApiError::internal)?;
+        self.attempts.check(&address).map_err(|seconds| {
+            let message = "too many wrong API keys came from this address; wait, then send a right one";
+            ApiError::new(Code::TooManyAttempts, message).retry_after(seconds)
         })?;
         let begun = self.right.begin();
         let key = api_keys::key_of(&self.log, presented.tenant_id, &presented.key_id).await?;
-        let Ok(issued) = key.standing(now()) else {
-            self.wrong.insert(fingerprint, ());
-            return Err(invalid());
+        let issued = match key.standing(now()) {
+            Ok(issued) if self.secrets.tenant_keys().verify(presented, &issued.secret_hash).await? => issued,
+            Ok(_) | Err(_) => {
+                self.attempts.failed(&address);
+                self.wrong.insert(fingerprint, ());
+                return Err(invalid());
+            }
         };
-        if !self.secrets.tenant_keys().verify(presented, &issued.secret_hash).await? {
-            self.wrong.insert(fingerprint, ());
-            return Err(invalid());
-        }
-        attempt.succeeded();
         let issued = Arc::new(issued.clone());
         let right = Right { fingerprint, issued: Arc::clone(&issued) };
         self.right.remember(begun, (presented.tenant_id, presented.key_id.clone()), right);

@@ -1,4 +1,4 @@
-//! Signing up, in and out, and one's own sessions.
+//! Signing up, in and out, and looking at oneself.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,18 +14,15 @@ use calos_commands::fault::Fault;
 use calos_commands::log::Positions;
 use calos_commands::login::{self, LoginRefusal};
 use calos_commands::metadata::Actor;
-use calos_commands::ports::{SecretText, label};
+use calos_commands::ports::SecretText;
 use calos_commands::register::{self, Registration};
 use calos_commands::sessions::{self, NewSession};
 use calos_commands::whoami::who_am_i;
-use calos_domain::SessionId;
 use calos_domain::account::StaffRole;
 use calos_domain::device::TrustLevel;
 use calos_domain::email_claim::EmailAddress;
-use calos_domain::sealed::Sealed;
 use calos_domain::session::SessionEndCause;
 use calos_domain::tenant::MemberRole;
-use calos_projections::{Projection, sessions as session_rows};
 
 use crate::auth::{
     Credentials, SameSite, SessionCaller, SigningIn, accountable, clear_session_cookies, device_cookie, session_cookie,
@@ -34,8 +31,8 @@ use crate::error::{ApiError, Code};
 use crate::idempotency::Answer;
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
-use crate::position::{self, After};
-use crate::request::{Path, Post, RequestContext, now};
+use crate::position;
+use crate::request::{Post, RequestContext, now};
 use crate::wiring::App;
 
 /// The endpoints.
@@ -45,8 +42,6 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(login))
         .routes(routes!(logout))
         .routes(routes!(session))
-        .routes(routes!(list_sessions))
-        .routes(routes!(end_session))
 }
 
 /// What somebody signs up with.
@@ -225,32 +220,21 @@ async fn prove(
     password: &SecretText,
 ) -> Result<login::Proven, ApiError> {
     let logins = &app.auth.logins;
+    let address = accountable(context.address);
+    let account = register::email_hash(&app.world, email);
+    // Looked at when it is one's turn: whoever sends a thousand guesses at once is refused from where they begin to fail.
+    let _turn = logins.turn().await;
     let waiting = |seconds: u64| {
         ApiError::new(Code::TooManyAttempts, "too many failed logins; wait before the next one").retry_after(seconds)
     };
-    let by_address = logins.by_address.take(&accountable(context.address)).map_err(waiting)?;
-    let account = register::email_hash(&app.world, email);
-    let by_account = match logins.by_account.take(&account) {
-        Ok(attempt) => attempt,
-        Err(seconds) => {
-            by_address.succeeded();
-            return Err(waiting(seconds));
-        }
-    };
-    match login::prove(&app.log, &app.world, email, password).await {
-        Ok(proven) => {
-            by_address.succeeded();
-            by_account.succeeded();
-            Ok(proven)
-        }
-        Err(Fault::Refused(refusal @ LoginRefusal::InvalidCredentials)) => Err(refusal.into()),
-        Err(fault) => {
-            // A fault of ours is no failed guess.
-            by_address.succeeded();
-            by_account.succeeded();
-            Err(fault.into())
-        }
+    logins.by_address.check(&address).map_err(waiting)?;
+    logins.by_account.check(&account).map_err(waiting)?;
+    let proven = login::prove(&app.log, &app.world, email, password).await;
+    if let Err(Fault::Refused(LoginRefusal::InvalidCredentials)) = &proven {
+        logins.by_address.failed(&address);
+        logins.by_account.failed(&account);
     }
+    Ok(proven?)
 }
 
 /// Sign out. Also fine when already signed out.
@@ -356,90 +340,4 @@ async fn session(State(app): State<App>, caller: SessionCaller) -> Result<Json<C
         subscription_tier: me.tier.map(calos_domain::tiers::Tier::as_str),
         expires_at: rfc3339(session.expires_at)?,
     }))
-}
-
-/// One of one's own sessions.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct SessionLine {
-    /// The session.
-    session_id: Uuid,
-    /// On which device.
-    device_id: Uuid,
-    /// For which tenant.
-    tenant_id: Uuid,
-    /// Since when, RFC 3339.
-    started_at: String,
-    /// Until when, RFC 3339.
-    expires_at: String,
-    /// Where it was started from.
-    address: Option<String>,
-    /// What the client said it was.
-    user_agent: Option<String>,
-    /// Whether it is the one that is asking.
-    current: bool,
-}
-
-/// One's own sessions that stand, newest first.
-#[derive(Serialize, ToSchema)]
-struct SessionList {
-    /// The sessions.
-    sessions: Vec<SessionLine>,
-}
-
-/// List one's own sessions.
-#[utoipa::path(get, path = "/api/auth/sessions", tag = "auth",
-    params(("calos-after" = Option<String>, Header, description = "positions this read must have seen, such as 3:17")),
-    responses((status = 200, body = SessionList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 503, body = ErrorBody)),
-    security(("session" = []), ("sessionCookie" = [])))]
-async fn list_sessions(
-    State(app): State<App>,
-    caller: SessionCaller,
-    after: After,
-) -> Result<Json<SessionList>, ApiError> {
-    after.wait(&app, session_rows::Sessions::NAME).await?;
-    let rows = session_rows::standing(&app.pool, caller.user_id(), now()).await?;
-    let mut lines = Vec::with_capacity(rows.len());
-    for row in rows {
-        lines.push(SessionLine {
-            session_id: row.session_id.0,
-            device_id: row.device_id.0,
-            tenant_id: row.tenant_id.0,
-            started_at: rfc3339(row.started_at)?,
-            expires_at: rfc3339(row.expires_at)?,
-            address: opened(&app, row.address.as_ref(), label::ADDRESS).await?,
-            user_agent: opened(&app, row.user_agent.as_ref(), label::USER_AGENT).await?,
-            current: row.session_id == caller.session.session_id,
-        });
-    }
-    Ok(Json(SessionList { sessions: lines }))
-}
-
-async fn opened(app: &App, sealed: Option<&Sealed>, label: &'static str) -> Result<Option<String>, ApiError> {
-    match sealed {
-        Some(sealed) => Ok(Some(app.world.personal_data.open(sealed, label).await?)),
-        None => Ok(None),
-    }
-}
-
-/// End one of one's own sessions.
-#[utoipa::path(delete, path = "/api/auth/sessions/{id}", tag = "auth",
-    params(("id" = Uuid, Path, description = "the session")),
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)),
-    security(("session" = []), ("sessionCookie" = [])))]
-async fn end_session(
-    State(app): State<App>,
-    caller: SessionCaller,
-    context: RequestContext,
-    Path(id): Path<Uuid>,
-) -> Result<Response, ApiError> {
-    let (user_id, session_id) = (caller.user_id(), SessionId(id));
-    let own = caller.session.session_id == session_id;
-    let cause = if own { SessionEndCause::LoggedOut } else { SessionEndCause::Revoked };
-    let request = context.metadata(caller.actor()).into();
-    let ended = sessions::end(&app.log, user_id, session_id, cause, now(), request).await;
-    app.auth.sessions.forget(user_id, session_id);
-    Ok(Answer::empty(StatusCode::NO_CONTENT).respond(&ended?.positions))
 }

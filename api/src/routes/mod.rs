@@ -4,6 +4,7 @@ pub mod auth;
 pub mod credits;
 pub mod gateway;
 pub mod health;
+pub mod sessions;
 pub mod tenants;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub fn all() -> OpenApiRouter<App> {
         .merge(health::router())
         .merge(credits::router())
         .merge(auth::router())
+        .merge(sessions::router())
         .merge(tenants::router())
         .merge(gateway::router())
 }

@@ -13,6 +13,7 @@ pub const KEY_RESTRICTIONS_MAX: usize = 100;
 pub const KEY_RESTRICTION_MAX_BYTES: usize = 200;
 
 /// What can be asked of a key.
+#[expect(clippy::large_enum_variant, reason = "a command is decided at once, never kept in numbers")]
 #[derive(Clone, PartialEq, Debug)]
 pub enum ApiKeyCommand {
     /// Issue it.
