@@ -15,8 +15,8 @@ use calos_commands::ports::World;
 /// How often the providers are asked for their models.
 pub const CATALOGUE_SECONDS: u64 = 60;
 
-/// How long calls in flight may take to be settled once everything else has ended.
-pub const DRAIN_MAX_SECONDS: u64 = 30;
+/// How long calls that were broken off may take to be charged.
+pub const STOP_MAX_SECONDS: u64 = 30;
 
 /// The gateway over the configured providers.
 ///
@@ -44,9 +44,9 @@ pub fn spawn_catalogue(gateway: Gateway<PgLog>, stop: CancellationToken) -> Join
     })
 }
 
-/// Waits until every call has been settled, but not for ever: what is left then expires by itself.
-pub async fn drain(gateway: &Gateway<PgLog>) {
-    if tokio::time::timeout(Duration::from_secs(DRAIN_MAX_SECONDS), gateway.drain()).await.is_err() {
-        tracing::error!("calls were still unsettled after {DRAIN_MAX_SECONDS} s; their holds expire by themselves");
+/// Breaks off what is left of the calls in flight and charges it, but not for ever: what is left then expires by itself.
+pub async fn stop(gateway: &Gateway<PgLog>) {
+    if tokio::time::timeout(Duration::from_secs(STOP_MAX_SECONDS), gateway.stop()).await.is_err() {
+        tracing::error!("calls were still unsettled after {STOP_MAX_SECONDS} s; their holds expire by themselves");
     }
 }

@@ -220,7 +220,7 @@ impl Background {
                 tracing::error!(%error, name, "a worker ended badly");
             }
         }
-        gateway::drain(&app.gateway).await;
+        gateway::stop(&app.gateway).await;
         self.runner.shutdown().await;
         app.log.close().await;
         self.anchoring.stop().await;

@@ -20,6 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use calos_domain::pricing::{Cost, PriceBook, Provider};
@@ -107,6 +108,7 @@ struct Inner<L> {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     tasks: TaskTracker,
+    stopping: CancellationToken,
 }
 
 impl<L> Clone for Gateway<L> {
@@ -135,6 +137,7 @@ impl<L: EventLog> Gateway<L> {
             clock,
             randomness,
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         }))
     }
 
@@ -144,8 +147,9 @@ impl<L: EventLog> Gateway<L> {
         &self.0.platform
     }
 
-    /// Waits until every call has been settled or released; calls that come meanwhile are waited for too.
-    pub async fn drain(&self) {
+    /// Breaks off what providers are still writing, charges what they wrote, and waits until every hold has ended.
+    pub async fn stop(&self) {
+        self.0.stopping.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }

@@ -1,5 +1,7 @@
 //! The gateway: every charge exact to the micro-dollar, no answer unpaid, no credit lost, whoever breaks off.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+
 use std::time::Duration;
 
 use calos_api::cli::TierName;
@@ -277,6 +279,29 @@ async fn a_provider_that_breaks_off_is_paid_for_what_it_gave() {
         assert_eq!(balance["balance_micros"], TRIAL_MICROS - total);
         pro.app.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_charges_what_was_written_and_says_so() {
+    let pro = Tenant::start(TierName::Pro).await;
+    let body = question("[[answer_tokens=400]] [[token_delay_ms=20]] go on", true);
+    let mut stream = pro.chat(&body).send().await.expect("an answer").bytes_stream();
+    stream.next().await.expect("a beginning").expect("a piece");
+    sleep(Duration::from_millis(200)).await;
+    pro.app.running.app().gateway.stop().await;
+    let mut seen = String::new();
+    while let Some(piece) = stream.next().await {
+        seen.push_str(&String::from_utf8_lossy(&piece.expect("a piece")));
+    }
+    let last = seen.trim_end().rsplit("data: ").next().expect("an event");
+    let last: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(last["error"]["code"], "provider_unavailable", "{last}");
+    let (usage, balance) = pro.settled(1).await;
+    let total = usage[0]["totalMicros"].as_i64().expect("a total");
+    assert!(total > 0);
+    assert_eq!(last["billing"]["total_cost_micros"], total);
+    assert_eq!(balance["balance_micros"], TRIAL_MICROS - total);
+    pro.app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use calos_domain::api_key::ApiKey;
 use calos_domain::licence::Licence;
 use calos_domain::pricing::Provider;
+use calos_domain::routing::LOCAL_DEFAULT_MODEL;
 use calos_domain::{StreamId, Timestamp};
 
 use super::{ChatCaller, ChatFailure, Gateway};
@@ -85,7 +86,8 @@ impl<L: EventLog> Gateway<L> {
         let bare = named.strip_suffix(":latest").unwrap_or(named);
         let is_known =
             |installed: &[String]| installed.iter().any(|model| model.strip_suffix(":latest").unwrap_or(model) == bare);
-        if self.0.book.model(named).is_some() || is_known(&self.installed_locally()) {
+        let promised = named == LOCAL_DEFAULT_MODEL;
+        if promised || self.0.book.model(named).is_some() || is_known(&self.installed_locally()) {
             return;
         }
         let mut asked_at = self.0.catalogue.asked_at.lock().await;

@@ -6,6 +6,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use calos_domain::pricing::Provider;
 use calos_domain::routing::Offer;
 use tokio::sync::watch;
 
@@ -134,8 +135,22 @@ impl<L: EventLog> Gateway<L> {
             show_usage: call.include_usage,
             prompt_estimate_tokens: call.prompt_about_tokens,
         };
-        start(Arc::clone(adapter), request)
+        let answer = start(Arc::clone(adapter), request);
+        let stopping = self.0.stopping.clone();
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                () = stopping.cancelled() => Err(stopped(provider)),
+            }
+        })
     }
+}
+
+/// What a call ends with when CALOS itself is stopping.
+pub(super) fn stopped(provider: Provider) -> ProviderError {
+    let detail = "CALOS is stopping".to_owned();
+    ProviderError::Unreachable { provider: provider.as_str(), detail }
 }
 
 /// A hold that did not come about. Only where its outcome is unknown does the guard have something to end.

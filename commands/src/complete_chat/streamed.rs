@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::admit::Admission;
-use super::dispatch::Dispatched;
+use super::dispatch::{Dispatched, stopped};
 use super::settle::{Metered, metered_usage};
 use super::whole::with_bill;
 use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
@@ -99,7 +99,12 @@ impl<L: EventLog> Gateway<L> {
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.
         drop(begun.send(Ok(stream)));
         let mut told = Told::new(sender);
-        let ended = told.pass_on(first, chunks).await;
+        let stopping = self.0.stopping.clone();
+        let ended = tokio::select! {
+            ended = told.pass_on(first, chunks) => Some(ended),
+            () = stopping.cancelled() => None,
+        };
+        let ended = ended.unwrap_or_else(|| Ended::Broken(stopped(admission.route.provider)));
         let bill = self.bill(&caller, &call, &admission, &told, &ended).await;
         guard.disarm();
         told.finish(&served, &admission, ended, bill).await;
@@ -165,10 +170,7 @@ impl Told {
     /// Passes pieces on until one side ends. The provider's stream is dropped, and so cancelled, on return.
     async fn pass_on(&mut self, first: Option<Chunk>, chunks: ChunkStream) -> Ended {
         let mut chunks = pin!(chunks);
-        let mut next = match first {
-            Some(chunk) => Some(Ok(chunk)),
-            None => None,
-        };
+        let mut next = first.map(Ok);
         loop {
             match next {
                 None => return Ended::Complete,

@@ -43,7 +43,7 @@ impl From<ChatFailure> for ApiError {
             }
             ChatFailure::Licence(refusal) => licence(refusal),
             ChatFailure::Route(refusal) => route(&refusal),
-            ChatFailure::Price(refusal) => price(refusal),
+            ChatFailure::Price(refusal) => price(&refusal),
             ChatFailure::CannotPay { needed, available, held } => {
                 let error = if waits {
                     let message = format!("{message}; calls in flight keep the rest, so try again in a moment");
@@ -86,7 +86,7 @@ fn route(refusal: &RouteRefusal) -> ApiError {
     }
 }
 
-fn price(refusal: PriceRefusal) -> ApiError {
+fn price(refusal: &PriceRefusal) -> ApiError {
     let message = refusal.to_string();
     match refusal {
         PriceRefusal::NoPrice { .. } => ApiError::new(Code::ModelNotFound, message).with_param("model"),
