@@ -1,5 +1,7 @@
 //! Real processes, ended by `kill -9`: what was acknowledged is there, once, and the log proves it.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+
 mod kill_postgres;
 mod kill_server;
 mod server;

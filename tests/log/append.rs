@@ -174,7 +174,8 @@ async fn a_stream_is_the_same_with_its_snapshot_and_without() {
     add(&log, "a", 9_999, 1).await.expect("it is taken");
     log.close().await;
     let snapshots = || async {
-        let row: (i64,) = sqlx::query_as("SELECT count(*) FROM snapshots").fetch_one(&database.pool).await.expect("it counts");
+        let row: (i64,) =
+            sqlx::query_as("SELECT count(*) FROM snapshots").fetch_one(&database.pool).await.expect("it counts");
         row.0
     };
     assert_eq!(snapshots().await, 1, "no snapshot was written");
@@ -184,6 +185,9 @@ async fn a_stream_is_the_same_with_its_snapshot_and_without() {
     sqlx::query("DELETE FROM snapshots").execute(&database.pool).await.expect("snapshots may be deleted");
     let without = open(&database).await;
     assert_eq!(add(&without, "a", 10_001, 0).await.expect("it is taken").answer, 1_201);
-    assert!(matches!(add(&without, "a", 9_999, 1).await, Ok(done) if done.positions.0.is_empty()), "an id was forgotten");
+    assert!(
+        matches!(add(&without, "a", 9_999, 1).await, Ok(done) if done.positions.0.is_empty()),
+        "an id was forgotten"
+    );
     without.close().await;
 }

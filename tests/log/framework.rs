@@ -156,5 +156,8 @@ async fn a_load_whose_connection_is_cut_is_an_error_and_not_an_empty_stream() {
     let store = PgEventStore::<Tally>::new(log.clone());
     database.pool.close().await;
     let loaded = store.load_events("a").await;
-    assert!(matches!(loaded, Err(AggregateError::DatabaseConnectionError(_) | AggregateError::UnexpectedError(_))), "{loaded:?}");
+    assert!(
+        matches!(loaded, Err(AggregateError::DatabaseConnectionError(_) | AggregateError::UnexpectedError(_))),
+        "{loaded:?}"
+    );
 }

@@ -195,8 +195,7 @@ impl Batch {
         let mut to = self.fence(stream.partition, heads).to;
         // Held back by the head's clock, so that time never goes backwards within a partition.
         to.recorded_at = now.max(to.recorded_at);
-        let mut sequence = stream.first_sequence;
-        for event in &stream.events {
+        for (sequence, event) in (stream.first_sequence..).zip(&stream.events) {
             let metadata = envelope(event.event_id, metadata_rest);
             to.position += 1;
             to.hash = chain(
@@ -215,7 +214,6 @@ impl Batch {
                 },
             );
             self.rows.add(stream, sequence, event, metadata, &to);
-            sequence += 1;
         }
         if let Some(moved) = self.moves.get_mut(&stream.partition) {
             moved.to = to;
