@@ -47,8 +47,8 @@ enum Command {
 /// How to serve.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Start clearly labelled simulated providers (OpenAI, Anthropic, DeepSeek, Ollama) on loopback and use them in place
-    /// of real ones. They are also used when no provider is configured at all.
+    /// Start clearly labelled simulated model providers on loopback and use them in place of real ones. They are also used
+    /// when no provider is configured at all.
     #[arg(long)]
     pub simulate_providers: bool,
 }

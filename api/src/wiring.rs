@@ -148,7 +148,25 @@ impl App {
         let pool = database.pool.clone();
         let options = secrets_options(&config);
         let secrets = Secrets::open(pool.clone(), &options).await?;
-        let log = PgLog::open(pool.clone(), LogOptions::default()).await?;
+        let log = PgLog::open(pool, LogOptions::default()).await?;
+        let assembled = Self::assemble(config, database, simulated, stop, secrets, log.clone()).await;
+        if assembled.is_err() {
+            // Whatever was started gives its connections back before the pool closes.
+            stop.cancel();
+            log.close().await;
+        }
+        assembled
+    }
+
+    async fn assemble(
+        config: Config,
+        database: &Database,
+        simulated: bool,
+        stop: &CancellationToken,
+        secrets: Secrets,
+        log: PgLog,
+    ) -> Result<(Self, RunnerHandle, Tasks), StartError> {
+        let pool = database.pool.clone();
         let runner = Runner::start(pool.clone(), log.heads(), RunnerOptions::default()).await?;
         let auth = Auth::new(&log, &secrets);
         let following = auth.follow(&log, stop.clone());
