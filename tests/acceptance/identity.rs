@@ -1,5 +1,7 @@
 //! Signing up, in and out, and sessions, as a client meets them.
 
+#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
+
 use std::time::Duration;
 
 use calos_tests::app::{Answer, PASSWORD, Registered, TestApp};

@@ -34,14 +34,14 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Rem
     }
 
     /// Remembers an answer, unless anything was forgotten since its look-up began.
-    pub fn remember(&self, begun: Begun, key: K, value: V)
+    pub fn remember(&self, begun: Begun, key: &K, value: V)
     where
         K: Clone,
     {
         self.entries.insert(key.clone(), value);
         // Whoever forgets raises the count before it removes: either it is seen here, or it removes what was inserted.
         if self.forgotten.load(Ordering::SeqCst) != begun.0 {
-            self.entries.invalidate(&key);
+            self.entries.invalidate(key);
         }
     }
 
@@ -67,14 +67,14 @@ mod tests {
         let remembered = Remembered::new(10, 60);
         let begun = remembered.begin();
         remembered.forget(&1);
-        remembered.remember(begun, 1, "stale");
+        remembered.remember(begun, &1, "stale");
         assert_eq!(remembered.get(&1), None);
-        remembered.remember(remembered.begin(), 1, "fresh");
+        remembered.remember(remembered.begin(), &1, "fresh");
         assert_eq!(remembered.get(&1), Some("fresh"));
         let begun = remembered.begin();
         remembered.forget_all();
         assert_eq!(remembered.get(&1), None);
-        remembered.remember(begun, 2, "stale");
+        remembered.remember(begun, &2, "stale");
         assert_eq!(remembered.get(&2), None);
     }
 }

@@ -133,7 +133,7 @@ impl KeyDesk {
         };
         let issued = Arc::new(issued.clone());
         let right = Right { fingerprint, issued: Arc::clone(&issued) };
-        self.right.remember(begun, (presented.tenant_id, presented.key_id.clone()), right);
+        self.right.remember(begun, &(presented.tenant_id, presented.key_id.clone()), right);
         Ok(issued)
     }
 

@@ -65,7 +65,7 @@ impl SessionDesk {
             }
             Err(fault) => return Err(fault.into()),
         };
-        self.standing.remember(begun, key, session);
+        self.standing.remember(begun, &key, session);
         Ok(session)
     }
 
