@@ -30,6 +30,8 @@ const OWNER_CONNECTIONS: u32 = 4;
 /// # Errors
 /// [`CliError::Refused`] for the first step that did not hold; the others when the machine cannot run it.
 pub async fn run() -> Result<(), CliError> {
+    // From the very beginning, so that a signal never leaves the private database behind.
+    let asked = tokio::spawn(asked_to_stop());
     let folder = private_folder()?;
     let config = Config::from_vars(&Vars::from_pairs([
         ("CALOS_DATA_DIR", folder.path().join("data").to_string_lossy().into_owned()),
@@ -41,12 +43,20 @@ pub async fn run() -> Result<(), CliError> {
     let cluster = database.cluster().map(|cluster| cluster.folder().to_owned());
     let told = tokio::select! {
         told = tell(&config, database) => told,
-        signal = asked_to_stop() => Err(CliError::Refused(format!("stopped by {}", signal?))),
+        signal = asked => Err(stopped(signal)),
     };
     let removed = remove(folder, cluster.as_deref());
     told?;
     removed?;
     say("\nEvery step held, and nothing is left behind.")
+}
+
+fn stopped(signal: Result<std::io::Result<&'static str>, tokio::task::JoinError>) -> CliError {
+    match signal {
+        Ok(Ok(signal)) => CliError::Refused(format!("stopped by {signal}; nothing is left behind")),
+        Ok(Err(error)) => error.into(),
+        Err(error) => CliError::Refused(error.to_string()),
+    }
 }
 
 /// A folder of the demo's own that PostgreSQL's user may pass through. `/tmp` where there is one: a socket's path is short.
