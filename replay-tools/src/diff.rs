@@ -5,10 +5,11 @@ use sqlx::{Connection, PgPool};
 
 use calos_projections::Schema;
 
+use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::differences::{Differences, compare_all};
 use crate::error::ToolError;
-use crate::fold::{PartitionFold, ReadModel};
+use crate::fold::ReadModel;
 use crate::progress::{Progress, Show};
 use crate::versions::{Vector, lag_events, positions, versions};
 
@@ -53,8 +54,8 @@ pub async fn diff(pool: &PgPool, model: ReadModel, listed_rows: i64, show: Show)
     let progress = Progress::new(show, name, lag_events(&Vector::new(), &live));
     let mut counter = progress.counter();
     for (&partition, &through) in &live {
-        let fold = PartitionFold::new(model, partition);
-        fold.load(connections.readers(), &mut snapshot, Schema::Scratch, through, &mut counter).await?;
+        let bulk = Bulk::new(partition, Schema::Scratch).with(model, through);
+        bulk.load(connections.readers(), &mut snapshot, &mut counter).await?;
     }
     drop(counter);
     progress.finish();

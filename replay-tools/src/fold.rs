@@ -1,4 +1,4 @@
-//! Folding a stretch of the log into a table: from nothing by `COPY`, or on top of what is there.
+//! Folding a stretch of one partition for one read model, and what is written beside its rows.
 
 use std::collections::HashMap;
 
@@ -6,21 +6,14 @@ use sqlx::{PgConnection, PgPool};
 
 use calos_adapters::postgres::Timestamptz;
 use calos_domain::{Record, Timestamp};
-use calos_projections::copy_in::COPY_FLUSH_BYTES;
 use calos_projections::copy_out::read_slice;
-use calos_projections::{AnyProjection, Columns, CopyError, CopySink, Fold, Growth, LogSlice, ReadStopped, Schema};
+use calos_projections::{AnyProjection, Columns, CopyError, CopySink, Fold, LogSlice, ReadStopped, Schema};
 
 use crate::error::ToolError;
 use crate::progress::Counter;
 
 /// A read model, as the tools handle it: by its name, its tables and its fold.
 pub type ReadModel = &'static dyn AnyProjection;
-
-/// Events read between two flushes of a table with a row per event: bounds the rows held in memory.
-const PER_EVENT_STEP_EVENTS: i64 = 50_000;
-
-/// Events read by one statement for a table with a row per key, so that no statement runs for hours.
-const PER_KEY_STEP_EVENTS: i64 = 2_000_000;
 
 /// Events folded between two writes while catching up.
 const CATCH_UP_STEP_EVENTS: i64 = 20_000;
@@ -67,7 +60,8 @@ impl PartitionFold {
         Self { model, partition, folding: model.fold(), set_aside, dead, recorded_at: None }
     }
 
-    fn take(&mut self, record: &Record<'_>) -> Result<(), ToolError> {
+    /// Folds one event in, or sets it aside.
+    pub(crate) fn take(&mut self, record: &Record<'_>) -> Result<(), ToolError> {
         self.recorded_at = Some(record.recorded_at);
         let behind = if self.set_aside.is_empty() { None } else { self.set_aside.get(&stream(record)).copied() };
         let error = match behind {
@@ -96,7 +90,8 @@ impl PartitionFold {
         std::mem::replace(&mut self.folding, self.model.fold())
     }
 
-    fn copy(&mut self, sink: &mut CopySink) -> Result<(), CopyError> {
+    /// Hands over what was folded so far, as rows.
+    pub(crate) fn copy(&mut self, sink: &mut CopySink) -> Result<(), CopyError> {
         self.restart().copy(sink)
     }
 
@@ -112,32 +107,9 @@ impl PartitionFold {
         }
     }
 
-    /// Folds positions `1 ..= through` and loads the rows into tables that hold none of this partition.
-    pub(crate) async fn load(
-        mut self,
-        readers: &PgPool,
-        writer: &mut PgConnection,
-        schema: Schema,
-        through: i64,
-        counter: &mut Counter,
-    ) -> Result<Folded, ToolError> {
-        let growth = self.model.growth();
-        let tables = self.model.tables().iter().map(|table| (table.name, table.column_names));
-        let mut sink = CopySink::new(tables);
-        let step = match growth {
-            Growth::PerEvent => PER_EVENT_STEP_EVENTS,
-            Growth::PerKey => PER_KEY_STEP_EVENTS,
-        };
-        for slice in steps(self.partition, 0, through, step) {
-            self.read(readers, slice, counter).await?;
-            if growth == Growth::PerEvent {
-                self.copy(&mut sink)?;
-                sink.flush(writer, schema.as_str(), COPY_FLUSH_BYTES).await?;
-            }
-        }
-        self.copy(&mut sink)?;
-        sink.finish(writer, schema.as_str()).await?;
-        Ok(Folded { rows: sink.stored_rows(), dead: self.dead, recorded_at: self.recorded_at })
+    /// What is left to be written beside the rows.
+    pub(crate) fn end(self, rows: u64) -> Folded {
+        Folded { rows, dead: self.dead, recorded_at: self.recorded_at }
     }
 
     /// Folds positions `after + 1 ..= through` on top of the rows of an earlier fold, in the caller's transaction, and
@@ -240,7 +212,7 @@ fn stream(record: &Record<'_>) -> (String, String) {
 }
 
 /// The slices that take a partition from `after` through `through`, at most `step` positions each.
-fn steps(partition: i32, after: i64, through: i64, step: i64) -> impl Iterator<Item = LogSlice> {
+pub(crate) fn steps(partition: i32, after: i64, through: i64, step: i64) -> impl Iterator<Item = LogSlice> {
     let mut next = after;
     std::iter::from_fn(move || {
         let slice = LogSlice { partition, after: next, through: through.min(next.saturating_add(step)) };

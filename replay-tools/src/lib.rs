@@ -4,6 +4,7 @@
 //! records what it did as an operation in the log.
 
 pub mod balance;
+mod bulk;
 pub mod cli;
 mod connections;
 pub mod dead_letters;

@@ -15,7 +15,7 @@ use crate::fold::ReadModel;
 use crate::operation::run_by;
 use crate::output::{Output, json_line};
 use crate::progress::Show;
-use crate::rebuild::{RebuildOptions, RebuildReport, rebuild};
+use crate::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use crate::status::{show_status, status};
 use crate::verify::{VerifyOptions, verify};
 use crate::write_guard::{Assent, Confirmed, confirm};
@@ -98,7 +98,7 @@ async fn verb(
         }
         (Verb::Rebuild(args), Some(confirmed)) => {
             let log = environment.log().await?;
-            let ended = rebuild_all(environment, &log, &ready.models, &args, &confirmed, output, show).await;
+            let ended = rebuild_and_say(environment, &log, &ready.models, &args, &confirmed, output, show).await;
             log.close().await;
             ended
         }
@@ -125,7 +125,7 @@ async fn verb(
     }
 }
 
-async fn rebuild_all(
+async fn rebuild_and_say(
     environment: &Environment,
     log: &PgLog,
     models: &[ReadModel],
@@ -142,11 +142,9 @@ async fn rebuild_all(
         listed_rows: args.limit,
         show,
     };
-    let mut reports = Vec::with_capacity(models.len());
-    for &model in models {
-        let report = rebuild(&environment.owner, log, model, &run, confirmed, &options).await?;
-        say_rebuilt(&report, output)?;
-        reports.push(report);
+    let reports = rebuild_all(&environment.owner, log, models, &run, confirmed, &options).await?;
+    for report in &reports {
+        say_rebuilt(report, output)?;
     }
     output.document(&json!({ "operationId": run.operation_id, "rebuilt": reports }))?;
     Ok(Exit::Done)

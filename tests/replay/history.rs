@@ -12,7 +12,7 @@ use calos_domain::{Asset, GrantId, HoldId, MicroUsd, StreamId, TenantId, Timesta
 use calos_projections::{AnyProjection, Runner, RunnerOptions, registry};
 use calos_replay::operation::run_by;
 use calos_replay::progress::Show;
-use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild};
+use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild, rebuild_all};
 use calos_replay::verify::{Anchors, VerifyOptions, VerifyReport, verify};
 use calos_replay::write_guard::{Assent, confirm};
 use calos_replay::{ReadModel, ToolError};
@@ -63,6 +63,14 @@ impl History {
     pub async fn rebuild_with(&self, name: &str, options: RebuildOptions) -> Result<RebuildReport, ToolError> {
         let confirmed = confirm(Assent::Given, "rebuild").expect("it is confirmed");
         rebuild(&self.database.owner_pool, &self.log, model(name), &operator(), &confirmed, &options).await
+    }
+
+    /// Rebuilds several read models from one reading of the log.
+    pub async fn rebuild_all(&self, names: &[&str]) -> Result<Vec<RebuildReport>, ToolError> {
+        let confirmed = confirm(Assent::Given, "rebuild all").expect("it is confirmed");
+        let models: Vec<ReadModel> = names.iter().map(|name| model(name)).collect();
+        let options = RebuildOptions::default();
+        rebuild_all(&self.database.owner_pool, &self.log, &models, &operator(), &confirmed, &options).await
     }
 
     /// Verifies everything, anchors included.

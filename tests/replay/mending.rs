@@ -102,6 +102,37 @@ async fn every_read_model_can_be_rebuilt_beside_the_live_one_and_in_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_read_models_are_rebuilt_from_one_reading_each_as_far_as_its_live_version_had_read() {
+    let history = History::of(8, 2).await;
+    let tenant = history.tenants[2];
+    // One is wrong, and one is far behind: neither keeps the others from being compared where they stand.
+    history
+        .run(&format!("UPDATE read.wallet_balance SET spent = 1 WHERE tenant_id = '{tenant}' AND asset = 'USD'"))
+        .await;
+    let (partition, head) = history.longest().await;
+    history
+        .run(&format!(
+            "DELETE FROM read.usage_log WHERE partition = {partition} AND position > 3; \
+             UPDATE checkpoints SET position = 3 WHERE projection = 'usage_log' AND partition = {partition}"
+        ))
+        .await;
+    let all: Vec<&str> = names().collect();
+    let reports = history.rebuild_all(&all).await.expect("the rebuild ends");
+    assert_eq!(reports.iter().map(|report| report.projection).collect::<Vec<_>>(), all);
+    for report in reports {
+        let expected = i64::from(report.projection == "wallet_balance");
+        assert_eq!(report.parity.differences.expect("compared").count, expected, "{}", report.projection);
+        let compared_at = if report.projection == "usage_log" { 3 } else { head };
+        assert_eq!(report.parity.positions[&partition], compared_at, "{}", report.projection);
+        assert!(report.positions[&partition] >= head);
+    }
+    history.catch_up().await;
+    let report = history.verify().await;
+    assert!(report.passed, "{:?}", report.first());
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_tables_that_stand_after_a_rebuild_have_every_key_index_and_right_of_the_ones_before() {
     let history = History::of(2, 1).await;
     let shape = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (\

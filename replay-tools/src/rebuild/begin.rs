@@ -42,7 +42,7 @@ async fn resumable(
     let complete = heads(connection).await?.keys().eq(reached.keys());
     let behind = |(partition, position): (&i32, &i64)| live.get(partition).is_some_and(|live| position <= live);
     let usable = complete && reached.iter().all(behind);
-    Ok(usable.then_some(Building { live: known.live, version, reached }))
+    Ok(usable.then_some(Building { model, live: known.live, version, reached }))
 }
 
 /// Puts empty tables and checkpoints for the next version beside the live one; what an earlier rebuild left goes.
@@ -75,7 +75,7 @@ async fn start(connection: &mut PgConnection, model: ReadModel, known: Versions)
         .execute(&mut *connection)
         .await?;
     let reached: Vector = positions(connection, name, version).await?;
-    Ok(Building { live: known.live, version, reached })
+    Ok(Building { model, live: known.live, version, reached })
 }
 
 /// Whether a table exists with exactly the columns this binary writes.

@@ -1,6 +1,6 @@
 //! The bulk of a rebuild: partitions folded in parallel, each partition's rows and checkpoint in one transaction.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::{Connection, PgConnection, PgPool};
@@ -10,52 +10,64 @@ use tokio::task::JoinSet;
 use calos_projections::Schema;
 
 use super::Building;
+use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
-use crate::fold::{PartitionFold, ReadModel, VersionAt};
+use crate::fold::{ReadModel, VersionAt};
 use crate::progress::Progress;
-use crate::versions::{Vector, at_most, heads, positions};
+use crate::versions::{at_most, heads, positions};
 
 /// Memory one index build may use.
 const INDEX_BUILD_MEGABYTES: u32 = 256;
 
-/// Folds every partition that has not been folded yet as far as the live version has read, then adds the keys.
+/// A read model's share of a partition: the version to load, and how far.
+#[derive(Clone, Copy)]
+struct Share {
+    model: ReadModel,
+    version: i32,
+    through: i64,
+}
+
+/// Folds every partition as far as the live versions have read, wherever that has not been done yet, then adds the keys.
+/// A partition that several read models need is read once for all of them.
 pub(super) async fn build(
     connections: &Connections,
     operator: &mut PgConnection,
-    model: ReadModel,
-    building: &Building,
+    buildings: &[Building],
     workers: usize,
     progress: &Progress,
 ) -> Result<(), ToolError> {
-    let live = positions(operator, model.name(), building.live).await?;
-    let target = at_most(&live, &heads(operator).await?);
-    let unfinished = |partition: &i32| building.reached.get(partition).is_none_or(|&position| position == 0);
-    let todo: Vector =
-        target.into_iter().filter(|(partition, through)| unfinished(partition) && *through > 0).collect();
-    if !todo.is_empty() && has_keys(operator, model).await? {
-        // Partitions are only missing now because they were empty before: few events, so the keys may stay.
-        tracing::debug!(projection = model.name(), "loading into tables that have their keys already");
+    let heads = heads(operator).await?;
+    let mut todo: BTreeMap<i32, Vec<Share>> = BTreeMap::new();
+    for building in buildings {
+        let Building { model, version, .. } = *building;
+        let live = positions(operator, model.name(), building.live).await?;
+        for (partition, through) in at_most(&live, &heads) {
+            let unfinished = building.reached.get(&partition).is_none_or(|&position| position == 0);
+            if unfinished && through > 0 {
+                todo.entry(partition).or_default().push(Share { model, version, through });
+            }
+        }
     }
-    load(connections, model, building.version, todo, workers, progress).await?;
-    add_keys(operator, model).await
+    load(connections, todo, workers, progress).await?;
+    for building in buildings {
+        add_keys(operator, building.model).await?;
+    }
+    Ok(())
 }
 
 /// The largest partitions first would end soonest, but in order is what an operator can follow; workers take the next.
 async fn load(
     connections: &Connections,
-    model: ReadModel,
-    version: i32,
-    todo: Vector,
+    todo: BTreeMap<i32, Vec<Share>>,
     workers: usize,
     progress: &Progress,
 ) -> Result<(), ToolError> {
     let workers = workers.min(todo.len());
-    let queue: Arc<Mutex<VecDeque<(i32, i64)>>> = Arc::new(Mutex::new(todo.into_iter().collect()));
+    let queue = Arc::new(Mutex::new(todo));
     let mut running = JoinSet::new();
     for _ in 0..workers {
-        let writer = connections.connect().await?;
-        let worker = Worker { model, version, readers: connections.readers().clone(), writer };
+        let worker = Worker { readers: connections.readers().clone(), writer: connections.connect().await? };
         running.spawn(worker.work(Arc::clone(&queue), progress.clone()));
     }
     // The first failure ends the others: dropping the set aborts them, and their connections undo what was not done.
@@ -66,32 +78,35 @@ async fn load(
 }
 
 struct Worker {
-    model: ReadModel,
-    version: i32,
     readers: PgPool,
     writer: PgConnection,
 }
 
 impl Worker {
-    async fn work(mut self, queue: Arc<Mutex<VecDeque<(i32, i64)>>>, progress: Progress) -> Result<(), ToolError> {
+    async fn work(mut self, queue: Arc<Mutex<BTreeMap<i32, Vec<Share>>>>, progress: Progress) -> Result<(), ToolError> {
         loop {
-            let next = queue.lock().await.pop_front();
-            let Some((partition, through)) = next else { return Ok(()) };
-            self.partition(partition, through, &progress).await?;
+            let next = queue.lock().await.pop_first();
+            let Some((partition, shares)) = next else { return Ok(()) };
+            self.partition(partition, &shares, &progress).await?;
         }
     }
 
-    async fn partition(&mut self, partition: i32, through: i64, progress: &Progress) -> Result<(), ToolError> {
-        let at = VersionAt { projection: self.model.name(), version: self.version, schema: Schema::Next };
+    /// One transaction: the rows of every read model that needs the partition, and their checkpoints.
+    async fn partition(&mut self, partition: i32, shares: &[Share], progress: &Progress) -> Result<(), ToolError> {
         let mut counter = progress.counter();
         let mut transaction = self.writer.begin().await?;
         // Rows and checkpoint are lost together if the machine dies, so nobody needs to wait for the disk here.
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
-        let fold = PartitionFold::new(self.model, partition);
-        let loaded = fold.load(&self.readers, &mut transaction, at.schema, through, &mut counter).await?;
-        at.move_checkpoint(&mut transaction, partition, through, &loaded).await?;
+        let empty = Bulk::new(partition, Schema::Next);
+        let bulk = shares.iter().fold(empty, |bulk, share| bulk.with(share.model, share.through));
+        let folded = bulk.load(&self.readers, &mut transaction, &mut counter).await?;
+        for (share, folded) in shares.iter().zip(&folded) {
+            let at = VersionAt { projection: share.model.name(), version: share.version, schema: Schema::Next };
+            at.move_checkpoint(&mut transaction, partition, share.through, folded).await?;
+        }
         transaction.commit().await?;
-        tracing::debug!(projection = at.projection, partition, through, rows = loaded.rows, "partition folded");
+        let rows: u64 = folded.iter().map(|folded| folded.rows).sum();
+        tracing::debug!(partition, read_models = shares.len(), rows, "partition folded");
         Ok(())
     }
 }

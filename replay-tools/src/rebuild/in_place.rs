@@ -6,9 +6,10 @@ use calos_projections::Schema;
 
 use super::switch::dead_letters;
 use super::{Parity, RebuildOptions, RebuildReport, begin, bound_locks};
+use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
-use crate::fold::{PartitionFold, ReadModel, VersionAt};
+use crate::fold::{ReadModel, VersionAt};
 use crate::progress::Progress;
 use crate::versions::{Vector, at_most, heads, lag_events, lock_positions, versions};
 
@@ -90,9 +91,10 @@ async fn load(
 ) -> Result<(), ToolError> {
     let mut counter = progress.counter();
     for (&partition, &through) in target {
-        let fold = PartitionFold::new(model, partition);
-        let loaded = fold.load(connections.readers(), connection, at.schema, through, &mut counter).await?;
-        at.move_checkpoint(connection, partition, through, &loaded).await?;
+        let bulk = Bulk::new(partition, at.schema).with(model, through);
+        for folded in bulk.load(connections.readers(), connection, &mut counter).await? {
+            at.move_checkpoint(connection, partition, through, &folded).await?;
+        }
     }
     Ok(())
 }

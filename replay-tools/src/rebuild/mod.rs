@@ -17,6 +17,7 @@ use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use calos_commands::log::EventLog;
+use calos_domain::Timestamp;
 use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RunBy};
 use calos_projections::Schema;
 
@@ -92,7 +93,7 @@ pub struct RebuildReport {
     pub positions: Vector,
     /// Events folded by this run.
     pub events: u64,
-    /// How long that took.
+    /// How long that took, with whatever else was rebuilt from the same reading of the log.
     pub seconds: f64,
     /// Of it: until every row and every key stood, before they were compared and took their place.
     pub build_seconds: f64,
@@ -107,99 +108,152 @@ pub struct RebuildReport {
 /// Rebuilds one read model and records that in the log. `pool` has to log in as the owner of the tables.
 ///
 /// # Errors
-/// [`ToolError::Busy`] while another operator rebuilds the same one; otherwise whatever stopped it. Nothing the live
-/// version shows has changed then, and the same call goes on where this one stopped. Dropping the future stops it too.
+/// As [`rebuild_all`].
 pub async fn rebuild<L: EventLog>(
     pool: &PgPool,
     log: &L,
     model: ReadModel,
     run: &RunBy,
-    _confirmed: &Confirmed,
+    confirmed: &Confirmed,
     options: &RebuildOptions,
 ) -> Result<RebuildReport, ToolError> {
+    let report = rebuild_all(pool, log, &[model], run, confirmed, options).await?.pop();
+    report.ok_or_else(|| ToolError::Corrupt(format!("{} was not rebuilt", model.name())))
+}
+
+/// Rebuilds several read models, reading the log once for all of them, and records that in the log.
+///
+/// # Errors
+/// [`ToolError::Busy`] while another operator rebuilds one of them; otherwise whatever stopped it. Nothing the live
+/// versions show has changed then, but for those whose switch was recorded, and the same call goes on where this one
+/// stopped. Dropping the future stops it too.
+pub async fn rebuild_all<L: EventLog>(
+    pool: &PgPool,
+    log: &L,
+    models: &[ReadModel],
+    run: &RunBy,
+    _confirmed: &Confirmed,
+    options: &RebuildOptions,
+) -> Result<Vec<RebuildReport>, ToolError> {
     let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
     let connections = Connections::beside(pool, u32::try_from(workers + 1).unwrap_or(u32::MAX));
     let mut operator = connections.connect().await?;
-    take_turn(&mut operator, model.name()).await?;
-    let report = if options.in_place {
-        let report = in_place::rebuild(&connections, &mut operator, model, options).await?;
-        let repaired = ProjectionRepaired {
-            run: run.clone(),
-            projection: model.name().to_owned(),
-            version: report.to_version,
-            positions: operation::positions(&report.positions),
-            differences: report.parity.differing_rows(),
-            repaired_at: now(),
-        };
-        operation::record(log, run, OperationCommand::RecordRepaired(repaired)).await?;
-        report
+    for model in models {
+        take_turn(&mut operator, model.name()).await?;
+    }
+    let mut reports = Vec::with_capacity(models.len());
+    if options.in_place {
+        for &model in models {
+            let report = in_place::rebuild(&connections, &mut operator, model, options).await?;
+            operation::record(log, run, OperationCommand::RecordRepaired(repaired(&report, run))).await?;
+            reports.push(report);
+        }
     } else {
-        beside(&connections, &mut operator, log, model, run, options, workers).await?
-    };
+        let mut buildings = Vec::with_capacity(models.len());
+        for &model in models {
+            buildings.push(begin::begin(&mut operator, model, options.restart).await?);
+        }
+        let progress = progress(&mut operator, &buildings, options.show).await?;
+        build::build(&connections, &mut operator, &buildings, workers, &progress).await?;
+        let site = Site { connections: &connections, run, options, progress: &progress, started_at: now() };
+        let build_seconds = progress.elapsed().as_secs_f64();
+        for building in &buildings {
+            reports.push(site.take_over(&mut operator, log, building, build_seconds).await?);
+        }
+        progress.finish();
+    }
     // Closed in order, so that the lock is free when the caller goes on.
     operator.close().await?;
     connections.close().await;
-    Ok(report)
+    Ok(reports)
 }
 
-async fn beside<L: EventLog>(
-    connections: &Connections,
-    operator: &mut PgConnection,
-    log: &L,
-    model: ReadModel,
-    run: &RunBy,
-    options: &RebuildOptions,
-    workers: usize,
-) -> Result<RebuildReport, ToolError> {
-    let started_at = now();
-    let building = begin::begin(operator, model, options.restart).await?;
+/// What every read model of one run shares.
+struct Site<'a> {
+    connections: &'a Connections,
+    run: &'a RunBy,
+    options: &'a RebuildOptions,
+    progress: &'a Progress,
+    started_at: Timestamp,
+}
+
+impl Site<'_> {
+    /// Compares a finished version with the live one and puts it in its place.
+    async fn take_over<L: EventLog>(
+        &self,
+        operator: &mut PgConnection,
+        log: &L,
+        building: &Building,
+        build_seconds: f64,
+    ) -> Result<RebuildReport, ToolError> {
+        let Self { connections, run, options, progress, started_at } = *self;
+        let projection = building.model.name();
+        let parity = parity::compare(connections, operator, building, options.listed_rows, progress).await?;
+        let rebuilt = ProjectionRebuilt {
+            run: run.clone(),
+            projection: projection.to_owned(),
+            live_version: building.live,
+            built_version: building.version,
+            positions: operation::positions(&parity.positions),
+            events: lag_events(&Vector::new(), &parity.positions),
+            rows: u64::try_from(parity.rows).unwrap_or_default(),
+            differences: parity.differing_rows(),
+            started_at,
+            finished_at: now(),
+        };
+        // Before the switch: a version must not go live without a trace of where it came from.
+        operation::record(log, run, OperationCommand::RecordRebuilt(rebuilt)).await?;
+        let switched = switch::switch(connections, operator, building, progress).await?;
+        let fact = ProjectionSwitched {
+            run: run.clone(),
+            projection: projection.to_owned(),
+            from_version: building.live,
+            to_version: building.version,
+            positions: operation::positions(&switched.positions),
+            switched_at: now(),
+        };
+        operation::record(log, run, OperationCommand::RecordSwitched(fact)).await?;
+        Ok(RebuildReport {
+            projection,
+            from_version: building.live,
+            to_version: building.version,
+            events: lag_events(&building.reached, &switched.positions),
+            positions: switched.positions,
+            seconds: progress.elapsed().as_secs_f64(),
+            build_seconds,
+            resumed_partitions: building.resumed_partitions(),
+            dead_letters: switched.dead_letters,
+            parity,
+        })
+    }
+}
+
+fn repaired(report: &RebuildReport, run: &RunBy) -> ProjectionRepaired {
+    ProjectionRepaired {
+        run: run.clone(),
+        projection: report.projection.to_owned(),
+        version: report.to_version,
+        positions: operation::positions(&report.positions),
+        differences: report.parity.differing_rows(),
+        repaired_at: now(),
+    }
+}
+
+/// The events that are left to read for the version that has come least far.
+async fn progress(operator: &mut PgConnection, buildings: &[Building], show: Show) -> Result<Progress, ToolError> {
     let heads = heads(operator).await?;
-    let progress = Progress::new(options.show, model.name(), lag_events(&building.reached, &heads));
-    build::build(connections, operator, model, &building, workers, &progress).await?;
-    let build_seconds = progress.elapsed().as_secs_f64();
-    let parity = parity::compare(connections, operator, model, &building, options.listed_rows, &progress).await?;
-    let rebuilt = ProjectionRebuilt {
-        run: run.clone(),
-        projection: model.name().to_owned(),
-        live_version: building.live,
-        built_version: building.version,
-        positions: operation::positions(&parity.positions),
-        events: progress.events(),
-        rows: u64::try_from(parity.rows).unwrap_or_default(),
-        differences: parity.differing_rows(),
-        started_at,
-        finished_at: now(),
+    let left = buildings.iter().map(|building| lag_events(&building.reached, &heads)).max().unwrap_or_default();
+    let title = match buildings {
+        [only] => only.model.name().to_owned(),
+        several => format!("{} read models", several.len()),
     };
-    // Before the switch: a version must not go live without a trace of where it came from.
-    operation::record(log, run, OperationCommand::RecordRebuilt(rebuilt)).await?;
-    let switched = switch::switch(connections, operator, model, &building, &progress).await?;
-    progress.finish();
-    let fact = ProjectionSwitched {
-        run: run.clone(),
-        projection: model.name().to_owned(),
-        from_version: building.live,
-        to_version: building.version,
-        positions: operation::positions(&switched.positions),
-        switched_at: now(),
-    };
-    operation::record(log, run, OperationCommand::RecordSwitched(fact)).await?;
-    Ok(RebuildReport {
-        projection: model.name(),
-        from_version: building.live,
-        to_version: building.version,
-        positions: switched.positions,
-        events: progress.events(),
-        seconds: progress.elapsed().as_secs_f64(),
-        build_seconds,
-        resumed_partitions: building.resumed_partitions(),
-        dead_letters: switched.dead_letters,
-        parity,
-    })
+    Ok(Progress::new(show, &title, left))
 }
 
 /// A version under construction.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Building {
+    model: ReadModel,
     live: i32,
     version: i32,
     /// How far each partition had been folded when this run began.
@@ -207,8 +261,8 @@ struct Building {
 }
 
 impl Building {
-    fn at(&self, model: ReadModel) -> VersionAt<'static> {
-        VersionAt { projection: model.name(), version: self.version, schema: Schema::Next }
+    fn at(&self) -> VersionAt<'static> {
+        VersionAt { projection: self.model.name(), version: self.version, schema: Schema::Next }
     }
 
     fn resumed_partitions(&self) -> usize {

@@ -74,20 +74,20 @@ impl Parity {
 pub(super) async fn compare(
     connections: &Connections,
     operator: &mut PgConnection,
-    model: ReadModel,
     building: &Building,
     listed_rows: i64,
     progress: &Progress,
 ) -> Result<Parity, ToolError> {
+    let model = building.model;
     let mut writer = connections.connect().await?;
     let mut reader = connections.connect().await?;
-    near(connections, &mut writer, model, building, progress).await?;
+    near(connections, &mut writer, building, progress).await?;
 
     let mut still = operator.begin().await?;
     bound_locks(&mut still).await?;
     let held = hold(&mut still, model.name(), building.live).await?;
     let target = at_most(&held, &heads(&mut still).await?);
-    catch_up(connections, &mut writer, model, &building.at(model), &target, &mut progress.counter()).await?;
+    catch_up(connections, &mut writer, model, &building.at(), &target, &mut progress.counter()).await?;
     let mut snapshot = reader.begin().await?;
     run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let reached = positions(&mut snapshot, model.name(), building.version).await?;
@@ -110,10 +110,10 @@ fn is_shape(error: &dyn sqlx::error::DatabaseError) -> bool {
 pub(super) async fn near(
     connections: &Connections,
     writer: &mut PgConnection,
-    model: ReadModel,
     building: &Building,
     progress: &Progress,
 ) -> Result<(), ToolError> {
+    let model = building.model;
     for _ in 0..CATCH_UP_ROUNDS_MAX {
         let live = positions(writer, model.name(), building.live).await?;
         let target = at_most(&live, &heads(writer).await?);
@@ -121,7 +121,7 @@ pub(super) async fn near(
         if lag_events(&reached, &target) <= CATCH_UP_REST_EVENTS {
             return Ok(());
         }
-        catch_up(connections, writer, model, &building.at(model), &target, &mut progress.counter()).await?;
+        catch_up(connections, writer, model, &building.at(), &target, &mut progress.counter()).await?;
     }
     Ok(())
 }

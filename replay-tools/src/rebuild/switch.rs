@@ -8,7 +8,6 @@ use super::parity::near;
 use super::{Building, bound_locks, catch_up_in, hold};
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
-use crate::fold::ReadModel;
 use crate::progress::Progress;
 use crate::versions::{Vector, Versions, heads, versions};
 
@@ -29,13 +28,13 @@ pub(super) struct Switched {
 pub(super) async fn switch(
     connections: &Connections,
     operator: &mut PgConnection,
-    model: ReadModel,
     building: &Building,
     progress: &Progress,
 ) -> Result<Switched, ToolError> {
-    let (name, at) = (model.name(), building.at(model));
+    let model = building.model;
+    let (name, at) = (model.name(), building.at());
     let mut writer = connections.connect().await?;
-    near(connections, &mut writer, model, building, progress).await?;
+    near(connections, &mut writer, building, progress).await?;
 
     let mut transaction = operator.begin().await?;
     bound_locks(&mut transaction).await?;

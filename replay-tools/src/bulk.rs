@@ -1,0 +1,84 @@
+//! Folding one partition from its beginning into empty tables: read once, however many read models take part.
+
+use sqlx::{PgConnection, PgPool};
+
+use calos_projections::copy_in::COPY_FLUSH_BYTES;
+use calos_projections::copy_out::read_slice;
+use calos_projections::{Columns, CopySink, Growth, ReadStopped, Schema};
+
+use crate::error::ToolError;
+use crate::fold::{Folded, PartitionFold, ReadModel, steps};
+use crate::progress::Counter;
+
+/// Events read between two flushes when a table has a row per event: bounds the rows held in memory.
+const PER_EVENT_STEP_EVENTS: i64 = 50_000;
+
+/// Events read by one statement otherwise, so that no statement runs for hours.
+const PER_KEY_STEP_EVENTS: i64 = 2_000_000;
+
+/// One partition on its way into the tables of one schema.
+pub(crate) struct Bulk {
+    partition: i32,
+    schema: Schema,
+    shares: Vec<Share>,
+}
+
+/// One read model's share of it.
+struct Share {
+    fold: PartitionFold,
+    growth: Growth,
+    sink: CopySink,
+    through: i64,
+}
+
+impl Bulk {
+    /// A partition nobody takes part in yet.
+    pub(crate) fn new(partition: i32, schema: Schema) -> Self {
+        Self { partition, schema, shares: Vec::new() }
+    }
+
+    /// A read model that takes positions `1 ..= through`; its tables hold nothing of this partition.
+    pub(crate) fn with(mut self, model: ReadModel, through: i64) -> Self {
+        let fold = PartitionFold::new(model, self.partition);
+        let sink = CopySink::new(model.tables().iter().map(|table| (table.name, table.column_names)));
+        self.shares.push(Share { fold, growth: model.growth(), sink, through });
+        self
+    }
+
+    /// Folds and loads, in the caller's transaction; answers in the order the read models were added.
+    pub(crate) async fn load(
+        mut self,
+        readers: &PgPool,
+        writer: &mut PgConnection,
+        counter: &mut Counter,
+    ) -> Result<Vec<Folded>, ToolError> {
+        let through = self.shares.iter().map(|share| share.through).max().unwrap_or_default();
+        let per_event = self.shares.iter().any(|share| share.growth == Growth::PerEvent);
+        let step = if per_event { PER_EVENT_STEP_EVENTS } else { PER_KEY_STEP_EVENTS };
+        let schema = self.schema.as_str();
+        for slice in steps(self.partition, 0, through, step) {
+            let shares = &mut self.shares;
+            let read = read_slice(readers, slice, Columns::EVENT, |row| {
+                counter.event();
+                let mut taking = shares.iter_mut().filter(|share| row.record.position <= share.through);
+                taking.try_for_each(|share| share.fold.take(&row.record))
+            });
+            match read.await {
+                Ok(_) => {}
+                Err(ReadStopped::Log(error)) => return Err(error.into()),
+                Err(ReadStopped::Reader(error)) => return Err(error),
+            }
+            for share in self.shares.iter_mut().filter(|share| share.growth == Growth::PerEvent) {
+                share.fold.copy(&mut share.sink)?;
+                share.sink.flush(writer, schema, COPY_FLUSH_BYTES).await?;
+            }
+        }
+        let mut folded = Vec::with_capacity(self.shares.len());
+        for mut share in self.shares {
+            share.fold.copy(&mut share.sink)?;
+            share.sink.finish(writer, schema).await?;
+            folded.push(share.fold.end(share.sink.stored_rows()));
+        }
+        Ok(folded)
+    }
+}
