@@ -101,6 +101,17 @@ fn a_worst_case_pays_the_prompt_once_and_every_answer() {
 }
 
 #[test]
+fn a_budget_does_not_carry_the_half_that_rounds_up() {
+    // Five tokens of gpt-4.1-nano cost half a micro-dollar, which a budget of nothing does not carry; four do.
+    let within = |prompt_tokens| {
+        let allowance = Allowance { prompt_tokens, output_tokens: 0, answers: 1 };
+        book().output_tokens_within(MicroUsd::ZERO, Provider::OpenAi, "gpt-4.1-nano", allowance, NO_MARKUP)
+    };
+    assert_eq!(within(5), Ok(None));
+    assert_eq!(within(4), Ok(Some(0)));
+}
+
+#[test]
 fn names_are_unique_and_every_model_can_answer() {
     let mut names: Vec<_> = book().models().iter().map(|entry| entry.name).collect();
     names.sort_unstable();

@@ -92,16 +92,18 @@ fn a_use_that_was_held_for_cannot_be_charged_as_well() {
 #[test]
 fn phone_credits_are_charged_beside_the_record_in_dollars() {
     let mut wallet = given([Grant { asset: Asset::Credit, ..Grant::usd(1, 100) }.command()]);
-    let sms = WalletCommand::Charge {
+    let sms = |credits| WalletCommand::Charge {
         usage: UsageRecorded { meter: Meter::SmsInbound, ..usage(1, 0) },
         asset: Asset::Credit,
-        amount: units(5),
+        amount: units(credits),
         debt_limit: units(50),
         debt_cause: DebtCause::InboundWithoutCredit,
         at: at(1),
     };
-    assert!(wallet.when(sms).is_ok());
+    assert!(wallet.when(sms(5)).is_ok());
     assert_eq!(wallet.wallet.available(Asset::Credit), units(95));
+    // The record says nothing about credits, so their number is content of its own.
+    assert_eq!(wallet.then_refused(sms(6)), WalletRefusal::IdReused { id: usage_id(1).0 });
 }
 
 #[test]

@@ -75,6 +75,8 @@ fn a_full_memory_survives_the_snapshot_byte_for_byte_and_stays_small() {
     for given in [&mut wallet, &mut restored] {
         assert_eq!(given.when(charge_at(499 + REMEMBERED, 1)), Ok(Vec::new()));
         assert!(given.when(reverse(498 + REMEMBERED, 1)).is_ok());
+        assert_eq!(given.when(hold(2, 5)), Ok(Vec::new()));
+        assert_eq!(given.then_refused(charge_at(2, 5)), WalletRefusal::IdReused { id: usage_id(2).0 });
         assert!(given.when(settle(2, 3)).is_ok());
         charge_all(given, 600 + REMEMBERED..700 + REMEMBERED);
         assert!(matches!(given.then_refused(charge_at(499, 1)), WalletRefusal::IdTooOld { .. }));
