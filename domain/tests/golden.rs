@@ -4,19 +4,13 @@
 //! beside it holds another shape of the same version. A file is never changed once its event was written anywhere: a
 //! changed event is a new version with a file of its own and an upcaster.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
-
-use calos_domain::Fact;
-
 /// One test per aggregate: `module => its KIND, its event type`.
 macro_rules! golden {
     ($($module:ident => $kind:literal, $event:ty;)+) => {$(
         mod $module {
             #[test]
             fn every_event_has_a_golden_file_and_reads_and_writes_it_the_same() {
-                super::check::<$event>($kind, <$event>::CATALOGUE);
+                super::files::check::<$event>($kind, <$event>::CATALOGUE);
             }
         }
     )+};
@@ -34,27 +28,39 @@ golden! {
     api_key => "api_key", calos_domain::api_key::ApiKeyEvent;
 }
 
-fn check<E: Fact>(kind: &str, catalogue: &[(&str, &str)]) {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(kind);
-    let mut covered = BTreeSet::new();
-    for file in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
-        let path = file.unwrap().path();
-        let file_name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let stored = fs::read_to_string(&path).unwrap();
-        let payload = stored.trim_end();
-        let event: E = serde_json::from_str(payload).unwrap_or_else(|error| panic!("{file_name}: {error}"));
-        assert_eq!(
-            serde_json::to_string(&event).unwrap(),
-            payload,
-            "{file_name} is written otherwise than it was read"
-        );
-        let expected = format!("{}.v{}.", event.name(), event.version());
-        assert!(file_name.starts_with(&expected), "{file_name} holds {expected}");
-        covered.insert((event.name().to_owned(), event.version().to_owned()));
-        // The payload is one object whose only key is the stored name.
-        assert!(payload.starts_with(&format!("{{\"{}\":{{", event.name())), "{file_name} is not tagged by its name");
+#[cfg(test)]
+mod files {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::PathBuf;
+
+    use calos_domain::Fact;
+
+    pub(super) fn check<E: Fact>(kind: &str, catalogue: &[(&str, &str)]) {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(kind);
+        let mut covered = BTreeSet::new();
+        for file in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = file.unwrap().path();
+            let file_name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let stored = fs::read_to_string(&path).unwrap();
+            let payload = stored.trim_end();
+            let event: E = serde_json::from_str(payload).unwrap_or_else(|error| panic!("{file_name}: {error}"));
+            assert_eq!(
+                serde_json::to_string(&event).unwrap(),
+                payload,
+                "{file_name} is written otherwise than it was read"
+            );
+            let expected = format!("{}.v{}.", event.name(), event.version());
+            assert!(file_name.starts_with(&expected), "{file_name} holds {expected}");
+            covered.insert((event.name().to_owned(), event.version().to_owned()));
+            // The payload is one object whose only key is the stored name.
+            assert!(
+                payload.starts_with(&format!("{{\"{}\":{{", event.name())),
+                "{file_name} is not tagged by its name"
+            );
+        }
+        let catalogued: BTreeSet<_> =
+            catalogue.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
+        assert_eq!(covered, catalogued, "{kind}: files and catalogue differ");
     }
-    let catalogued: BTreeSet<_> =
-        catalogue.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
-    assert_eq!(covered, catalogued, "{kind}: files and catalogue differ");
 }
