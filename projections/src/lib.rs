@@ -23,6 +23,8 @@ pub mod rate_limit_windows;
 pub mod registry;
 mod round;
 pub mod runner;
+#[cfg(test)]
+mod samples;
 pub mod status;
 pub mod sessions;
 pub mod table;

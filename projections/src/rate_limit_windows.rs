@@ -224,3 +224,46 @@ fn window(row: &PgRow) -> Result<Window, sqlx::Error> {
         requests: row.try_get(3)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{fold, wallet};
+
+    fn admitted(key: &str, second: i64) -> crate::samples::Sample {
+        let id = "00000000-0000-0000-0000-000000000001";
+        let inner = format!(
+            r#"{{"hold_id":"{id}","asset":"USD","amount":0,{key}"usage_id":"{id}","admitted_at":{},"expires_at":0}}"#,
+            second * MICROS_PER_SECOND
+        );
+        wallet("hold_placed", &inner)
+    }
+
+    #[test]
+    fn a_request_counts_in_the_minute_the_hour_and_the_day_it_was_admitted_in() {
+        let history = [
+            admitted(r#""api_key_id":"abcdefgh","#, 3_599),
+            admitted(r#""api_key_id":"abcdefgh","#, 3_600),
+            admitted(r#""api_key_id":"abcdefgh","#, 3_659),
+            admitted("", 86_400),
+        ];
+        let rows = fold::<RateLimitWindows>(&history).unwrap().sorted();
+        let shown: Vec<_> = rows
+            .iter()
+            .map(|((_, key, kind, start), _, n)| (key.as_str(), kind.as_str(), start.micros() / MICROS_PER_SECOND, *n))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("", "minute", 86_400, 1),
+                ("", "hour", 86_400, 1),
+                ("", "day", 86_400, 1),
+                ("abcdefgh", "minute", 3_540, 1),
+                ("abcdefgh", "minute", 3_600, 2),
+                ("abcdefgh", "hour", 0, 1),
+                ("abcdefgh", "hour", 3_600, 2),
+                ("abcdefgh", "day", 0, 3),
+            ]
+        );
+    }
+}

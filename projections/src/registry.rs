@@ -120,6 +120,8 @@ pub fn find(name: &str) -> Option<&'static dyn AnyProjection> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Kind;
+    use crate::samples::Sample;
 
     #[test]
     fn names_are_distinct_and_name_the_first_table() {
@@ -138,6 +140,25 @@ mod tests {
             assert!(table.key.iter().all(|column| table.column_names.contains(column)), "{}", table.name);
             let names: Vec<_> = table.columns.iter().map(|column| column.name).collect();
             assert_eq!(names, table.column_names, "{}", table.name);
+        }
+    }
+
+    #[test]
+    fn every_read_model_knows_every_aggregate_and_refuses_events_that_its_own_never_wrote() {
+        for projection in ALL {
+            let mut readers = Vec::new();
+            for kind in Kind::ALL {
+                let sample = Sample { aggregate_type: kind.as_str(), event_type: "invented", payload: "{}".to_owned() };
+                match projection.fold().project(&sample.at(1)) {
+                    Ok(()) => {}
+                    Err(ProjectError::UnknownEvent { .. }) => readers.push(kind),
+                    Err(other) => panic!("{} and {kind:?}: {other}", projection.name()),
+                }
+            }
+            assert_eq!(readers.len(), 1, "{} reads {readers:?}", projection.name());
+            let stranger = Sample { aggregate_type: "stranger", event_type: "invented", payload: "{}".to_owned() };
+            let refused = projection.fold().project(&stranger.at(1));
+            assert!(matches!(refused, Err(ProjectError::UnknownAggregate(_))), "{}", projection.name());
         }
     }
 }

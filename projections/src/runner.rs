@@ -43,7 +43,7 @@ impl Default for RunnerOptions {
     fn default() -> Self {
         Self {
             projections: registry::ALL.to_vec(),
-            round_min_interval: Duration::from_millis(30),
+            round_min_interval: Duration::from_millis(40),
             poll_interval: Duration::from_millis(250),
             round_max_events: 4_000,
         }

@@ -14,7 +14,7 @@ use crate::decode::{payload, stream_uuid};
 use crate::moment::Moment;
 use crate::page::{Page, page_rows};
 use crate::projection::{ProjectError, Projection};
-use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
+use crate::table::{Column, ColumnType, Growth, Schema, TableSpec, column_names};
 use crate::text::{Text, Texts};
 use crate::wallet_facts::WalletFact;
 
@@ -52,8 +52,9 @@ const TABLES: &[TableSpec] = &[TableSpec {
     name: UsageLog::NAME,
     columns: &COLUMNS,
     column_names: &column_names(&COLUMNS),
-    key: &["partition", "position"],
-    indexes: &[Index { name: "usage_log_tenant", columns: "tenant_id, position", only: None }],
+    // Tenant first: one index is both the key and the order in which a tenant's pages are read.
+    key: &["tenant_id", "position", "partition"],
+    indexes: &[],
     fillfactor: 100,
 }];
 

@@ -277,3 +277,63 @@ pub async fn figures(executor: impl PgExecutor<'_>, tenant: TenantId, asset: Ass
         lifetime_debt: row.try_get(9)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{TENANT, fold, wallet};
+
+    fn usd(changes: &Changes) -> Figures {
+        changes.moved[&(TENANT.parse().unwrap(), Asset::Usd)].1
+    }
+
+    #[test]
+    fn a_deduction_beyond_its_hold_takes_the_rest_from_available() {
+        let history = [
+            wallet("credits_granted", r#"{"asset":"USD","amount":1000}"#),
+            wallet("hold_placed", r#"{"asset":"USD","amount":300}"#),
+            wallet(
+                "credits_deducted",
+                r#"{"usage_id":"00000000-0000-0000-0000-000000000001","asset":"USD","amount":450,"held":300,
+                    "hold_id":"00000000-0000-0000-0000-000000000002","returned":0,"available_after":550}"#,
+            ),
+            wallet("deduction_reversed", r#"{"asset":"USD","amount":50}"#),
+            wallet("grant_expired", r#"{"asset":"USD","amount":100}"#),
+            wallet("grant_voided", r#"{"asset":"USD","amount":200,"claimed":900}"#),
+            wallet("debt_incurred", r#"{"asset":"USD","amount":700}"#),
+            wallet("debt_repaid", r#"{"asset":"USD","amount":120}"#),
+        ];
+        let figures = usd(&fold::<WalletBalance>(&history).unwrap());
+        assert_eq!(
+            figures,
+            Figures {
+                granted: 1000,
+                spent: 450 - 50 + 120,
+                held: 0,
+                available: 1000 - 450 + 50 - 100 - 200 - 120,
+                expired: 100,
+                voided: 200,
+                debt: 700 - 120,
+                lifetime_deducted: 450,
+                lifetime_reversed: 50,
+                lifetime_debt: 700,
+            }
+        );
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_taken_leaves_the_changes_as_they_were() {
+        let mut changes = fold::<WalletBalance>(&[wallet("credits_granted", r#"{"asset":"USD","amount":7}"#)]).unwrap();
+        let before = usd(&changes);
+        for (sample, expected) in [
+            (wallet("credits_granted", r#"{"asset":"USD","amount":9223372036854775807}"#), "a balance would leave"),
+            (wallet("credits_granted", r#"{"asset":"EUR","amount":1}"#), "unknown variant"),
+            (wallet("credits_granted", r#"{"asset":"USD","amount":0.5}"#), "expected i64"),
+            (wallet("credits_stolen", "{}"), "is unknown"),
+        ] {
+            let error = WalletBalance::project(&mut changes, &sample.at(2)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert_eq!(usd(&changes), before);
+        }
+    }
+}

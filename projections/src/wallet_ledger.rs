@@ -19,7 +19,7 @@ use crate::decode::{payload, stream_uuid};
 use crate::moment::Moment;
 use crate::page::{Page, page_rows};
 use crate::projection::{ProjectError, Projection};
-use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
+use crate::table::{Column, ColumnType, Growth, Schema, TableSpec, column_names};
 use crate::text::{Text, Texts};
 use crate::wallet_facts::{Deducted, GrantEnded, Granted, Indebted, Repaid, Reversed, WalletFact};
 
@@ -50,8 +50,9 @@ const TABLES: &[TableSpec] = &[TableSpec {
     name: WalletLedger::NAME,
     columns: &COLUMNS,
     column_names: &column_names(&COLUMNS),
-    key: &["partition", "position"],
-    indexes: &[Index { name: "wallet_ledger_tenant", columns: "tenant_id, position", only: None }],
+    // Tenant first: one index is both the key and the order in which a tenant's pages are read.
+    key: &["tenant_id", "position", "partition"],
+    indexes: &[],
     fillfactor: 100,
 }];
 
@@ -374,4 +375,46 @@ fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
         reason: row.try_get(13)?,
         source_ref: row.try_get(14)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{fold, wallet};
+
+    #[test]
+    fn lines_are_signed_and_holds_are_none() {
+        let id = "00000000-0000-0000-0000-000000000001";
+        let history = [
+            wallet(
+                "credits_granted",
+                &format!(
+                    r#"{{"grant_id":"{id}","asset":"USD","kind":"trial","amount":900,"effective_at":5,"source_ref":"a","available_after":900}}"#
+                ),
+            ),
+            wallet("hold_placed", "{}"),
+            wallet(
+                "credits_deducted",
+                &format!(
+                    r#"{{"usage_id":"{id}","hold_id":"{id}","asset":"USD","amount":40,"held":50,"available_after":860}}"#
+                ),
+            ),
+            wallet("debt_incurred", r#"{"asset":"USD","amount":9,"cause":"overrun","source_ref":"b","debt_after":9}"#),
+        ];
+        let Changes { lines, texts } = fold::<WalletLedger>(&history).unwrap();
+        let shown: Vec<_> = lines
+            .iter()
+            .map(|line| (line.position, line.event, line.amount, line.balance_after, line.debt, texts.get(line.reason)))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (1, "credits_granted", 900, Some(900), 0, "trial"),
+                (3, "credits_deducted", -40, Some(860), 0, "usage"),
+                (4, "debt_incurred", 0, None, 9, "overrun"),
+            ]
+        );
+        assert_eq!(lines[0].effective_at.micros(), 5);
+        assert_eq!(lines[1].effective_at, lines[1].recorded_at);
+    }
 }

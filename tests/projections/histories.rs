@@ -86,7 +86,7 @@ impl Story {
         let Ok(decided) = self.wallet.decide(command) else { return };
         for event in decided {
             self.wallet.evolve(&event);
-            events.push(Raw::of(Wallet::KIND, self.tenant, &event));
+            events.push(Raw::of(Wallet::KIND, &self.tenant, &event));
         }
     }
 
@@ -225,8 +225,8 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
     let at = Timestamp::from_micros(1_760_000_000_000_000);
     let role =
         [StaffRole::Operator, StaffRole::Finance, StaffRole::Moderator][usize::try_from(dice.below(3)).expect("3")];
-    let account = |event| Raw::of("account", user, &event);
-    let of_tenant = |event| Raw::of("tenant", tenant, &event);
+    let account = |event| Raw::of("account", &user, &event);
+    let of_tenant = |event| Raw::of("tenant", &tenant, &event);
     let mut events = vec![
         account(AccountEvent::AccountRegistered(AccountRegistered {
             user_id: user,

@@ -1,6 +1,6 @@
 //! The read models and their runner against real PostgreSQL.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
 
 mod equality;
 mod faults;

@@ -17,7 +17,7 @@ pub struct Raw {
 
 impl Raw {
     /// As the real log would store it.
-    pub fn of(kind: &'static str, stream: impl ToString, event: &impl Fact) -> Self {
+    pub fn of(kind: &'static str, stream: &impl ToString, event: &impl Fact) -> Self {
         Self {
             kind,
             stream: stream.to_string(),
