@@ -21,6 +21,8 @@ impl Connections {
     /// Connections to the database of `pool`, as the user it logs in with.
     pub(crate) fn beside(pool: &PgPool, readers: u32) -> Self {
         let options = pool.connect_options().as_ref().clone().application_name(APPLICATION_NAME);
+        // Statements over the whole log are slow by nature.
+        let options = options.disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(readers)
             .after_connect(|connection, _| Box::pin(async move { run_sql(connection, UNHURRIED).await }));

@@ -15,6 +15,7 @@ pub const DIFFERENCES_LISTED_ROWS: i64 = 100;
 
 /// One row that is not the same on both sides.
 #[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// The table.
     pub table: &'static str,
@@ -57,6 +58,7 @@ fn plain(value: &Value) -> String {
 
 /// What a comparison found.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Differences {
     /// How many rows differ.
     pub count: i64,

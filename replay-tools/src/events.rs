@@ -38,6 +38,7 @@ pub struct EventFilter {
 
 /// One event as a line of JSON; payload and metadata exactly as stored.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EventLine {
     /// The partition.
     pub partition: i32,

@@ -227,6 +227,33 @@ async fn nothing_is_lost_when_a_rebuild_runs_while_writers_append_and_readers_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_while_tables_are_being_replaced_finds_nothing_that_is_not_there() {
+    let history = Arc::new(History::of(4, 2).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let comparing = {
+        let (history, stop) = (Arc::clone(&history), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut compared = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let found = diff(&history.database.owner_pool, model("wallet_balance"), 10, Show::Silent).await;
+                let found = found.expect("a diff");
+                assert_eq!(found.differences.count, 0, "{:?}", found.differences.listed);
+                compared += 1;
+            }
+            compared
+        })
+    };
+    for round in 0..6 {
+        let options = RebuildOptions { in_place: round % 2 == 0, ..RebuildOptions::default() };
+        history.rebuild_with("wallet_balance", options).await.expect("the rebuild ends");
+        history.catch_up().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(comparing.await.expect("every comparison was right") > 0);
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_that_cannot_be_projected_are_set_aside_by_a_rebuild_as_by_the_runner() {
     let history = History::of(3, 2).await;
     let (partition, _) = history.longest().await;

@@ -82,6 +82,7 @@ impl Default for RebuildOptions {
 
 /// What a rebuild did.
 #[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RebuildReport {
     /// The projection.
     pub projection: &'static str,

@@ -16,6 +16,7 @@ use crate::versions::{Vector, at_most, heads, lag_events, positions};
 /// How the rows that stood compare with what the log gives. Never a reason not to switch: after an incident the
 /// differences are the point.
 #[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Parity {
     /// The live version's positions, at which both were read.
     pub positions: Vector,

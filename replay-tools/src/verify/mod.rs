@@ -52,6 +52,7 @@ pub struct VerifyOptions<'a> {
 
 /// One thing that is not as it has to be.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// The partition, where there is one to name.
     pub partition: Option<i32>,
@@ -86,6 +87,7 @@ impl std::fmt::Display for Finding {
 
 /// One check: what it looked at, and the first thing it found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Check {
     /// Its name.
     pub name: String,
@@ -123,6 +125,7 @@ impl std::fmt::Display for Check {
 
 /// What a verification found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct VerifyReport {
     /// Whether everything is as it has to be.
     pub passed: bool,
