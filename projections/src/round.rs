@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use calos_domain::{Record, Timestamp};
 
@@ -181,24 +181,58 @@ impl Reading {
     }
 }
 
+/// What a round has taken and stored, before it is committed.
+struct Taken {
+    outcome: Outcome,
+    /// By projection and version.
+    set_aside: Vec<(&'static str, i32, Vec<DeadLetter>)>,
+}
+
+impl Taken {
+    fn new(outcome: Outcome, slots: Vec<Slot>) -> Self {
+        let letters = |slot: Slot| (slot.projection.name(), slot.version, slot.letters);
+        Self { outcome, set_aside: slots.into_iter().map(letters).collect() }
+    }
+}
+
 /// Takes what the projections are behind in, all of them in one transaction, each event read once.
-///
-/// Folds while reading, so that memory is bounded by the changes and not by the events.
 pub(crate) async fn together(
     pool: &PgPool,
     projections: &[&'static dyn AnyProjection],
     budget: i64,
 ) -> Result<Outcome, RoundError> {
     let mut transaction = pool.begin_with(BEGIN).await?;
-    let claims = checkpoint::claim(&mut transaction, projections).await?;
+    let taken = take_together(&mut transaction, projections, budget).await;
+    finish(transaction, taken).await
+}
+
+/// Takes what one projection is behind in, keeping the events so that one the database refuses can be found and set
+/// aside.
+pub(crate) async fn carefully(
+    pool: &PgPool,
+    projection: &'static dyn AnyProjection,
+    budget: i64,
+) -> Result<Outcome, RoundError> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    let taken = take_carefully(&mut transaction, projection, budget.min(CAREFUL_MAX_EVENTS)).await;
+    finish(transaction, taken).await
+}
+
+/// Folds while reading, so that memory is bounded by the changes and not by the events. None when nothing is claimed.
+async fn take_together(
+    connection: &mut PgConnection,
+    projections: &[&'static dyn AnyProjection],
+    budget: i64,
+) -> Result<Option<Taken>, RoundError> {
+    let claims = checkpoint::claim(connection, projections).await?;
     if claims.is_empty() {
-        return Ok(Outcome::default());
+        return Ok(None);
     }
-    let mut slots = slots(&mut transaction, projections, &claims).await?;
+    let mut slots = slots(connection, projections, &claims).await?;
     let mut reading = Reading::new(&claims, budget);
     let wanted: Vec<_> = reading.plans.iter().map(|plan| plan.window).collect();
     {
-        let mut rows = feed::read(&mut transaction, &wanted);
+        let mut rows = feed::read(connection, &wanted);
         while let Some(row) = rows.try_next().await? {
             let window = feed::window_of(&row)?;
             let record = feed::record(&row)?;
@@ -210,30 +244,27 @@ pub(crate) async fn together(
     reading.end();
     for slot in &mut slots {
         if let Some(fold) = slot.fold.take() {
-            let stored = fold.store(Schema::Live, &mut transaction).await;
+            let stored = fold.store(Schema::Live, connection).await;
             stored.map_err(|error| RoundError::storing(slot.projection.name(), error))?;
         }
     }
-    finish(transaction, reading.moves(&claims, projections), slots).await
+    Ok(Some(Taken::new(reading.moves(&claims, projections), slots)))
 }
 
-/// Takes what one projection is behind in, keeping the events so that one the database refuses can be found and set
-/// aside.
-pub(crate) async fn carefully(
-    pool: &PgPool,
+async fn take_carefully(
+    connection: &mut PgConnection,
     projection: &'static dyn AnyProjection,
     budget: i64,
-) -> Result<Outcome, RoundError> {
+) -> Result<Option<Taken>, RoundError> {
     let projections = [projection];
-    let mut transaction = pool.begin_with(BEGIN).await?;
-    let claims = checkpoint::claim(&mut transaction, &projections).await?;
+    let claims = checkpoint::claim(connection, &projections).await?;
     if claims.is_empty() {
-        return Ok(Outcome::default());
+        return Ok(None);
     }
-    let mut slots = slots(&mut transaction, &projections, &claims).await?;
-    let mut reading = Reading::new(&claims, budget.min(CAREFUL_MAX_EVENTS));
+    let mut slots = slots(connection, &projections, &claims).await?;
+    let mut reading = Reading::new(&claims, budget);
     let wanted: Vec<_> = reading.plans.iter().map(|plan| plan.window).collect();
-    let rows: Vec<PgRow> = feed::read(&mut transaction, &wanted).try_collect().await?;
+    let rows: Vec<PgRow> = feed::read(connection, &wanted).try_collect().await?;
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
         let record = feed::record(row)?;
@@ -244,12 +275,12 @@ pub(crate) async fn carefully(
     reading.end();
     for slot in &mut slots {
         let mut letters = BTreeMap::new();
-        store_bisecting(&mut transaction, projection, &records, &mut slot.parked, &mut letters)
+        store_bisecting(connection, projection, &records, &mut slot.parked, &mut letters)
             .await
             .map_err(|error| RoundError::storing(projection.name(), error))?;
         slot.letters = letters.into_values().collect();
     }
-    finish(transaction, reading.moves(&claims, &projections), slots).await
+    Ok(Some(Taken::new(reading.moves(&claims, &projections), slots)))
 }
 
 async fn slots(
@@ -268,25 +299,49 @@ async fn slots(
     Ok(projections.iter().zip(parked).enumerate().map(slot).collect())
 }
 
+/// Commits what was taken together with its checkpoints, or gives everything back before it answers: a later round
+/// would find checkpoints locked that a rollback has not reached yet.
 async fn finish(
-    mut transaction: sqlx::Transaction<'_, sqlx::Postgres>,
-    outcome: Outcome,
-    slots: Vec<Slot>,
+    mut transaction: Transaction<'_, Postgres>,
+    taken: Result<Option<Taken>, RoundError>,
 ) -> Result<Outcome, RoundError> {
-    let set_aside: Vec<_> =
-        slots.into_iter().map(|slot| (slot.projection.name(), slot.version, slot.letters)).collect();
-    for (projection, version, letters) in &set_aside {
-        dead_letters::keep(&mut transaction, projection, *version, letters).await?;
+    let moved = match taken {
+        Ok(Some(taken)) => settle(&mut transaction, &taken).await.map(|()| Some(taken)),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    match moved {
+        Ok(Some(taken)) => {
+            transaction.commit().await?;
+            report(&taken);
+            Ok(taken.outcome)
+        }
+        Ok(None) => {
+            transaction.rollback().await?;
+            Ok(Outcome::default())
+        }
+        Err(error) => {
+            // What went wrong first is what is told; a lost connection rolls back by itself.
+            if let Err(rollback) = transaction.rollback().await {
+                tracing::debug!(error = %rollback, "a round could not be rolled back in order");
+            }
+            Err(error)
+        }
     }
-    if !checkpoint::advance(&mut transaction, &outcome.moves).await? {
-        transaction.rollback().await?;
-        return Err(RoundError::Superseded);
+}
+
+async fn settle(connection: &mut PgConnection, taken: &Taken) -> Result<(), RoundError> {
+    for (projection, version, letters) in &taken.set_aside {
+        dead_letters::keep(connection, projection, *version, letters).await?;
     }
-    transaction.commit().await?;
-    for (projection, _, letters) in &set_aside {
+    if checkpoint::advance(connection, &taken.outcome.moves).await? { Ok(()) } else { Err(RoundError::Superseded) }
+}
+
+fn report(taken: &Taken) {
+    for (projection, _, letters) in &taken.set_aside {
         dead_letters::report(projection, letters);
     }
-    for to in &outcome.moves {
+    for to in &taken.outcome.moves {
         if let Some(reason) = &to.halted {
             tracing::error!(
                 projection = to.projection,
@@ -297,5 +352,4 @@ async fn finish(
             );
         }
     }
-    Ok(outcome)
 }

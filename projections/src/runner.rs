@@ -231,8 +231,10 @@ impl Work {
         for projection in projections {
             match round::carefully(&self.pool, *projection, budget).await {
                 Ok(outcome) => {
-                    self.resting.remove(projection.name());
                     let round = self.published(&outcome);
+                    if round.moved {
+                        self.resting.remove(projection.name());
+                    }
                     all = Round { moved: all.moved | round.moved, more: all.more | round.more };
                 }
                 Err(RoundError::Database(error)) => return Err(error),
