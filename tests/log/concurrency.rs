@@ -74,6 +74,49 @@ async fn a_decision_that_only_read_another_stream_is_made_again_when_that_stream
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_is_stale_in_one_partition_leaves_nothing_behind_in_the_others() {
+    let database = TestDatabase::create().await;
+    let (left, right) = (open(&database).await, open(&database).await);
+    let names: Vec<String> = (0..6).map(|index| format!("part-{index}")).collect();
+    for name in &names {
+        add(&left, name, 0, 1).await.expect("it is taken");
+    }
+    let calls = (1..=120u64).map(|id| {
+        let (left, right, names) = (left.clone(), right.clone(), names.clone());
+        tokio::spawn(async move {
+            if id % 4 == 0 {
+                // The other process moves one of the partitions now and then.
+                return add(&right, &names[usize::try_from(id).expect("small") % 6], id, 1).await.map(drop);
+            }
+            let mut plan = Plan::default();
+            let tallies: Vec<_> = names.iter().map(|name| plan.stream::<Tally>(StreamId::key(name))).collect();
+            left.execute(&plan, request(), |unit| {
+                for tally in &tallies {
+                    unit.decide(*tally, Add { id, amount: 1 })?;
+                }
+                Ok(())
+            })
+            .await
+            .map(drop)
+        })
+    });
+    for call in join_all(calls).await {
+        call.expect("no panic").expect("it is taken");
+    }
+    // 90 units over all six, 30 single additions: every one of them stored, none of them twice.
+    let mut total = 0;
+    for name in &names {
+        let (sum, count) = stored(&database, name).await;
+        assert_eq!(sum, count, "{name}");
+        total += sum;
+    }
+    assert_eq!(total, 6 + 90 * 6 + 30);
+    assert_sealed(&database).await;
+    left.close().await;
+    right.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_another_process_wrote_is_announced_within_a_second() {
     let database = TestDatabase::create().await;
     let (left, right) = (open(&database).await, open(&database).await);

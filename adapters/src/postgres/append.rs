@@ -121,6 +121,8 @@ pub struct Move {
 /// A numbered and sealed batch, column by column as the statement takes it.
 #[derive(Default)]
 pub struct Batch {
+    /// The heads it stands on.
+    base: Vec<Head>,
     /// Every partition it fences or moves, ascending.
     pub moves: BTreeMap<i32, Move>,
     /// Where each append landed, in the order of the appends.
@@ -155,25 +157,35 @@ struct Claims {
 }
 
 impl Batch {
-    /// Numbers and seals the appends on top of the known heads.
-    pub fn seal(appends: &[Append], heads: &[Head], now: Timestamp) -> Self {
-        let mut batch = Self::default();
-        for append in appends {
-            for basis in &append.basis {
-                batch.fence(basis.partition, heads);
-            }
-            let mut positions = Positions::default();
-            for stream in &append.streams {
-                let position = batch.add(stream, &append.metadata_rest, heads, now);
-                positions.0.insert(stream.partition, position);
-            }
-            if let Some(claim) = &append.claim {
-                batch.fence(append.claim_partition, heads);
-                batch.claims.add(append.claim_partition, claim, &positions);
-            }
-            batch.positions.push(positions);
+    /// An empty batch on top of these heads, one for each partition.
+    pub fn on(heads: Vec<Head>) -> Self {
+        Self { base: heads, ..Self::default() }
+    }
+
+    /// Numbers and seals one more append.
+    pub fn push(&mut self, append: &Append, now: Timestamp) {
+        for basis in &append.basis {
+            self.fence(basis.partition);
         }
-        batch
+        let mut positions = Positions::default();
+        for stream in &append.streams {
+            let position = self.add(stream, &append.metadata_rest, now);
+            positions.0.insert(stream.partition, position);
+        }
+        if let Some(claim) = &append.claim {
+            self.fence(append.claim_partition);
+            self.claims.add(append.claim_partition, claim, &positions);
+        }
+        self.positions.push(positions);
+    }
+
+    /// The heads once it is written.
+    pub fn heads_after(&self) -> Vec<Head> {
+        let mut heads = self.base.clone();
+        for (partition, moved) in &self.moves {
+            heads[usize::try_from(*partition).unwrap_or_default()] = moved.to;
+        }
+        heads
     }
 
     /// Whether nothing would be written.
@@ -186,13 +198,13 @@ impl Batch {
         self.rows.partition.len()
     }
 
-    fn fence(&mut self, partition: i32, heads: &[Head]) -> &mut Move {
-        let head = heads[usize::try_from(partition).unwrap_or_default()];
+    fn fence(&mut self, partition: i32) -> &mut Move {
+        let head = self.base[usize::try_from(partition).unwrap_or_default()];
         self.moves.entry(partition).or_insert(Move { from: head, to: head })
     }
 
-    fn add(&mut self, stream: &StreamEvents, metadata_rest: &str, heads: &[Head], now: Timestamp) -> i64 {
-        let mut to = self.fence(stream.partition, heads).to;
+    fn add(&mut self, stream: &StreamEvents, metadata_rest: &str, now: Timestamp) -> i64 {
+        let mut to = self.fence(stream.partition).to;
         // Held back by the head's clock, so that time never goes backwards within a partition.
         to.recorded_at = now.max(to.recorded_at);
         for (sequence, event) in (stream.first_sequence..).zip(&stream.events) {

@@ -9,6 +9,7 @@ mod heads;
 mod load;
 pub mod log;
 pub mod partitioning;
+mod recovery;
 mod snapshots;
 pub mod store;
 pub mod timestamp;

@@ -1,50 +1,65 @@
 //! The one task of a process that writes the log: whatever waits becomes one batch, one batch becomes one commit.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::error::Elapsed;
 
-use calos_commands::log::LogError;
 use calos_domain::Timestamp;
 
 use super::append::{Append, Batch, Head, Outcome};
 use super::failure::Failure;
-use super::heads::{self, Resolution};
+use super::heads;
 use super::log::{ChangedStream, Counters};
 use super::snapshots::SnapshotQueue;
-use super::warm::{Changed, StreamKey, Warm};
+use super::warm::{Changed, Warm};
 
 /// Commands in one batch, at the most.
 pub const BATCH_MAX_COMMANDS: usize = 1_024;
-/// How long callers wait for a database that has gone before they are told.
-pub const OUTAGE_ANSWER_MILLISECONDS: u64 = 1_500;
-/// Attempts at one batch against stale heads and deadlocks before its callers decide again.
-const BATCH_MAX_ATTEMPTS: u32 = 16;
-/// Pause between two attempts to reach a database that has gone.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long one attempt to get a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long one statement of the writer may take before the connection is given up.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Everything the writer task owns.
 pub struct Writer {
-    pool: PgPool,
-    connection: Option<PoolConnection<Postgres>>,
-    heads: Vec<Head>,
-    partitions: Arc<[Mutex<Warm>]>,
-    queue: mpsc::Receiver<Append>,
-    published: watch::Sender<Vec<i64>>,
-    foreign: broadcast::Sender<ChangedStream>,
-    snapshots: SnapshotQueue,
-    counters: Arc<Counters>,
-    poll_interval: Duration,
-    polled_at: Instant,
-    down_since: Option<Instant>,
+    pub(super) pool: PgPool,
+    pub(super) connection: Option<PoolConnection<Postgres>>,
+    pub(super) heads: Vec<Head>,
+    pub(super) partitions: Arc<[Mutex<Warm>]>,
+    /// The generation of each partition: only the writer raises them.
+    pub(super) generations: Vec<u64>,
+    pub(super) queue: mpsc::Receiver<Append>,
+    /// Received and not looked at yet.
+    pub(super) arrived: Vec<Append>,
+    pub(super) published: watch::Sender<Vec<i64>>,
+    pub(super) foreign: broadcast::Sender<ChangedStream>,
+    pub(super) snapshots: SnapshotQueue,
+    pub(super) counters: Arc<Counters>,
+    pub(super) poll_interval: Duration,
+    pub(super) polled_at: Instant,
+    pub(super) down_since: Option<Instant>,
+}
+
+/// Commands that are numbered and sealed, and not sent yet.
+pub(super) struct Building {
+    /// The commands, in the order they came.
+    pub(super) appends: Vec<Append>,
+    /// The same, sealed on top of what comes before.
+    batch: Batch,
+    /// Whether it has to be looked at again before it is sent: something was decided on what has changed since.
+    outdated: bool,
+}
+
+impl Building {
+    fn on(heads: Vec<Head>) -> Self {
+        Self { appends: Vec::new(), batch: Batch::on(heads), outdated: false }
+    }
 }
 
 /// What a writer is made of.
@@ -79,8 +94,10 @@ impl Writer {
             pool,
             connection: None,
             heads,
+            generations: vec![0; partitions.len()],
             partitions,
             queue,
+            arrived: Vec::with_capacity(BATCH_MAX_COMMANDS),
             published,
             foreign,
             snapshots,
@@ -99,297 +116,151 @@ impl Writer {
     }
 
     async fn write_until_closed(&mut self) {
-        let mut waiting = Vec::with_capacity(BATCH_MAX_COMMANDS);
+        let mut next = Building::on(self.heads.clone());
         loop {
-            let pause = self.poll_interval.saturating_sub(self.polled_at.elapsed());
-            match tokio::time::timeout(pause, self.queue.recv_many(&mut waiting, BATCH_MAX_COMMANDS)).await {
-                Ok(0) => return,
-                Ok(_) => {
-                    // The callers that the last commit woke are ready to run now; letting them go first fills the
-                    // batch without waiting for anybody.
-                    tokio::task::yield_now().await;
-                    while waiting.len() < BATCH_MAX_COMMANDS
-                        && let Ok(append) = self.queue.try_recv()
-                    {
-                        waiting.push(append);
+            if next.appends.is_empty() {
+                let pause = self.poll_interval.saturating_sub(self.polled_at.elapsed());
+                let arrived = &mut self.arrived;
+                match tokio::time::timeout(pause, self.queue.recv_many(arrived, BATCH_MAX_COMMANDS)).await {
+                    Ok(0) => return,
+                    Ok(_) => {
+                        // Callers that are ready to run go first, which fills the batch without waiting for anybody.
+                        tokio::task::yield_now().await;
+                        self.drain();
+                        self.take_in(&mut next);
                     }
-                    self.write(std::mem::take(&mut waiting)).await;
+                    Err(_) => {}
                 }
-                Err(_) => {}
             }
-            if self.polled_at.elapsed() >= self.poll_interval {
-                self.poll().await;
+            if !next.appends.is_empty() {
+                next = self.write_pipelined(next).await;
+            }
+            if self.polled_at.elapsed() >= self.poll_interval && self.poll().await {
+                if next.appends.is_empty() {
+                    next = Building::on(self.heads.clone());
+                }
+                next.outdated = true;
             }
         }
     }
 
-    /// Looks for other processes' appends. An unreachable database is left to the next append to report.
-    async fn poll(&mut self) {
+    /// Writes batch after batch: while the database works on one, the next is numbered and sealed on top of it, and it is
+    /// sent before the callers of the one before are answered. Returns what has arrived and is not sent.
+    async fn write_pipelined(&mut self, mut current: Building) -> Building {
+        let mut done: Option<(Building, Instant)> = None;
+        loop {
+            let connection = if current.outdated || current.batch.is_empty() { None } else { self.connection.take() };
+            let Some(mut connection) = connection else {
+                self.finish(done.take());
+                self.write(current.appends, None).await;
+                return Building::on(self.heads.clone());
+            };
+            let began = Instant::now();
+            let mut next = Building::on(current.batch.heads_after());
+            let written = {
+                let writing = tokio::time::timeout(STATEMENT_TIMEOUT, current.batch.write(&mut connection));
+                let mut writing = std::pin::pin!(writing);
+                let mut written = match futures_util::poll!(writing.as_mut()) {
+                    Poll::Ready(written) => Some(written),
+                    Poll::Pending => None,
+                };
+                self.finish(done.take());
+                let mut closed = false;
+                while written.is_none() {
+                    let room = BATCH_MAX_COMMANDS - next.appends.len();
+                    let arrived = &mut self.arrived;
+                    tokio::select! {
+                        biased;
+                        result = &mut writing => written = Some(result),
+                        count = self.queue.recv_many(arrived, room), if room > 0 && !closed => {
+                            closed = count == 0;
+                            self.take_in(&mut next);
+                        }
+                    }
+                }
+                written
+            };
+            self.connection = Some(connection);
+            if let Some(failure) = self.failure_of(&mut current, written).await {
+                self.write(current.appends, Some(failure)).await;
+                if next.appends.is_empty() {
+                    return Building::on(self.heads.clone());
+                }
+                next.outdated = true;
+                return next;
+            }
+            let poll_due = self.polled_at.elapsed() >= self.poll_interval;
+            if next.appends.is_empty() || poll_due {
+                self.finish(Some((current, began)));
+                return next;
+            }
+            // Until it is acknowledged below, what is decided meanwhile still counts as in flight.
+            done = Some((std::mem::replace(&mut current, next), began));
+        }
+    }
+
+    /// Numbers and seals what has arrived. What was decided before its partition changed waits for [`Self::write`].
+    fn take_in(&mut self, next: &mut Building) {
+        for append in self.arrived.drain(..) {
+            let current =
+                append.basis.iter().all(|basis| self.generations[index_of(basis.partition)] == basis.generation);
+            if current && !next.outdated {
+                next.batch.push(&append, now());
+            } else {
+                next.outdated = true;
+            }
+            next.appends.push(append);
+        }
+    }
+
+    fn drain(&mut self) {
+        while self.arrived.len() < BATCH_MAX_COMMANDS
+            && let Ok(append) = self.queue.try_recv()
+        {
+            self.arrived.push(append);
+        }
+    }
+
+    fn finish(&mut self, done: Option<(Building, Instant)>) {
+        if let Some((built, began)) = done {
+            self.down_since = None;
+            self.acknowledge(built.appends, &built.batch, began);
+        }
+    }
+
+    async fn failure_of(
+        &mut self,
+        current: &mut Building,
+        written: Option<Result<Result<(), sqlx::Error>, Elapsed>>,
+    ) -> Option<Failure> {
+        match written {
+            Some(Ok(Ok(()))) => None,
+            Some(Ok(Err(error))) => Some(self.failure(&mut current.batch, Some(error)).await),
+            Some(Err(_)) | None => Some(self.failure(&mut current.batch, None).await),
+        }
+    }
+
+    /// Looks for other processes' appends, and says whether there were any. An unreachable database is left to the next
+    /// append to report.
+    async fn poll(&mut self) -> bool {
         self.polled_at = Instant::now();
         let looked = match self.connect().await {
             Ok(connection) => heads::read(connection).await,
             Err(error) => Err(error),
         };
-        match looked {
-            Ok(now) => {
-                if let Err(error) = self.adopt(&now).await {
-                    self.lose_connection(&error);
-                }
-            }
-            Err(error) => self.lose_connection(&error),
-        }
-    }
-
-    async fn write(&mut self, mut appends: Vec<Append>) {
-        let began = Instant::now();
-        let mut attempts = 0;
-        while !appends.is_empty() {
-            appends = self.turn_stale_away(appends);
-            attempts += 1;
-            if attempts > BATCH_MAX_ATTEMPTS {
-                self.fail(appends, || Outcome::Stale);
-                return;
-            }
-            match self.attempt(&appends).await {
-                Ok(batch) => {
-                    self.down_since = None;
-                    self.acknowledge(appends, &batch, began);
-                    return;
-                }
-                Err(Failure::Stale) => self.counters.stale_batches.add(1),
-                Err(Failure::Claimed) => appends = self.drop_claimed(appends).await,
-                Err(Failure::StreamTaken) => self.forget_streams(&appends),
-                Err(Failure::Refused(error)) if appends.len() > 1 => {
-                    tracing::error!(%error, commands = appends.len(), "a batch was refused; writing its commands one by one");
-                    self.write_one_by_one(appends).await;
-                    return;
-                }
-                Err(Failure::Refused(error)) => {
-                    tracing::error!(%error, "the database refused a command's events");
-                    self.fail(appends, || Outcome::Failed(LogError::Corrupt(error.clone())));
-                    return;
-                }
-                Err(Failure::Absent(error)) => {
-                    let down_since = *self.down_since.get_or_insert(began);
-                    if down_since.elapsed() >= Duration::from_millis(OUTAGE_ANSWER_MILLISECONDS) {
-                        self.fail(appends, || Outcome::Failed(LogError::Unavailable(error.clone())));
-                        self.turn_queue_away(&error);
-                        return;
-                    }
-                    tokio::time::sleep(RECONNECT_PAUSE).await;
-                    attempts -= 1;
-                }
-                Err(Failure::Unknown(batch, error)) => match self.resolve(&mut appends, *batch, began, &error).await {
-                    Some(()) => attempts -= 1,
-                    None => return,
-                },
-            }
-        }
-    }
-
-    /// One attempt: the batch as it was written, or why not.
-    async fn attempt(&mut self, appends: &[Append]) -> Result<Batch, Failure> {
-        let batch = Batch::seal(appends, &self.heads, now());
-        let connection = match self.connect().await {
-            Ok(connection) => connection,
-            Err(error) => return Err(Failure::Absent(error.to_string())),
-        };
-        let written = if batch.is_empty() {
-            // Barriers alone: nothing moves the heads, so look at them.
-            heads::read(connection).await
-        } else {
-            match tokio::time::timeout(STATEMENT_TIMEOUT, batch.write(connection)).await {
-                Ok(Ok(())) => return Ok(batch),
-                Ok(Err(error)) => match Failure::of(&error) {
-                    Some(failure) => {
-                        self.after_refusal(failure).await?;
-                        return Err(Failure::Stale);
-                    }
-                    None => {
-                        self.lose_connection(&error);
-                        return Err(Failure::Unknown(Box::new(batch), error.to_string()));
-                    }
-                },
-                Err(_) => {
-                    self.lose_connection("the statement took too long");
-                    return Err(Failure::Unknown(Box::new(batch), "the statement took too long".to_owned()));
-                }
-            }
-        };
-        let now = match written {
-            Ok(now) => now,
-            Err(error) => {
-                self.lose_connection(&error);
-                return Err(Failure::Absent(error.to_string()));
-            }
-        };
-        let moved = self.adopt(&now).await.map_err(|error| Failure::Absent(error.to_string()))?;
-        if moved { Err(Failure::Stale) } else { Ok(batch) }
-    }
-
-    /// A stale head is looked up; every other refusal is passed on.
-    async fn after_refusal(&mut self, failure: Failure) -> Result<(), Failure> {
-        let Failure::Stale = failure else { return Err(failure) };
-        let looked = match self.connect().await {
-            Ok(connection) => heads::read(connection).await,
+        let adopted = match looked {
+            Ok(now) => self.adopt(&now).await,
             Err(error) => Err(error),
         };
-        match looked {
-            Ok(now) => self.adopt(&now).await.map(drop).map_err(|error| Failure::Absent(error.to_string())),
-            Err(error) => {
-                self.lose_connection(&error);
-                Err(Failure::Absent(error.to_string()))
-            }
-        }
+        adopted.unwrap_or_else(|error| {
+            self.lose_connection(&error);
+            true
+        })
     }
 
-    /// Takes over heads that others moved: their streams are forgotten, and what waits on those partitions is stale.
-    async fn adopt(&mut self, now: &[Head]) -> Result<bool, sqlx::Error> {
-        let mut moved = false;
-        for (index, head) in now.iter().enumerate() {
-            let known = self.heads[index];
-            if *head == known {
-                continue;
-            }
-            moved = true;
-            let partition = i32::try_from(index).unwrap_or_default();
-            let connection = self.connect().await?;
-            let changed = heads::changed_streams(connection, partition, known.position).await?;
-            Warm::lock(&self.partitions[index]).invalidate(&changed);
-            self.heads[index] = *head;
-            self.announce_foreign(&changed);
-        }
-        if moved {
-            self.publish();
-        }
-        Ok(moved)
-    }
-
-    fn announce_foreign(&self, changed: &Changed) {
-        // Without a listener there is nobody to tell, which is what the send's error says.
-        match changed {
-            Changed::Streams(streams) => {
-                for key in streams {
-                    drop(self.foreign.send(ChangedStream::Stream { kind: key.kind.clone(), id: key.id.clone() }));
-                }
-            }
-            Changed::Any => drop(self.foreign.send(ChangedStream::Any)),
-        }
-    }
-
-    /// Finds out what became of a batch whose answer was lost. `Some` when the appends left over are to be tried again.
-    async fn resolve(&mut self, appends: &mut Vec<Append>, batch: Batch, began: Instant, error: &str) -> Option<()> {
-        tracing::warn!(error, "the answer to a commit was lost; asking the log");
-        let mut told = false;
-        loop {
-            let resolution = match self.connect().await {
-                Ok(connection) => heads::resolve(connection, &batch).await,
-                Err(error) => Err(error),
-            };
-            match resolution {
-                Ok(Resolution::Committed) => {
-                    self.acknowledge(std::mem::take(appends), &batch, began);
-                    return None;
-                }
-                Ok(Resolution::Absent) if told => {
-                    // Nobody waits for them any more, and what was decided on top of them cannot stand.
-                    self.fail(std::mem::take(appends), || Outcome::Failed(LogError::Unresolved));
-                    return None;
-                }
-                Ok(Resolution::Absent) => return Some(()),
-                Err(error) => {
-                    self.lose_connection(&error);
-                    if !told && began.elapsed() >= Duration::from_millis(OUTAGE_ANSWER_MILLISECONDS) {
-                        told = true;
-                        for append in appends.iter_mut() {
-                            append.answer_now(Outcome::Failed(LogError::Unresolved));
-                        }
-                    }
-                    // The partitions take no further append until this is known; the queue's bound turns callers away.
-                    if self.queue.is_closed() && told {
-                        self.fail(std::mem::take(appends), || Outcome::Failed(LogError::Unresolved));
-                        return None;
-                    }
-                    if told {
-                        self.turn_queue_away(&error.to_string());
-                    }
-                    tokio::time::sleep(RECONNECT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Answers everybody who waits behind an outage: nothing of theirs was sent.
-    fn turn_queue_away(&mut self, error: &str) {
-        let mut waiting = Vec::new();
-        while let Ok(append) = self.queue.try_recv() {
-            waiting.push(append);
-        }
-        self.fail(waiting, || Outcome::Failed(LogError::Unavailable(error.to_owned())));
-    }
-
-    async fn write_one_by_one(&mut self, appends: Vec<Append>) {
-        for append in appends {
-            Box::pin(self.write(vec![append])).await;
-        }
-    }
-
-    /// Sends back what was decided before its partition changed under it.
-    fn turn_stale_away(&mut self, appends: Vec<Append>) -> Vec<Append> {
-        let mut generations = BTreeMap::new();
-        for partition in appends.iter().flat_map(|append| &append.basis).map(|basis| basis.partition) {
-            generations.entry(partition).or_insert_with(|| self.warm(partition).generation);
-        }
-        let (current, stale): (Vec<_>, Vec<_>) = appends.into_iter().partition(|append| {
-            append.basis.iter().all(|basis| generations.get(&basis.partition) == Some(&basis.generation))
-        });
-        // Already invalidated when the generation was raised: nothing new has been decided on top of these.
-        self.settle(&stale);
-        for append in stale {
-            append.answer(Outcome::Stale);
-        }
-        current
-    }
-
-    /// Finds the commands whose key is taken and tells them; what shares a partition with them is decided again.
-    async fn drop_claimed(&mut self, appends: Vec<Append>) -> Vec<Append> {
-        let claims: Vec<_> = appends.iter().filter_map(Append::claim_key).collect();
-        let taken = match self.connect().await {
-            Ok(connection) => heads::taken_claims(connection, &claims).await,
-            Err(error) => Err(error),
-        };
-        let mut taken = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
-                self.lose_connection(&error);
-                return appends;
-            }
-        };
-        let mut losers = Vec::new();
-        let mut rest = Vec::new();
-        for append in appends {
-            // Two commands with one key in one batch: the first may stay, the second finds its key taken.
-            let lost = append.claim_key().is_some_and(|key| !taken.insert(key));
-            if lost { losers.push(append) } else { rest.push(append) }
-        }
-        self.fail(losers, || Outcome::Failed(LogError::Claimed));
-        rest
-    }
-
-    /// A stream already has an event of that sequence: what is in memory is not what is stored. Load it again.
-    fn forget_streams(&mut self, appends: &[Append]) {
-        tracing::warn!("a stream was written behind the head; its state is loaded again");
-        let keys: HashSet<StreamKey> =
-            appends.iter().flat_map(|append| &append.streams).map(|stream| stream.key.clone()).collect();
-        let changed = Changed::Streams(keys);
-        for partition in partitions_of(appends) {
-            self.warm(partition).invalidate(&changed);
-        }
-    }
-
-    fn acknowledge(&mut self, appends: Vec<Append>, batch: &Batch, began: Instant) {
+    pub(super) fn acknowledge(&mut self, appends: Vec<Append>, batch: &Batch, began: Instant) {
         for (partition, head) in &batch.moves {
-            self.heads[usize::try_from(*partition).unwrap_or_default()] = head.to;
+            self.heads[index_of(*partition)] = head.to;
         }
         self.settle(&appends);
         self.counters.record_batch(appends.len(), batch.events(), began.elapsed());
@@ -403,10 +274,10 @@ impl Writer {
     }
 
     /// Ends appends that are known not to be in the log, and everything decided on top of them.
-    fn fail(&mut self, appends: Vec<Append>, outcome: impl Fn() -> Outcome) {
+    pub(super) fn fail(&mut self, appends: Vec<Append>, outcome: impl Fn() -> Outcome) {
         // In this order: first nobody can decide on it any more, then it counts as ended.
         for partition in partitions_of(&appends) {
-            self.warm(partition).invalidate(&Changed::nothing());
+            self.invalidate(partition, &Changed::nothing());
         }
         self.settle(&appends);
         for append in appends {
@@ -414,7 +285,7 @@ impl Writer {
         }
     }
 
-    fn settle(&self, appends: &[Append]) {
+    pub(super) fn settle(&self, appends: &[Append]) {
         let mut tickets = BTreeMap::new();
         for basis in appends.iter().flat_map(|append| &append.basis) {
             let ticket: &mut u64 = tickets.entry(basis.partition).or_default();
@@ -425,16 +296,26 @@ impl Writer {
         }
     }
 
-    fn warm(&self, partition: i32) -> std::sync::MutexGuard<'_, Warm> {
-        Warm::lock(&self.partitions[usize::try_from(partition).unwrap_or_default()])
+    /// Lets everything decided on a partition be decided again.
+    pub(super) fn invalidate(&mut self, partition: i32, changed: &Changed) {
+        let generation = {
+            let mut warm = self.warm(partition);
+            warm.invalidate(changed);
+            warm.generation
+        };
+        self.generations[index_of(partition)] = generation;
     }
 
-    fn publish(&self) {
+    fn warm(&self, partition: i32) -> std::sync::MutexGuard<'_, Warm> {
+        Warm::lock(&self.partitions[index_of(partition)])
+    }
+
+    pub(super) fn publish(&self) {
         let positions = self.heads.iter().map(|head| head.position).collect();
         self.published.send_replace(positions);
     }
 
-    async fn connect(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
+    pub(super) async fn connect(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
         if self.connection.is_none() {
             let acquired = tokio::time::timeout(CONNECT_TIMEOUT, self.pool.acquire()).await;
             self.connection = Some(acquired.map_err(|_| sqlx::Error::PoolTimedOut)??);
@@ -442,7 +323,7 @@ impl Writer {
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
-    fn lose_connection(&mut self, error: impl std::fmt::Display) {
+    pub(super) fn lose_connection(&mut self, error: impl std::fmt::Display) {
         if let Some(connection) = self.connection.take() {
             tracing::warn!(%error, "the writer's connection is given up");
             // Detached and dropped: a connection in an unknown state must not go back to the pool.
@@ -451,11 +332,17 @@ impl Writer {
     }
 }
 
-fn partitions_of(appends: &[Append]) -> BTreeSet<i32> {
+pub(super) fn partitions_of(appends: &[Append]) -> BTreeSet<i32> {
     appends.iter().flat_map(|append| &append.basis).map(|basis| basis.partition).collect()
 }
 
-fn now() -> Timestamp {
+/// An index into whatever is kept per partition.
+pub(super) fn index_of(partition: i32) -> usize {
+    usize::try_from(partition).unwrap_or_default()
+}
+
+/// The machine's clock, in microseconds.
+pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
