@@ -18,7 +18,9 @@ help:
 run: setup
 	$(CARGO) run --locked --profile $(PROFILE) --package calos-api --bin calos -- serve $(ARGS)
 
+# The crash tests drive the built programs, which cargo does not build for tests.
 test: setup lint
+	$(CARGO) build --locked --workspace --bins
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast; \
 	else \

@@ -25,8 +25,8 @@ mod round;
 pub mod runner;
 #[cfg(test)]
 mod samples;
-pub mod status;
 pub mod sessions;
+pub mod status;
 pub mod table;
 pub mod tenants;
 mod text;

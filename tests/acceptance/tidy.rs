@@ -1,5 +1,7 @@
 //! What a reader should never stumble over.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
 use std::path::Path;
 
 use super::architecture::{root, sources};

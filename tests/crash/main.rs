@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
+mod binaries;
 mod kill_postgres;
 mod kill_server;
 mod server;

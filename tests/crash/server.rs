@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::binaries::built;
+
 /// First ready within this, in a debug build on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -17,7 +19,7 @@ pub struct Place {
 
 impl Place {
     fn command(&self, binary: &str) -> Command {
-        let mut command = Command::new(binary_path(binary));
+        let mut command = Command::new(built(binary));
         command.env_clear();
         for name in ["PATH", "HOME", "USER", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {
@@ -170,13 +172,6 @@ pub fn bill(answer: &Value) -> (uuid::Uuid, i64) {
     let billing = &answer["billing"];
     let usage = text(billing, "usage_id").parse().expect("a usage id is a UUID");
     (usage, billing["total_cost_micros"].as_i64().expect("a cost is a number"))
-}
-
-fn binary_path(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the test has a path");
-    let path = test.ancestors().nth(2).expect("target/<profile>/deps").join(name);
-    assert!(path.exists(), "{} is not built: `make test` builds it first", path.display());
-    path
 }
 
 fn free_port() -> u16 {
