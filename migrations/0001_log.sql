@@ -1,5 +1,7 @@
 -- The log: every fact CALOS knows, cut into a fixed number of partitions, each gapless and in commit order.
 -- The column names and types that postgres-es knows are kept, so that a tool built on it reads this table.
+-- Stream names are compared byte by byte (COLLATE "C"): an index over them must not depend on the version of the C
+-- library's collation, which an upgrade of the system changes under a database that stays.
 
 CREATE TABLE log (
     singleton        boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -19,8 +21,8 @@ CREATE TABLE partitions (
 CREATE TABLE events (
     partition        integer NOT NULL,
     position         bigint NOT NULL CHECK (position > 0),
-    aggregate_type   text NOT NULL,
-    aggregate_id     text NOT NULL,
+    aggregate_type   text COLLATE "C" NOT NULL,
+    aggregate_id     text COLLATE "C" NOT NULL,
     sequence         bigint NOT NULL CHECK (sequence > 0),
     event_type       text NOT NULL,
     event_version    text NOT NULL,
@@ -35,14 +37,16 @@ CREATE TABLE events (
 
 -- Speed only: with any row deleted every answer stays the same.
 CREATE TABLE snapshots (
-    aggregate_type   text NOT NULL,
-    aggregate_id     text NOT NULL,
+    aggregate_type   text COLLATE "C" NOT NULL,
+    aggregate_id     text COLLATE "C" NOT NULL,
     partition        integer NOT NULL,
     last_sequence    bigint NOT NULL CHECK (last_sequence > 0),
     snapshot_version integer NOT NULL,
     payload          text NOT NULL,
     PRIMARY KEY (aggregate_type, aggregate_id, partition)
 );
+-- Out of line and as it is: compressing large states cost PostgreSQL more than the disk they would have saved.
+ALTER TABLE snapshots ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 -- A caller's repeated request: claimed in the append that answers it, sealed, short-lived.
 CREATE TABLE idempotency (

@@ -32,7 +32,6 @@ pub(super) fn settings(location: &Location, durability: Durability) -> String {
          effective_cache_size = 1GB\n\
          {durable}\
          wal_level = replica\n\
-         wal_compression = on\n\
          max_wal_size = 4GB\n\
          checkpoint_timeout = 15min\n\
          checkpoint_completion_target = 0.9\n\
