@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use crate::postgres::log::QUEUE_MAX_COMMANDS;
+
 mod providers;
 mod secrets;
 mod summary;
@@ -30,6 +32,8 @@ pub const DEFAULT_PARTITIONS: u16 = 16;
 pub const DEFAULT_DATABASE_CONNECTIONS: u32 = 24;
 /// The most connections the working pool may be given.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 1_000;
+/// The most commands that may be set to wait for the log.
+pub const QUEUE_COMMANDS_MAX: usize = 65_536;
 
 /// Whether a missing or weak secret is replaced by a drawn one or stops the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +97,8 @@ pub struct DatabaseConfig {
     pub url: Option<Secret>,
     /// `CALOS_DATABASE_CONNECTIONS`, 2 to 1000: the most connections of the working pool.
     pub max_connections: u32,
+    /// `CALOS_QUEUE_COMMANDS`, 1 to 65536: the most commands that wait for the log before further ones are answered 503.
+    pub queue_max_commands: usize,
     /// `CALOS_PARTITIONS`, 1 to 256, when it was asked for; a new log gets 16 otherwise, an existing one keeps its own.
     pub partitions: Option<u16>,
 }
@@ -192,6 +198,7 @@ fn database(vars: &Vars) -> Result<DatabaseConfig, ConfigError> {
         max_connections: vars
             .number("CALOS_DATABASE_CONNECTIONS", 2..=DATABASE_CONNECTIONS_MAX)?
             .unwrap_or(DEFAULT_DATABASE_CONNECTIONS),
+        queue_max_commands: vars.number("CALOS_QUEUE_COMMANDS", 1..=QUEUE_COMMANDS_MAX)?.unwrap_or(QUEUE_MAX_COMMANDS),
         partitions: vars.number("CALOS_PARTITIONS", 1..=PARTITIONS_MAX)?,
     })
 }

@@ -148,7 +148,8 @@ impl App {
         let pool = database.pool.clone();
         let options = secrets_options(&config);
         let secrets = Secrets::open(pool.clone(), &options).await?;
-        let log = PgLog::open(pool, LogOptions::default()).await?;
+        let options = LogOptions { queue_max_commands: config.database.queue_max_commands, ..LogOptions::default() };
+        let log = PgLog::open(pool, options).await?;
         let assembled = Self::assemble(config, database, simulated, stop, secrets, log.clone()).await;
         if assembled.is_err() {
             // Whatever was started gives its connections back before the pool closes.

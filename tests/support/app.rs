@@ -96,16 +96,25 @@ impl TestApp {
 
     /// Starts over a database that another app may be using too.
     pub async fn over(database: TestDatabase) -> Self {
+        Self::over_with(database, &[]).await
+    }
+
+    /// Starts with further settings, by the names of the environment.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::over_with(TestDatabase::create().await, settings).await
+    }
+
+    async fn over_with(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
         logs::keep();
         let data_dir = tempfile::tempdir().expect("a folder for the data");
-        let running = run(&database.url, &data_dir).await;
+        let running = run(&database.url, &data_dir, settings).await;
         let address = running.address();
         Self { running, address, client: Client::new(), database, data_dir }
     }
 
     /// A second process's worth of CALOS over the same database, with its own caches and writer.
     pub async fn start_beside(&self) -> Running {
-        run(&self.database.url, &self.data_dir).await
+        run(&self.database.url, &self.data_dir, &[]).await
     }
 
     /// The address of a path.
@@ -153,7 +162,7 @@ impl TestApp {
 
     /// Moves a tenant to a tier, from the console, as a process of its own would.
     pub async fn admin_tier(&self, tenant: Uuid, tier: TierName) {
-        let config = config(&self.database.url, &self.data_dir);
+        let config = config(&self.database.url, &self.data_dir, &[]);
         calos_api::admin::run(config, AdminCommand::Tier { tenant, tier }).await.expect("the tier is changed");
     }
 
@@ -171,9 +180,9 @@ impl TestApp {
 
 /// The settings of a test's CALOS.
 #[must_use]
-pub fn config(database_url: &str, data_dir: &TempDir) -> Config {
+pub fn config(database_url: &str, data_dir: &TempDir, settings: &[(&str, &str)]) -> Config {
     let data_dir = data_dir.path().to_string_lossy().into_owned();
-    let vars = Vars::from_pairs([
+    let common = [
         ("DATABASE_URL", database_url),
         ("PORT", "0"),
         ("CALOS_BIND", "127.0.0.1"),
@@ -182,12 +191,13 @@ pub fn config(database_url: &str, data_dir: &TempDir) -> Config {
         ("JWT_SECRET", SECRET),
         ("SESSION_SECRET", SECRET),
         ("CALOS_MASTER_KEY", MASTER_KEY),
-    ]);
+    ];
+    let vars = Vars::from_pairs(common.into_iter().chain(settings.iter().copied()));
     Config::from_vars(&vars).expect("the settings of a test are right")
 }
 
-async fn run(database_url: &str, data_dir: &TempDir) -> Running {
-    let config = config(database_url, data_dir);
+async fn run(database_url: &str, data_dir: &TempDir, settings: &[(&str, &str)]) -> Running {
+    let config = config(database_url, data_dir, settings);
     let database = Database::open(&config).await.expect("the test's database opens");
     Running::start(config, database, true).await.expect("CALOS starts")
 }

@@ -25,6 +25,7 @@ pub(super) fn summary(config: &Config) -> String {
         None => lines.put("DATABASE_URL", "(embedded PostgreSQL)"),
     }
     lines.put("CALOS_DATABASE_CONNECTIONS", config.database.max_connections);
+    lines.put("CALOS_QUEUE_COMMANDS", config.database.queue_max_commands);
     lines.put(
         "CALOS_PARTITIONS",
         match config.database.partitions {

@@ -20,7 +20,7 @@ use super::partitioning::partition_of;
 use super::snapshots::SnapshotQueue;
 use super::unit::{Decided, decide};
 use super::warm::{StreamKey, Warm};
-use super::writer::{Writer, WriterParts};
+use super::writer::{BATCH_MAX_COMMANDS, Writer, WriterParts};
 
 /// Decided commands waiting for the writer, at the most; more are turned away as overloaded.
 pub const QUEUE_MAX_COMMANDS: usize = 8_192;
@@ -166,6 +166,8 @@ impl PgLog {
             snapshots,
             counters: Arc::clone(&counters),
             poll_interval: options.poll_interval,
+            // A short queue means short batches: what waits is bounded by a small multiple of it.
+            batch_max_commands: options.queue_max_commands.clamp(1, BATCH_MAX_COMMANDS),
         });
         let tasks = Mutex::new(vec![tokio::spawn(writer.run()), snapshot_task]);
         let queue = Mutex::new(Some(sender));

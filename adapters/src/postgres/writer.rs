@@ -42,6 +42,7 @@ pub struct Writer {
     pub(super) snapshots: SnapshotQueue,
     pub(super) counters: Arc<Counters>,
     pub(super) poll_interval: Duration,
+    batch_max_commands: usize,
     pub(super) polled_at: Instant,
     pub(super) down_since: Option<Instant>,
 }
@@ -82,13 +83,25 @@ pub struct WriterParts {
     pub counters: Arc<Counters>,
     /// How often the heads are looked at for other processes' appends.
     pub poll_interval: Duration,
+    /// Commands in one batch, at the most.
+    pub batch_max_commands: usize,
 }
 
 impl Writer {
     /// Puts a writer together; [`Self::run`] starts it.
     pub fn new(parts: WriterParts) -> Self {
-        let WriterParts { pool, heads, partitions, queue, published, foreign, snapshots, counters, poll_interval } =
-            parts;
+        let WriterParts {
+            pool,
+            heads,
+            partitions,
+            queue,
+            published,
+            foreign,
+            snapshots,
+            counters,
+            poll_interval,
+            batch_max_commands,
+        } = parts;
         let polled_at = Instant::now();
         Self {
             pool,
@@ -97,12 +110,13 @@ impl Writer {
             generations: vec![0; partitions.len()],
             partitions,
             queue,
-            arrived: Vec::with_capacity(BATCH_MAX_COMMANDS),
+            arrived: Vec::with_capacity(batch_max_commands),
             published,
             foreign,
             snapshots,
             counters,
             poll_interval,
+            batch_max_commands,
             polled_at,
             down_since: None,
         }
@@ -121,7 +135,7 @@ impl Writer {
             if next.appends.is_empty() {
                 let pause = self.poll_interval.saturating_sub(self.polled_at.elapsed());
                 let arrived = &mut self.arrived;
-                match tokio::time::timeout(pause, self.queue.recv_many(arrived, BATCH_MAX_COMMANDS)).await {
+                match tokio::time::timeout(pause, self.queue.recv_many(arrived, self.batch_max_commands)).await {
                     Ok(0) => return,
                     Ok(_) => {
                         // Callers that are ready to run go first, which fills the batch without waiting for anybody.
@@ -167,7 +181,7 @@ impl Writer {
                 self.finish(done.take());
                 let mut closed = false;
                 while written.is_none() {
-                    let room = BATCH_MAX_COMMANDS - next.appends.len();
+                    let room = self.batch_max_commands.saturating_sub(next.appends.len());
                     let arrived = &mut self.arrived;
                     tokio::select! {
                         biased;
@@ -214,7 +228,7 @@ impl Writer {
     }
 
     fn drain(&mut self) {
-        while self.arrived.len() < BATCH_MAX_COMMANDS
+        while self.arrived.len() < self.batch_max_commands
             && let Ok(append) = self.queue.try_recv()
         {
             self.arrived.push(append);
