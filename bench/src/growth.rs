@@ -164,7 +164,7 @@ async fn rebuild_with_peak(arena: &Arena, log: &CalosLog) -> Result<(Rebuilt, Op
     let model = rebuild::wallet_balance()?;
     let models = Models::live(log, &[model]).await?;
     let resettable = machine::forget_peak_memory();
-    let rebuilt = models.rebuild(arena, model).await?;
+    let rebuilt = models.rebuild(arena, &[model]).await?;
     let peak = machine::peak_memory_mib().filter(|_| resettable);
     models.close().await;
     Ok((rebuilt, peak))

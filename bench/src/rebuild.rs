@@ -7,7 +7,7 @@ use calos_projections::checkpoint::ensure_registered;
 use calos_projections::registry;
 use calos_replay::ReadModel;
 use calos_replay::operation::run_by;
-use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild};
+use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use calos_replay::write_guard::{Assent, confirm};
 use sqlx::PgPool;
 
@@ -19,13 +19,13 @@ use crate::stats::Run;
 /// Connections of the pool the rebuild is given; it opens more beside it.
 const OWNER_CONNECTIONS_MAX: u32 = 4;
 
-/// A rebuilt read model.
+/// Read models rebuilt from one reading of the log.
 pub struct Rebuilt {
     /// The whole of it, comparison and switch included; operations are events.
     pub run: Run,
     /// Until every row and every key stood, before the comparison and the switch.
     pub build: Duration,
-    /// Rows that stand now, in all its tables.
+    /// Rows that stand now, in all their tables.
     pub rows: u64,
 }
 
@@ -55,35 +55,44 @@ impl Models {
         let pool = postgres::connect_owner(&log.fresh.url(), OWNER_CONNECTIONS_MAX).await?;
         ensure_registered(&pool, models).await?;
         let live = Self { pool, log: log.log() };
-        for &model in models {
-            live.call(model, RebuildOptions { in_place: true, ..RebuildOptions::default() }).await?;
-        }
+        live.call(models, RebuildOptions { in_place: true, ..RebuildOptions::default() }).await?;
         Ok(live)
     }
 
-    /// Builds the next version of a read model, compares it with the live one, and puts it in its place.
-    pub async fn rebuild(&self, arena: &Arena, model: ReadModel) -> Result<Rebuilt, BenchError> {
+    /// Builds the next version of some read models from one reading of the log, compares them with the live ones, and puts
+    /// them in their place.
+    pub async fn rebuild(&self, arena: &Arena, models: &[ReadModel]) -> Result<Rebuilt, BenchError> {
         let cpu_before = arena.meter.read();
-        let report = self.call(model, RebuildOptions::default()).await?;
+        let reports = self.call(models, RebuildOptions::default()).await?;
         let cpu = arena.meter.since(cpu_before);
-        let differing = report.parity.differing_rows();
-        if differing > 0 || report.dead_letters > 0 {
-            return Err(BenchError::Check(format!(
-                "{} was rebuilt with {differing} differing rows and {} dead letters",
-                model.name(),
-                report.dead_letters
-            )));
+        // One run made all of them: each report counts its events and its time from the beginning of that run.
+        let (mut events, mut seconds, mut build_seconds, mut rows) = (0, 0.0_f64, 0.0_f64, 0);
+        for report in &reports {
+            let differing = report.parity.differing_rows();
+            if differing > 0 || report.dead_letters > 0 {
+                return Err(BenchError::Check(format!(
+                    "{} was rebuilt with {differing} differing rows and {} dead letters",
+                    report.projection, report.dead_letters
+                )));
+            }
+            events = events.max(report.events);
+            seconds = seconds.max(report.seconds);
+            build_seconds = build_seconds.max(report.build_seconds);
         }
-        let run = Run::bulk(report.events, Duration::from_secs_f64(report.seconds), cpu)?;
-        let build = Duration::from_secs_f64(report.build_seconds);
-        Ok(Rebuilt { run, build, rows: self.rows(model).await? })
+        for &model in models {
+            rows += self.rows(model).await?;
+        }
+        let run = Run::bulk(events, Duration::from_secs_f64(seconds), cpu)?;
+        Ok(Rebuilt { run, build: Duration::from_secs_f64(build_seconds), rows })
     }
 
-    async fn call(&self, model: ReadModel, options: RebuildOptions) -> Result<RebuildReport, BenchError> {
-        let failed = |error| BenchError::Check(format!("the rebuild of {} failed: {error}", model.name()));
-        let confirmed = confirm(Assent::Given, &format!("rebuild {}", model.name())).map_err(failed)?;
+    async fn call(&self, models: &[ReadModel], options: RebuildOptions) -> Result<Vec<RebuildReport>, BenchError> {
+        let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
+        let names = names.join(", ");
+        let failed = |error| BenchError::Check(format!("the rebuild of {names} failed: {error}"));
+        let confirmed = confirm(Assent::Given, &format!("rebuild {names}")).map_err(failed)?;
         let run = run_by(Some("calos-bench".to_owned()), Some("measured".to_owned()));
-        rebuild(&self.pool, &self.log, model, &run, &confirmed, &options).await.map_err(failed)
+        rebuild_all(&self.pool, &self.log, models, &run, &confirmed, &options).await.map_err(failed)
     }
 
     async fn rows(&self, model: ReadModel) -> Result<u64, BenchError> {

@@ -116,7 +116,7 @@ impl Replay<'_> {
             rounds.notes.push(format!("COPY to nowhere was fastest with {how}."));
         }
 
-        let rebuilt = self.models.rebuild(self.arena, model).await?;
+        let rebuilt = self.models.rebuild(self.arena, &[model]).await?;
         self.progress.rate(&format!("CALOS, {} balances", rebuilt.rows), rebuilt.run.rate(), "event");
         rounds.balance.push(rebuilt.run);
         Ok(())
@@ -136,14 +136,9 @@ impl Replay<'_> {
         drop(captured);
 
         self.arena.settle().await?;
-        let (mut rows, mut build) = (0, Duration::ZERO);
-        for &model in models {
-            let rebuilt = self.models.rebuild(self.arena, model).await?;
-            rows += rebuilt.rows;
-            build += rebuilt.build;
-        }
+        let rebuilt = self.models.rebuild(self.arena, models).await?;
         // CPU time is known for the whole rebuild only, of which the build is a part.
-        let run = Run::bulk(rows, build, None)?;
+        let run = Run::bulk(rebuilt.rows, rebuilt.build, None)?;
         self.progress.rate("CALOS, row views", run.rate(), "row");
         rounds.row_views.push(run);
         Ok(())

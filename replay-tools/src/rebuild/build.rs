@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -19,6 +20,9 @@ use crate::versions::{at_most, heads, positions};
 
 /// Memory one index build may use.
 const INDEX_BUILD_MEGABYTES: u32 = 256;
+
+/// Read models whose keys are built at the same time.
+const INDEX_BUILDS_MAX: usize = 2;
 
 /// A read model's share of a partition: the version to load, and how far.
 #[derive(Clone, Copy)]
@@ -50,10 +54,14 @@ pub(super) async fn build(
         }
     }
     load(connections, todo, workers, progress).await?;
-    for building in buildings {
-        add_keys(operator, building.model).await?;
-    }
-    Ok(())
+    let keys = buildings.iter().map(|building| add_keys(connections, building.model));
+    stream::iter(keys).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
+}
+
+/// Gathers the statistics by which the comparison and the first readers are planned, once rows and keys stand.
+pub(super) async fn analyze(connections: &Connections, buildings: &[Building]) -> Result<(), ToolError> {
+    let models = buildings.iter().map(|building| analyze_model(connections, building.model));
+    stream::iter(models).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
 }
 
 /// The largest partitions first would end soonest, but in order is what an operator can follow; workers take the next.
@@ -111,28 +119,38 @@ impl Worker {
     }
 }
 
-async fn has_keys(operator: &mut PgConnection, model: ReadModel) -> Result<bool, ToolError> {
+async fn has_keys(connection: &mut PgConnection, model: ReadModel) -> Result<bool, ToolError> {
     let Some(table) = model.tables().first() else { return Ok(true) };
     let key = format!("{}.{}_pkey", Schema::Next, table.name);
-    let present: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(key).fetch_one(operator).await?;
+    let present: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(key).fetch_one(connection).await?;
     Ok(present)
 }
 
-/// Keys and indexes after the rows: sorted once instead of inserted one by one. All tables in one transaction, so a
-/// resumed rebuild finds all of them or none.
-async fn add_keys(operator: &mut PgConnection, model: ReadModel) -> Result<(), ToolError> {
-    if has_keys(operator, model).await? {
+/// Keys and indexes after the rows: sorted once instead of inserted one by one. All tables of a read model in one
+/// transaction, so a resumed rebuild finds all of them or none; read models side by side.
+async fn add_keys(connections: &Connections, model: ReadModel) -> Result<(), ToolError> {
+    let mut connection = connections.connect().await?;
+    if has_keys(&mut connection, model).await? {
         return Ok(());
     }
-    let mut transaction = operator.begin().await?;
+    let mut transaction = connection.begin().await?;
     let memory = format!("SET LOCAL maintenance_work_mem = '{INDEX_BUILD_MEGABYTES}MB'");
     run_sql(&mut transaction, &memory).await?;
     for table in model.tables() {
         for statement in table.create_keys(Schema::Next) {
             run_sql(&mut transaction, &statement).await?;
         }
-        run_sql(&mut transaction, &format!("ANALYZE {}.{}", Schema::Next, table.name)).await?;
     }
     transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn analyze_model(connections: &Connections, model: ReadModel) -> Result<(), ToolError> {
+    let mut connection = connections.connect().await?;
+    for table in model.tables() {
+        run_sql(&mut connection, &format!("ANALYZE {}.{}", Schema::Next, table.name)).await?;
+    }
+    connection.close().await?;
     Ok(())
 }

@@ -158,6 +158,7 @@ pub async fn rebuild_all<L: EventLog>(
         build::build(&connections, &mut operator, &buildings, workers, &progress).await?;
         let site = Site { connections: &connections, run, options, progress: &progress, started_at: now() };
         let build_seconds = progress.elapsed().as_secs_f64();
+        build::analyze(&connections, &buildings).await?;
         for building in &buildings {
             reports.push(site.take_over(&mut operator, log, building, build_seconds).await?);
         }
