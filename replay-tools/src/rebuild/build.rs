@@ -54,13 +54,13 @@ pub(super) async fn build(
         }
     }
     load(connections, todo, workers, progress).await?;
-    let keys = buildings.iter().map(|building| add_keys(connections, building.model));
+    let keys: Vec<_> = buildings.iter().map(|building| add_keys(connections, building.model)).collect();
     stream::iter(keys).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
 }
 
 /// Gathers the statistics by which the comparison and the first readers are planned, once rows and keys stand.
 pub(super) async fn analyze(connections: &Connections, buildings: &[Building]) -> Result<(), ToolError> {
-    let models = buildings.iter().map(|building| analyze_model(connections, building.model));
+    let models: Vec<_> = buildings.iter().map(|building| analyze_model(connections, building.model)).collect();
     stream::iter(models).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
 }
 
@@ -122,7 +122,8 @@ impl Worker {
 async fn has_keys(connection: &mut PgConnection, model: ReadModel) -> Result<bool, ToolError> {
     let Some(table) = model.tables().first() else { return Ok(true) };
     let key = format!("{}.{}_pkey", Schema::Next, table.name);
-    let present: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(key).fetch_one(connection).await?;
+    let present: bool =
+        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(key).fetch_one(connection).await?;
     Ok(present)
 }
 
