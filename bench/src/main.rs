@@ -36,6 +36,10 @@ use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::report::{Measured, Report};
 
+/// As in the server: commands and rows are made of many short-lived texts; with this allocator they cost a fifth less CPU than with glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
