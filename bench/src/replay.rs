@@ -19,7 +19,7 @@ use crate::stats::{Label, Run, Scenario};
 const EVENTS: u64 = 2_000_000;
 const QUICK_EVENTS: u64 = 300_000;
 /// A quick measurement takes the log as long as it is after this time.
-const QUICK_FILL: Duration = Duration::from_secs(12);
+const QUICK_FILL: Duration = Duration::from_secs(10);
 /// Connections of the pool under `QueryReplay`: it uses one for reading and one for its views.
 const QUERY_REPLAY_CONNECTIONS: u32 = 4;
 
@@ -36,7 +36,7 @@ struct Rounds {
     query_replay: Vec<Run>,
     copy_out: Vec<Run>,
     balance: Vec<Run>,
-    copy_in: Vec<Run>,
+    copy_in_keys_first: Vec<Run>,
     copy_in_keys_last: Vec<Run>,
     row_views: Vec<Run>,
     notes: Vec<String>,
@@ -127,7 +127,7 @@ impl Replay<'_> {
         for keys in [Keys::First, Keys::Last] {
             let run = copy_baseline::load(self.arena, self.fresh, &captured, keys).await?;
             let (how, runs) = match keys {
-                Keys::First => ("into the row views' tables", &mut rounds.copy_in),
+                Keys::First => ("into the row views' tables, keys and all", &mut rounds.copy_in_keys_first),
                 Keys::Last => ("into tables without keys, keys built afterwards", &mut rounds.copy_in_keys_last),
             };
             self.progress.rate(&format!("COPY {how}"), run.rate(), "row");
@@ -167,28 +167,42 @@ fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -
         label("rebuild_wallet_balance", format!("CALOS, balances of {wallets} wallets"), "event"),
         &rounds.balance,
     );
-    let copy_in = Scenario::of(label("copy_in", "COPY into ledger and usage".to_owned(), "row"), &rounds.copy_in);
-    let copy_in_keys_last =
-        Scenario::of(label("copy_in_keys_last", "COPY, then keys".to_owned(), "row"), &rounds.copy_in_keys_last);
+    let copy_in_keys_first = Scenario::of(
+        label("copy_in_keys_first", "COPY into ledger and usage with keys".to_owned(), "row"),
+        &rounds.copy_in_keys_first,
+    );
+    let copy_in_keys_last = Scenario::of(
+        label("copy_in_keys_last", "COPY into the same, then keys".to_owned(), "row"),
+        &rounds.copy_in_keys_last,
+    );
     let row_views =
         Scenario::of(label("rebuild_row_views", "CALOS, ledger and usage".to_owned(), "row"), &rounds.row_views);
+    // Like a rebuild, whoever loads rows by the best means builds the keys last; were that slower here, then not.
+    let keys_first_wins = copy_in_keys_first.per_second > copy_in_keys_last.per_second;
+    let (copy_in, when) = if keys_first_wins { (&copy_in_keys_first, "first") } else { (&copy_in_keys_last, "last") };
     let ratios = vec![
         Ratio::between(REBUILD_VS_QUERY_REPLAY, &balance, &query_replay),
         Ratio::between(REBUILD_VS_COPY, &balance, &copy_out),
-        Ratio::between(ROW_VIEWS_VS_COPY_IN, &row_views, &copy_in),
+        Ratio::between(ROW_VIEWS_VS_COPY_IN, &row_views, copy_in),
     ];
     let mut notes = vec![
         format!("The log held {events} events of {wallets} wallets."),
         "A rebuild of balances counts whole: fold, load, keys, comparison with the live rows, switch.".to_owned(),
-        "A rebuild of row views counts until every row and key stands, as COPY does; its comparison comes after that."
+        "A rebuild of row views reads, folds and loads both from one reading, and counts until every row and key stands; \
+         its comparison comes after that."
             .to_owned(),
+        format!(
+            "It stands against loading the same rows, already made, into the same tables, all cores at work, in the \
+             faster of two ways: keys built {when}. Against the other way it reaches {:.2}.",
+            row_views.per_second / copy_in_keys_first.per_second.min(copy_in_keys_last.per_second).max(1.0)
+        ),
     ];
     let mut ways = rounds.notes;
     ways.sort();
     ways.dedup();
     notes.extend(ways);
     Measured {
-        scenarios: vec![query_replay, copy_out, balance, copy_in, copy_in_keys_last, row_views],
+        scenarios: vec![query_replay, copy_out, balance, copy_in_keys_first, copy_in_keys_last, row_views],
         ratios,
         tables: Vec::new(),
         notes,
