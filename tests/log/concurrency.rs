@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use calos_adapters::postgres::ChangedStream;
+use calos_adapters::postgres::{ChangedStream, PgLog};
 use calos_commands::log::{EventLog, Failed, LogError, Plan};
 use calos_domain::StreamId;
 use calos_tests::database::TestDatabase;
@@ -172,4 +172,46 @@ async fn a_writer_whose_connection_is_cut_finds_out_what_became_of_its_commits()
     assert_eq!(stored(&database, "a").await, (taken, taken + 1));
     assert_sealed(&database).await;
     log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_stale_elsewhere_does_not_hide_what_is_still_to_be_written() {
+    let database = TestDatabase::create().await;
+    let (left, right) = (open(&database).await, open(&database).await);
+    let names: Vec<String> = (0..40).map(|index| format!("part-{index}")).collect();
+    let written = names.iter().find(|name| left.partition_of(name) == 0).expect("a stream in partition 0");
+    let beside = names.iter().rfind(|name| left.partition_of(name) == 0 && *name != written).expect("another");
+    let read = names.iter().find(|name| left.partition_of(name) == 1).expect("a stream in partition 1");
+    for name in [written, beside, read] {
+        add(&left, name, 0, 1).await.expect("it is taken");
+    }
+    let mut plan = Plan::default();
+    let here = plan.stream::<Tally>(StreamId::key(written));
+    let there = plan.stream::<Tally>(StreamId::key(read));
+    let looking = |log: PgLog, plan: std::sync::Arc<Plan<PgLog>>| {
+        tokio::spawn(async move {
+            log.execute(&plan, request(), |unit| Ok::<_, TooMuch>(unit.with(here, |_| ()) == unit.with(there, |_| ())))
+                .await
+                .map(drop)
+        })
+    };
+    let plan = std::sync::Arc::new(plan);
+    for id in 1..=60u64 {
+        // The other process moves both partitions; this one writes one of them beside readers of both.
+        add(&right, read, 1_000 + id, 1).await.expect("it is taken");
+        let writers = (0..4u64).map(|part| {
+            let (left, written) = (left.clone(), written.clone());
+            tokio::spawn(async move { add(&left, &written, id * 10 + part, 1).await.map(drop) })
+        });
+        let readers = (0..4).map(|_| looking(left.clone(), std::sync::Arc::clone(&plan)));
+        let calls: Vec<_> = writers.zip(readers).flat_map(|(writer, reader)| [writer, reader]).collect();
+        add(&right, beside, 1_000 + id, 1).await.expect("it is taken");
+        for call in join_all(calls).await {
+            call.expect("no panic").expect("it is taken");
+        }
+    }
+    assert_eq!(stored(&database, written).await, (1 + 240, 1 + 240));
+    assert_sealed(&database).await;
+    left.close().await;
+    right.close().await;
 }

@@ -123,6 +123,7 @@ pub struct Move {
 pub struct Batch {
     /// The heads it stands on.
     base: Vec<Head>,
+    bytes: usize,
     /// Every partition it fences or moves, ascending.
     pub moves: BTreeMap<i32, Move>,
     /// Where each append landed, in the order of the appends.
@@ -175,6 +176,7 @@ impl Batch {
         if let Some(claim) = &append.claim {
             self.fence(append.claim_partition);
             self.claims.add(append.claim_partition, claim, &positions);
+            self.bytes += claim.sealed_answer.len();
         }
         self.positions.push(positions);
     }
@@ -186,6 +188,11 @@ impl Batch {
             heads[usize::try_from(*partition).unwrap_or_default()] = moved.to;
         }
         heads
+    }
+
+    /// Roughly what it carries, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether nothing would be written.
@@ -209,6 +216,7 @@ impl Batch {
         to.recorded_at = now.max(to.recorded_at);
         for (sequence, event) in (stream.first_sequence..).zip(&stream.events) {
             let metadata = envelope(event.event_id, metadata_rest);
+            self.bytes += event.payload.len() + metadata.len();
             to.position += 1;
             to.hash = chain(
                 &to.hash,
@@ -245,6 +253,7 @@ impl Batch {
             .bind(moves.partition)
             .bind(moves.from_position)
             .bind(moves.from_hash)
+            .bind(moves.from_recorded_at)
             .bind(moves.to_position)
             .bind(moves.to_hash)
             .bind(moves.to_recorded_at)
@@ -314,6 +323,7 @@ struct Moves {
     partition: Vec<i32>,
     from_position: Vec<i64>,
     from_hash: Vec<Vec<u8>>,
+    from_recorded_at: Vec<Timestamptz>,
     to_position: Vec<i64>,
     to_hash: Vec<Vec<u8>>,
     to_recorded_at: Vec<Timestamptz>,
@@ -325,6 +335,7 @@ impl Moves {
             partition: moves.keys().copied().collect(),
             from_position: moves.values().map(|head| head.from.position).collect(),
             from_hash: moves.values().map(|head| head.from.hash.to_vec()).collect(),
+            from_recorded_at: moves.values().map(|head| Timestamptz(head.from.recorded_at)).collect(),
             to_position: moves.values().map(|head| head.to.position).collect(),
             to_hash: moves.values().map(|head| head.to.hash.to_vec()).collect(),
             to_recorded_at: moves.values().map(|head| Timestamptz(head.to.recorded_at)).collect(),
@@ -344,9 +355,11 @@ macro_rules! append_statement {
     UPDATE partitions AS head
     SET last_position = n.to_position, head_hash = n.to_hash, last_recorded_at = n.to_recorded_at
     FROM ordered
-    JOIN unnest($1::int[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::timestamptz[])
-        AS n (partition, from_position, from_hash, to_position, to_hash, to_recorded_at) USING (partition)
+    JOIN unnest($1::int[], $2::bigint[], $3::bytea[], $4::timestamptz[], $5::bigint[], $6::bytea[], $7::timestamptz[])
+        AS n (partition, from_position, from_hash, from_recorded_at, to_position, to_hash, to_recorded_at)
+        USING (partition)
     WHERE head.partition = n.partition AND head.last_position = n.from_position AND head.head_hash = n.from_hash
+        AND head.last_recorded_at = n.from_recorded_at
     RETURNING head.partition
 ), fence AS (
     SELECT count(*) = cardinality($1) AS holds FROM moved
@@ -357,8 +370,8 @@ INSERT INTO events (partition, position, aggregate_type, aggregate_id, sequence,
     recorded_at, hash)
 SELECT CASE WHEN fence.holds THEN e.partition END, e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type,
     e.event_version, e.payload::json, e.metadata::json, e.recorded_at, e.hash
-FROM fence, unnest($7::int[], $8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[],
-    $15::text[], $16::timestamptz[], $17::bytea[])
+FROM fence, unnest($8::int[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::text[],
+    $16::text[], $17::timestamptz[], $18::bytea[])
     AS e (partition, position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
         recorded_at, hash)"
         )
@@ -370,7 +383,7 @@ const APPEND_WITH_CLAIMS: &str = append_statement!(
     ", claimed AS (
     INSERT INTO idempotency (partition, caller, key, request_hash, positions, sealed_answer)
     SELECT CASE WHEN fence.holds THEN c.partition END, c.caller, c.key, c.request_hash, c.positions, c.sealed_answer
-    FROM fence, unnest($18::int[], $19::text[], $20::text[], $21::bytea[], $22::text[], $23::bytea[])
+    FROM fence, unnest($19::int[], $20::text[], $21::text[], $22::bytea[], $23::text[], $24::bytea[])
         AS c (partition, caller, key, request_hash, positions, sealed_answer)
 )"
 );

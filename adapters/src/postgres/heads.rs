@@ -41,15 +41,31 @@ pub async fn read(connection: &mut PgConnection) -> Result<Vec<Head>, sqlx::Erro
     Ok(heads)
 }
 
-/// The streams that have events after a position of a partition.
+/// The streams that others wrote since a head was known.
+///
+/// A log that no longer contains that head was put back behind our back, by a failover to a copy that lagged or by a
+/// restore: then nothing in memory can be trusted.
 ///
 /// # Errors
 /// The database's.
-pub async fn changed_streams(
+pub async fn changed_since(
     connection: &mut PgConnection,
     partition: i32,
-    after: i64,
+    known: &Head,
 ) -> Result<Changed, sqlx::Error> {
+    let stored: Option<(Vec<u8>,)> = sqlx::query_as("SELECT hash FROM events WHERE partition = $1 AND position = $2")
+        .bind(partition)
+        .bind(known.position)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if known.position > 0 && stored.is_none_or(|(hash,)| hash != known.hash) {
+        tracing::error!(partition, position = known.position, "the log no longer holds an event that was acknowledged");
+        return Ok(Changed::Any);
+    }
+    changed_streams(connection, partition, known.position).await
+}
+
+async fn changed_streams(connection: &mut PgConnection, partition: i32, after: i64) -> Result<Changed, sqlx::Error> {
     let rows: Vec<(String, String)> = sqlx::query_as(
         "SELECT DISTINCT aggregate_type, aggregate_id FROM events WHERE partition = $1 AND position > $2 LIMIT $3",
     )
@@ -67,7 +83,9 @@ pub async fn changed_streams(
 
 /// What became of a batch: one look at one partition tells, since it went in whole or not at all.
 ///
-/// The head row is locked first: the lost connection's transaction may still be committing, and holds that lock.
+/// Every head row the statement would lock is locked first: the lost connection's transaction may still be at work on
+/// them. It may also not have begun; so where the batch is absent a head's clock is moved by a microsecond, and whatever
+/// still expects the head as it was cannot succeed any more.
 ///
 /// # Errors
 /// The database's.
@@ -77,8 +95,9 @@ pub async fn resolve(connection: &mut PgConnection, batch: &Batch) -> Result<Res
         return Ok(Resolution::Absent);
     };
     let mut transaction = sqlx::Connection::begin(connection).await?;
-    sqlx::query("SELECT FROM partitions WHERE partition = $1 FOR UPDATE")
-        .bind(partition)
+    let fenced: Vec<i32> = batch.moves.keys().copied().collect();
+    sqlx::query("SELECT FROM partitions WHERE partition = ANY($1) ORDER BY partition FOR UPDATE")
+        .bind(fenced)
         .execute(&mut *transaction)
         .await?;
     let stored: Option<(Vec<u8>,)> = sqlx::query_as("SELECT hash FROM events WHERE partition = $1 AND position = $2")
@@ -86,9 +105,18 @@ pub async fn resolve(connection: &mut PgConnection, batch: &Batch) -> Result<Res
         .bind(head.to.position)
         .fetch_optional(&mut *transaction)
         .await?;
-    transaction.rollback().await?;
-    let committed = stored.is_some_and(|(hash,)| hash == head.to.hash);
-    Ok(if committed { Resolution::Committed } else { Resolution::Absent })
+    if stored.is_some_and(|(hash,)| hash == head.to.hash) {
+        transaction.rollback().await?;
+        return Ok(Resolution::Committed);
+    }
+    sqlx::query(
+        "UPDATE partitions SET last_recorded_at = last_recorded_at + interval '1 microsecond' WHERE partition = $1",
+    )
+    .bind(partition)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(Resolution::Absent)
 }
 
 /// Which of these claims are stored.

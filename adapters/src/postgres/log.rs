@@ -30,6 +30,8 @@ pub const EXECUTE_MAX_ATTEMPTS: u32 = 64;
 const FOREIGN_MAX_CHANGES: usize = 4_096;
 /// Memory for warm aggregates of one process, by their own estimate.
 const WARM_MAX_BYTES: usize = 512 * 1024 * 1024;
+/// Times a stream is loaded again because others wrote its partition meanwhile, at the most.
+const LOAD_MAX_ATTEMPTS: u32 = 32;
 /// Streams loaded from the database at one time, at the most.
 const LOADS_MAX_CONCURRENT: usize = 64;
 /// How often the heads are looked at for other processes' appends.
@@ -251,7 +253,7 @@ impl PgLog {
     }
 
     /// Waits until nothing of a partition is in flight that was when this began.
-    async fn settle(&self, partition: i32) -> Result<(), LogError> {
+    pub(super) async fn settle(&self, partition: i32) -> Result<(), LogError> {
         let receiver = {
             let Some(queue) = self.queue() else { return Err(closed()) };
             let permit = queue.try_reserve().map_err(|error| self.refuse(&error))?;
@@ -295,13 +297,21 @@ impl EventLog for PgLog {
         if Warm::lock(self.partition(partition)).contains(D::KIND, id.as_str()) {
             return Ok(());
         }
-        // What is in flight is not in the database yet.
-        self.settle(partition).await?;
-        let Loaded { aggregate, sequence, snapshot_sequence } = load::<D>(&self.0.pool, id.as_str()).await?;
-        self.0.counters.cold_loads.add(1);
-        let key = StreamKey::of(D::KIND, id.as_str());
-        Warm::lock(self.partition(partition)).insert(key, Box::new(aggregate), sequence, snapshot_sequence);
-        Ok(())
+        for _ in 0..LOAD_MAX_ATTEMPTS {
+            // What is in flight is not in the database yet.
+            self.settle(partition).await?;
+            let generation = Warm::lock(self.partition(partition)).generation;
+            let Loaded { aggregate, sequence, snapshot_sequence } = load::<D>(&self.0.pool, id.as_str()).await?;
+            self.0.counters.cold_loads.add(1);
+            let mut warm = Warm::lock(self.partition(partition));
+            // Others may have written the stream after it was read; then it was invalidated before it came in here.
+            if warm.generation == generation {
+                let key = StreamKey::of(D::KIND, id.as_str());
+                warm.insert(key, Box::new(aggregate), sequence, snapshot_sequence);
+                return Ok(());
+            }
+        }
+        Err(LogError::Contended { attempts: LOAD_MAX_ATTEMPTS })
     }
 
     async fn execute<T, E, F>(&self, plan: &Plan<Self>, request: Request, mut choose: F) -> Result<Done<T>, Failed<E>>

@@ -11,12 +11,14 @@ use super::failure::Failure;
 use super::heads::{self, Resolution};
 use super::log::ChangedStream;
 use super::warm::{Changed, StreamKey};
-use super::writer::{STATEMENT_TIMEOUT, Writer, index_of, now, partitions_of};
+use super::writer::{STATEMENT_TIMEOUT, Writer, bounded, index_of, now, partitions_of};
 
 /// How long callers wait for a database that has gone before they are told.
 pub const OUTAGE_ANSWER_MILLISECONDS: u64 = 1_500;
 /// Attempts at one batch against stale heads and deadlocks before its callers decide again.
 const BATCH_MAX_ATTEMPTS: u32 = 16;
+/// Times a batch may take its connection down with it before its commands are written one by one.
+const UNKNOWN_MAX_ATTEMPTS: u32 = 3;
 /// Pause between two attempts to reach a database that has gone.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,7 +27,7 @@ impl Writer {
     /// known already, of exactly these commands.
     pub(super) async fn write(&mut self, mut appends: Vec<Append>, mut known: Option<Failure>) {
         let began = Instant::now();
-        let mut attempts = 0;
+        let (mut attempts, mut unknown) = (0, 0);
         while !appends.is_empty() {
             if known.is_none() {
                 appends = self.turn_stale_away(appends);
@@ -68,11 +70,27 @@ impl Writer {
                     tokio::time::sleep(RECONNECT_PAUSE).await;
                     attempts -= 1;
                 }
-                Err(Failure::Unknown(batch, error)) => match self.resolve(&mut appends, *batch, began, &error).await {
-                    Some(()) => attempts -= 1,
-                    None => return,
-                },
+                Err(Failure::Unknown(batch, error)) => {
+                    unknown += 1;
+                    if self.resolve(&mut appends, *batch, began, &error).await.is_none() {
+                        return;
+                    }
+                    if unknown >= UNKNOWN_MAX_ATTEMPTS {
+                        self.give_up_on(appends, &error).await;
+                        return;
+                    }
+                    attempts -= 1;
+                }
             }
+        }
+    }
+
+    /// A batch that ended its connection every time: its commands one by one, and a single one not at all.
+    async fn give_up_on(&mut self, appends: Vec<Append>, error: &str) {
+        if appends.len() > 1 {
+            self.write_one_by_one(appends).await;
+        } else {
+            self.fail(appends, || Outcome::Failed(LogError::Unavailable(error.to_owned())));
         }
     }
 
@@ -94,7 +112,7 @@ impl Writer {
             };
         }
         // Barriers alone: nothing moves the heads, so look at them.
-        let looked = heads::read(connection).await;
+        let looked = bounded(heads::read(connection)).await;
         let adopted = match looked {
             Ok(now) => self.adopt(&now).await,
             Err(error) => Err(error),
@@ -115,6 +133,10 @@ impl Writer {
         let text = error.map_or_else(|| "the statement took too long".to_owned(), |error| error.to_string());
         match known {
             Some(Failure::Stale) => self.look_at_heads().await,
+            Some(Failure::Absent(text)) => {
+                self.lose_connection(&text);
+                Failure::Absent(text)
+            }
             Some(failure) => failure,
             None => {
                 self.lose_connection(&text);
@@ -126,7 +148,7 @@ impl Writer {
     /// A head was not where it was expected: takes over where it is.
     async fn look_at_heads(&mut self) -> Failure {
         let looked = match self.connect().await {
-            Ok(connection) => heads::read(connection).await,
+            Ok(connection) => bounded(heads::read(connection)).await,
             Err(error) => Err(error),
         };
         let adopted = match looked {
@@ -150,13 +172,18 @@ impl Writer {
             if *head == known {
                 continue;
             }
-            moved = true;
             let partition = i32::try_from(index).unwrap_or_default();
+            if head.position == known.position && head.hash == known.hash {
+                // Only its clock was moved, by whoever asked what became of a lost commit.
+                self.heads[index] = *head;
+                continue;
+            }
             let connection = self.connect().await?;
-            let changed = heads::changed_streams(connection, partition, known.position).await?;
+            let changed = bounded(heads::changed_since(connection, partition, &known)).await?;
             self.invalidate(partition, &changed);
             self.heads[index] = *head;
             self.announce_foreign(&changed);
+            moved = true;
         }
         if moved {
             self.publish();
@@ -182,11 +209,15 @@ impl Writer {
         let mut told = false;
         loop {
             let resolution = match self.connect().await {
-                Ok(connection) => heads::resolve(connection, &batch).await,
+                Ok(connection) => bounded(heads::resolve(connection, &batch)).await,
                 Err(error) => Err(error),
             };
             match resolution {
                 Ok(Resolution::Committed) => {
+                    if told {
+                        // Meanwhile others were turned away, and streams of this batch may have been loaded without it.
+                        self.forget_streams_of(appends);
+                    }
                     self.acknowledge(std::mem::take(appends), &batch, began);
                     return None;
                 }
@@ -220,7 +251,7 @@ impl Writer {
 
     /// Answers everybody who waits behind an outage: nothing of theirs was sent.
     fn turn_queue_away(&mut self, error: &str) {
-        let mut waiting = Vec::new();
+        let mut waiting = std::mem::take(&mut self.waiting_behind);
         while let Ok(append) = self.queue.try_recv() {
             waiting.push(append);
         }
@@ -250,8 +281,8 @@ impl Writer {
             for append in &stale {
                 self.forget_what_stands_on(append);
             }
-            self.settle(&stale);
             for append in stale {
+                self.settle_where_outdated(&append);
                 append.answer(Outcome::Stale);
             }
             appends = current;
@@ -269,11 +300,21 @@ impl Writer {
         }
     }
 
+    /// Resolves a stale command's tickets, but only where its partition is invalid for it: where it is not, tickets before
+    /// its own may belong to commands that are still to be written, and whatever resolves those resolves this one.
+    fn settle_where_outdated(&self, append: &Append) {
+        for basis in &append.basis {
+            if self.generations[index_of(basis.partition)] != basis.generation {
+                self.warm(basis.partition).resolve(basis.ticket);
+            }
+        }
+    }
+
     /// Finds the commands whose key is taken and tells them; what shares a partition with them is decided again.
     async fn drop_claimed(&mut self, appends: Vec<Append>) -> Vec<Append> {
         let claims: Vec<_> = appends.iter().filter_map(Append::claim_key).collect();
         let taken = match self.connect().await {
-            Ok(connection) => heads::taken_claims(connection, &claims).await,
+            Ok(connection) => bounded(heads::taken_claims(connection, &claims)).await,
             Err(error) => Err(error),
         };
         let mut taken = match taken {
@@ -297,6 +338,10 @@ impl Writer {
     /// A stream already has an event of that sequence: what is in memory is not what is stored. Load it again.
     fn forget_streams(&mut self, appends: &[Append]) {
         tracing::warn!("a stream was written behind the head; its state is loaded again");
+        self.forget_streams_of(appends);
+    }
+
+    fn forget_streams_of(&mut self, appends: &[Append]) {
         let keys: HashSet<StreamKey> =
             appends.iter().flat_map(|append| &append.streams).map(|stream| stream.key.clone()).collect();
         let changed = Changed::Streams(keys);

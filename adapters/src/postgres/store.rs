@@ -38,6 +38,7 @@ pub struct WarmContext<D: Decider> {
     aggregate: Sourced<D>,
     id: String,
     sequence: i64,
+    generation: u64,
 }
 
 impl<D: Decider> AggregateContext<Sourced<D>> for WarmContext<D> {
@@ -75,11 +76,15 @@ impl<D: Decider> EventStore<Sourced<D>> for PgEventStore<D> {
         // Evicted between the two steps only when memory is far too small; then it is simply loaded again.
         loop {
             self.log.warm::<D>(&id).await.map_err(log_failure::<D>)?;
-            let found = Warm::lock(self.log.partition(partition)).peek(D::KIND, aggregate_id, |sequence, aggregate| {
+            // The framework answers a refusal by itself, so it must not be decided on what may still fail.
+            self.log.settle(partition).await.map_err(log_failure::<D>)?;
+            let warm = Warm::lock(self.log.partition(partition));
+            let found = warm.peek(D::KIND, aggregate_id, |sequence, aggregate| {
                 aggregate.as_any().downcast_ref::<Sourced<D>>().map(|aggregate| (sequence, aggregate.clone()))
             });
             if let Some(Some((sequence, aggregate))) = found {
-                return Ok(WarmContext { aggregate, id: aggregate_id.to_owned(), sequence });
+                let generation = warm.generation;
+                return Ok(WarmContext { aggregate, id: aggregate_id.to_owned(), sequence, generation });
             }
         }
     }
@@ -127,7 +132,7 @@ impl<D: Decider> PgEventStore<D> {
         let partition = self.log.partition_of(&context.id);
         let mut warm = Warm::lock(self.log.partition(partition));
         let Some(mut taken) = warm.take(D::KIND, &context.id) else { return Err(AggregateError::AggregateConflict) };
-        let unchanged = taken.sequence == context.sequence;
+        let unchanged = taken.sequence == context.sequence && warm.generation == context.generation;
         let basis = vec![Basis { partition, generation: warm.generation, ticket: warm.issue() }];
         let (reply, receiver) = oneshot::channel();
         let mut append = Append::barrier(basis, reply);

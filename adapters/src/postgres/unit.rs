@@ -40,7 +40,7 @@ pub fn decide<T, E>(
     let mut fault = None;
     let chosen = choose(&mut Unit::new(&mut streams, &mut fault));
     if let Some(fault) = fault {
-        locked.give_back_undecided(plan, streams);
+        locked.forget(plan);
         return Err(Failed::Log(LogError::Corrupt(fault)));
     }
     let (reply, receiver) = oneshot::channel();
@@ -98,6 +98,13 @@ impl<'a> Locked<'a> {
             } else {
                 warm.remove(&StreamKey::of(planned.kind, planned.id.as_str()));
             }
+        }
+    }
+
+    /// Forgets every stream of a plan: what a fault left of their state is not known.
+    fn forget(&mut self, plan: &Plan<PgLog>) {
+        for (index, planned) in plan.streams().iter().enumerate() {
+            self.warm(index).remove(&StreamKey::of(planned.kind, planned.id.as_str()));
         }
     }
 

@@ -21,8 +21,17 @@ use super::warm::{Changed, Warm};
 
 /// Commands in one batch, at the most.
 pub const BATCH_MAX_COMMANDS: usize = 1_024;
+/// Commands taken from the queue at once, at the most: what they carry counts against the batch's bytes only afterwards.
+const ARRIVALS_MAX_COMMANDS: usize = 256;
+/// Events and claims of one batch, at the most, give or take what arrived at once.
+const BATCH_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long one attempt to get a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How long a look at the heads may take before the connection is given up.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server may work on one statement of the writer: less than the writer waits for it, so that a statement
+/// is over when its outcome is asked for.
+const SERVER_TIMEOUT: &str = "15s";
 /// How long one statement of the writer may take before the connection is given up.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -35,6 +44,8 @@ pub struct Writer {
     /// The generation of each partition: only the writer raises them.
     pub(super) generations: Vec<u64>,
     pub(super) queue: mpsc::Receiver<Append>,
+    /// Sealed behind a batch that is in trouble, while it is.
+    pub(super) waiting_behind: Vec<Append>,
     /// Received and not looked at yet.
     pub(super) arrived: Vec<Append>,
     pub(super) published: watch::Sender<Vec<i64>>,
@@ -110,6 +121,7 @@ impl Writer {
             generations: vec![0; partitions.len()],
             partitions,
             queue,
+            waiting_behind: Vec::new(),
             arrived: Vec::with_capacity(batch_max_commands),
             published,
             foreign,
@@ -135,7 +147,12 @@ impl Writer {
             if next.appends.is_empty() {
                 let pause = self.poll_interval.saturating_sub(self.polled_at.elapsed());
                 let arrived = &mut self.arrived;
-                match tokio::time::timeout(pause, self.queue.recv_many(arrived, self.batch_max_commands)).await {
+                match tokio::time::timeout(
+                    pause,
+                    self.queue.recv_many(arrived, self.batch_max_commands.min(ARRIVALS_MAX_COMMANDS)),
+                )
+                .await
+                {
                     Ok(0) => return,
                     Ok(_) => {
                         // Callers that are ready to run go first, which fills the batch without waiting for anybody.
@@ -150,10 +167,7 @@ impl Writer {
                 next = self.write_pipelined(next).await;
             }
             if self.polled_at.elapsed() >= self.poll_interval && self.poll().await {
-                if next.appends.is_empty() {
-                    next = Building::on(self.heads.clone());
-                }
-                next.outdated = true;
+                next = self.again(next.appends);
             }
         }
     }
@@ -181,7 +195,7 @@ impl Writer {
                 self.finish(done.take());
                 let mut closed = false;
                 while written.is_none() {
-                    let room = self.batch_max_commands.saturating_sub(next.appends.len());
+                    let room = self.room_in(&next);
                     let arrived = &mut self.arrived;
                     tokio::select! {
                         biased;
@@ -196,12 +210,10 @@ impl Writer {
             };
             self.connection = Some(connection);
             if let Some(failure) = self.failure_of(&mut current, written).await {
+                self.waiting_behind = next.appends;
                 self.write(current.appends, Some(failure)).await;
-                if next.appends.is_empty() {
-                    return Building::on(self.heads.clone());
-                }
-                next.outdated = true;
-                return next;
+                let behind = std::mem::take(&mut self.waiting_behind);
+                return self.again(behind);
             }
             let poll_due = self.polled_at.elapsed() >= self.poll_interval;
             if next.appends.is_empty() || poll_due {
@@ -211,6 +223,12 @@ impl Writer {
             // Until it is acknowledged below, what is decided meanwhile still counts as in flight.
             done = Some((std::mem::replace(&mut current, next), began));
         }
+    }
+
+    /// Commands whose numbers and seals no longer hold.
+    fn again(&self, appends: Vec<Append>) -> Building {
+        let outdated = !appends.is_empty();
+        Building { appends, outdated, ..Building::on(self.heads.clone()) }
     }
 
     /// Numbers and seals what has arrived. What was decided before its partition changed waits for [`Self::write`].
@@ -227,8 +245,16 @@ impl Writer {
         }
     }
 
+    /// How many more commands may be taken in at once.
+    fn room_in(&self, next: &Building) -> usize {
+        if next.batch.bytes() >= BATCH_MAX_BYTES {
+            return 0;
+        }
+        self.batch_max_commands.saturating_sub(next.appends.len()).min(ARRIVALS_MAX_COMMANDS)
+    }
+
     fn drain(&mut self) {
-        while self.arrived.len() < self.batch_max_commands
+        while self.arrived.len() < self.batch_max_commands.min(ARRIVALS_MAX_COMMANDS)
             && let Ok(append) = self.queue.try_recv()
         {
             self.arrived.push(append);
@@ -259,13 +285,16 @@ impl Writer {
     async fn poll(&mut self) -> bool {
         self.polled_at = Instant::now();
         let looked = match self.connect().await {
-            Ok(connection) => heads::read(connection).await,
+            Ok(connection) => bounded(heads::read(connection)).await,
             Err(error) => Err(error),
         };
         let adopted = match looked {
             Ok(now) => self.adopt(&now).await,
             Err(error) => Err(error),
         };
+        if adopted.is_ok() {
+            self.down_since = None;
+        }
         adopted.unwrap_or_else(|error| {
             self.lose_connection(&error);
             true
@@ -299,7 +328,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn settle(&self, appends: &[Append]) {
+    fn settle(&self, appends: &[Append]) {
         let mut tickets = BTreeMap::new();
         for basis in appends.iter().flat_map(|append| &append.basis) {
             let ticket: &mut u64 = tickets.entry(basis.partition).or_default();
@@ -320,7 +349,7 @@ impl Writer {
         self.generations[index_of(partition)] = generation;
     }
 
-    fn warm(&self, partition: i32) -> std::sync::MutexGuard<'_, Warm> {
+    pub(super) fn warm(&self, partition: i32) -> std::sync::MutexGuard<'_, Warm> {
         Warm::lock(&self.partitions[index_of(partition)])
     }
 
@@ -332,7 +361,10 @@ impl Writer {
     pub(super) async fn connect(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
         if self.connection.is_none() {
             let acquired = tokio::time::timeout(CONNECT_TIMEOUT, self.pool.acquire()).await;
-            self.connection = Some(acquired.map_err(|_| sqlx::Error::PoolTimedOut)??);
+            let mut connection = acquired.map_err(|_| sqlx::Error::PoolTimedOut)??;
+            let limit = sqlx::query("SELECT set_config('statement_timeout', $1, false)").bind(SERVER_TIMEOUT);
+            bounded(limit.execute(&mut *connection)).await?;
+            self.connection = Some(connection);
         }
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
@@ -348,6 +380,14 @@ impl Writer {
 
 pub(super) fn partitions_of(appends: &[Append]) -> BTreeSet<i32> {
     appends.iter().flat_map(|append| &append.basis).map(|basis| basis.partition).collect()
+}
+
+/// Gives a statement that only looks a bound of its own: a connection that swallows everything must not stop the log.
+pub(super) async fn bounded<T>(looking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
+        Ok(looked) => looked,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
 }
 
 /// An index into whatever is kept per partition.
