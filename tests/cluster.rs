@@ -25,7 +25,19 @@ struct Holder {
 
 impl Holder {
     fn spawn(data_dir: &Path) -> Child {
-        Command::new(std::env::current_exe().expect("this program"))
+        Self::spawn_by(Command::new(std::env::current_exe().expect("this program")), data_dir)
+    }
+
+    /// As root in a container: without the right to look into another user's processes.
+    fn spawn_as_in_a_container(data_dir: &Path) -> Child {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-all"]);
+        command.arg(std::env::current_exe().expect("this program"));
+        Self::spawn_by(command, data_dir)
+    }
+
+    fn spawn_by(mut command: Command, data_dir: &Path) -> Child {
+        command
             .args(["--exact", "hold_a_lease_for_another_test", "--ignored", "--nocapture"])
             .env(HOLDER_VARIABLE, data_dir)
             .stdin(Stdio::piped())
@@ -94,6 +106,30 @@ async fn a_killed_process_leaves_postgres_running_for_the_next_one() {
     assert_eq!(next.postmaster, pid);
     next.leave();
     assert!(!is_alive(pid), "the lease of the killed process counts no more");
+}
+
+#[tokio::test]
+async fn root_without_the_right_to_look_into_other_users_processes_starts_finds_and_stops_postgres() {
+    let may_drop_rights = Command::new("setpriv").args(["--bounding-set", "-sys_ptrace", "true"]).output();
+    if !may_drop_rights.is_ok_and(|output| output.status.success()) {
+        // Only root can, and only where there is setpriv.
+        return;
+    }
+    let folder = open_folder();
+    let data_dir = folder.path().join("data");
+    let first = Holder::wait_until_it_holds(Holder::spawn_as_in_a_container(&data_dir));
+    let second = Holder::wait_until_it_holds(Holder::spawn_as_in_a_container(&data_dir));
+    assert_eq!(first.postmaster, second.postmaster);
+    let pid = first.postmaster;
+    first.kill();
+    second.kill();
+    // Its backends outlive it for a moment: they have to be found and ended too.
+    Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    let next = Holder::wait_until_it_holds(Holder::spawn_as_in_a_container(&data_dir));
+    let pid = next.postmaster;
+    assert!(is_alive(pid));
+    next.leave();
+    assert!(!is_alive(pid));
 }
 
 #[tokio::test]

@@ -72,6 +72,7 @@ impl Location {
                 folder,
             });
         }
+        let folder = folder.canonicalize().doing("resolving", &folder)?;
         let socket_dir = socket_dir(&folder, &account)?;
         Ok(Self { folder, socket_dir, account })
     }

@@ -52,7 +52,10 @@ enum Status {
 
 impl Postmaster {
     pub(super) fn new(location: &Location, binaries: Binaries) -> Self {
-        Self { data_dir: location.data_dir(), location: location.clone(), binaries }
+        let data_dir = location.data_dir();
+        // The system names a process's folder without symbolic links.
+        let data_dir = data_dir.canonicalize().unwrap_or(data_dir);
+        Self { data_dir, location: location.clone(), binaries }
     }
 
     /// The process id, if it runs.
@@ -96,14 +99,22 @@ impl Postmaster {
 
     fn running(&self) -> Option<PidFile> {
         let text = fs::read_to_string(self.data_dir.join("postmaster.pid")).ok()?;
-        parse_pid_file(&text).filter(|file| processes::works_in(file.pid, &self.data_dir))
+        parse_pid_file(&text).filter(|file| self.works(file.pid))
+    }
+
+    fn works(&self, pid: i32) -> bool {
+        processes::works_in(pid, &self.data_dir, &self.location.account)
+    }
+
+    fn remains(&self) -> Vec<i32> {
+        processes::all_in(&self.data_dir, &self.location.account)
     }
 
     /// Processes of a PostgreSQL that died without them still hold its memory and may still write: they go first. Then the
     /// stale file can go, which PostgreSQL itself would believe if its number had been given to another process.
     fn clear_remains(&self) -> Result<(), ClusterError> {
         for sterner in [None, Some(Signal::TERM), Some(Signal::QUIT), Some(Signal::KILL)] {
-            let orphans = processes::all_in(&self.data_dir);
+            let orphans = self.remains();
             if orphans.is_empty() {
                 break;
             }
@@ -114,11 +125,11 @@ impl Postmaster {
                 }
             }
             let deadline = Instant::now() + Duration::from_millis(ORPHANS_GRACE_MILLISECONDS);
-            while Instant::now() < deadline && !processes::all_in(&self.data_dir).is_empty() {
+            while Instant::now() < deadline && !self.remains().is_empty() {
                 std::thread::sleep(POLL);
             }
         }
-        let orphans = processes::all_in(&self.data_dir);
+        let orphans = self.remains();
         if let Some(pid) = orphans.first() {
             return Err(ClusterError::TooSlow { pid: *pid, what: "end", seconds: 2, log: self.location.log_file() });
         }
@@ -158,7 +169,7 @@ impl Postmaster {
         while Instant::now() < deadline {
             let ended = match &mut child {
                 Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
-                None => !processes::works_in(pid, &self.data_dir),
+                None => !self.works(pid),
             };
             if ended {
                 return Err(ClusterError::DidNotStart { log: self.location.log_file(), tail: self.log_tail() });
@@ -167,6 +178,11 @@ impl Postmaster {
                 return child.map_or(Ok(()), reap_when_it_ends);
             }
             std::thread::sleep(POLL);
+        }
+        if let Some(child) = child {
+            // Left to itself it would be found by nobody and answer the next start from where it cannot be seen.
+            processes::signal(pid, Signal::QUIT);
+            reap_when_it_ends(child)?;
         }
         Err(ClusterError::TooSlow {
             pid,
@@ -178,7 +194,7 @@ impl Postmaster {
 
     fn wait_until_gone(&self, pid: i32, seconds: u64) -> Result<(), ClusterError> {
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        while processes::works_in(pid, &self.data_dir) {
+        while self.works(pid) {
             if Instant::now() > deadline {
                 return Err(ClusterError::TooSlow { pid, what: "stop", seconds, log: self.location.log_file() });
             }

@@ -61,9 +61,9 @@ async fn a_new_cluster_is_durable_by_default_and_stops_with_its_last_user() {
     assert_eq!(second.postmaster_pid(), Some(pid));
     first.leave().await.unwrap();
     assert_eq!(select_one(&second).await.unwrap(), 1, "the second still uses it");
-    let data = second.shared.location.data_dir();
+    let (data, account) = (second.shared.location.data_dir(), second.shared.location.account.clone());
     second.leave().await.unwrap();
-    assert!(!processes::works_in(pid, &data), "the last one out stops it");
+    assert!(!processes::works_in(pid, &data, &account), "the last one out stops it");
 
     let begun = Instant::now();
     let again = Cluster::join(ClusterOptions::new(folder.path().join("data"))).await.unwrap();
@@ -123,9 +123,9 @@ async fn a_database_left_running_by_a_killed_process_is_found_and_used() {
 
     let next = Cluster::join(options(folder.path())).await.unwrap();
     assert_eq!(next.postmaster_pid(), pid);
-    let data = next.shared.location.data_dir();
+    let (data, account) = (next.shared.location.data_dir(), next.shared.location.account.clone());
     next.leave().await.unwrap();
-    assert!(!processes::works_in(pid.unwrap(), &data), "the dead process's lease does not keep it running");
+    assert!(!processes::works_in(pid.unwrap(), &data, &account), "the dead process's lease does not keep it running");
 }
 
 #[tokio::test]
@@ -209,6 +209,21 @@ async fn a_long_data_folder_gets_a_short_socket() {
     assert!(socket_dir.starts_with("/tmp"), "{}", socket_dir.display());
     cluster.leave().await.unwrap();
     std::fs::remove_dir_all(socket_dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_data_folder_behind_a_symbolic_link_is_recognised_as_the_same() {
+    let folder = data_dir(0o711);
+    let kept = folder.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(0o711)).unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::set_permissions(folder.path().join("data"), std::fs::Permissions::from_mode(0o711)).unwrap();
+    std::os::unix::fs::symlink(&kept, folder.path().join("data/postgres")).unwrap();
+    let joining = Cluster::join(options(folder.path()));
+    let cluster = tokio::time::timeout(Duration::from_secs(30), joining).await.unwrap().unwrap();
+    assert!(cluster.is_ready());
+    cluster.leave().await.unwrap();
 }
 
 #[tokio::test]
