@@ -5,7 +5,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::{ClusterError, Doing as _};
@@ -53,12 +52,15 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes a new lease; the caller holds the cluster's lock. The file's name begins with the process id.
+    /// Takes a new lease; the caller holds the cluster's lock. The file's name begins with the process id and ends in chance:
+    /// two containers that share the folder count their processes from one.
     pub(super) fn take(leases_dir: &Path) -> Result<Self, ClusterError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = leases_dir.join(format!("{}-{number}", std::process::id()));
-        let file = open(&path)?;
+        Self::take_named(leases_dir.join(format!("{}-{:016x}", std::process::id(), rand::random::<u64>())))
+    }
+
+    fn take_named(path: PathBuf) -> Result<Self, ClusterError> {
+        let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).clone();
+        let file = options.open(&path).doing("creating", &path)?;
         lock(&file, &path)?;
         Ok(Self { path, file })
     }
@@ -130,6 +132,18 @@ mod tests {
         assert!(any_held(folder.path()).unwrap());
         second.give_back().unwrap();
         assert!(!any_held(folder.path()).unwrap());
+    }
+
+    #[test]
+    fn a_lease_is_never_somebody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let lease = Lease::take(folder.path()).unwrap();
+        assert!(Lease::take_named(lease.path.clone()).is_err());
+        let process = format!("{}-", std::process::id());
+        let name = lease.path.file_name().unwrap().to_str().unwrap().to_owned();
+        let chance = name.strip_prefix(&process).unwrap();
+        assert!(chance.len() == 16 && chance != "0".repeat(16), "{name}");
+        lease.give_back().unwrap();
     }
 
     #[test]
