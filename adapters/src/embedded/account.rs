@@ -1,9 +1,13 @@
 //! Whom PostgreSQL runs as: the same user as CALOS, or an unprivileged one when CALOS runs as root.
 
-use std::os::unix::fs::chown;
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use rustix::fs::OFlags;
 
 use super::error::{ClusterError, Doing as _};
 
@@ -60,12 +64,31 @@ impl Account {
         command
     }
 
-    /// Gives `path` to this user.
+    /// Gives the folder `path` to this user. A symbolic link is refused: whoever could put one there would have root give
+    /// away what it points to.
     pub(super) fn own(&self, path: &Path) -> Result<(), ClusterError> {
-        match self.switch {
-            Some(ids) => chown(path, Some(ids.user), Some(ids.group)).doing("changing the owner of", path),
-            None => Ok(()),
+        let Some(ids) = self.switch else { return Ok(()) };
+        let metadata = fs::symlink_metadata(path).doing("reading", path)?;
+        if metadata.is_dir() && metadata.uid() == ids.user {
+            return Ok(());
         }
+        let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+        let folder = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+        let folder = folder.doing("opening", path)?;
+        fchown(&folder, Some(ids.user), Some(ids.group)).doing("changing the owner of", path)
+    }
+
+    /// Opens a file of this user to be read and written over. Anything else that this user may have put in its place, be it
+    /// a link of either sort, is refused.
+    pub(super) fn open_own(&self, path: &Path) -> Result<fs::File, ClusterError> {
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let file = file.doing("opening", path)?;
+        let metadata = file.metadata().doing("reading", path)?;
+        if !metadata.is_file() || metadata.uid() != self.user_id() || metadata.nlink() != 1 {
+            return Err(Error::from(ErrorKind::PermissionDenied)).doing("writing", path);
+        }
+        Ok(file)
     }
 
     /// Whether this user can enter `folder`, found out by doing so.
@@ -91,4 +114,31 @@ fn id(arguments: &[&str]) -> Option<String> {
     let output = Command::new("id").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn root_gives_away_and_writes_to_nothing_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_folder = |name: &str| folder.path().join(name);
+        let account = Account::resolve().unwrap();
+        fs::create_dir(in_folder("roots")).unwrap();
+        symlink(in_folder("roots"), in_folder("socket")).unwrap();
+        let before = fs::metadata(in_folder("roots")).unwrap().uid();
+        assert_eq!(account.own(&in_folder("socket")).is_err(), account.is_other());
+        assert_eq!(fs::metadata(in_folder("roots")).unwrap().uid(), before);
+
+        fs::write(in_folder("pg_hba.conf"), "text").unwrap();
+        std::os::unix::fs::chown(in_folder("pg_hba.conf"), Some(account.user_id()), None).unwrap();
+        assert!(account.open_own(&in_folder("pg_hba.conf")).is_ok());
+        symlink(in_folder("pg_hba.conf"), in_folder("symbolic")).unwrap();
+        assert!(account.open_own(&in_folder("symbolic")).is_err());
+        fs::hard_link(in_folder("pg_hba.conf"), in_folder("hard")).unwrap();
+        assert!(account.open_own(&in_folder("hard")).is_err());
+    }
 }

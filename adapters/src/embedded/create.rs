@@ -1,6 +1,7 @@
 //! Makes a cluster: beside its place first, then moved there, so that a kill in between leaves no half of one.
 
 use std::fs;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::Output;
 
@@ -39,15 +40,9 @@ pub(super) fn create(location: &Location, binaries: &Binaries, durability: Durab
         remove_tree(&draft)?;
         initdb(location, binaries, &draft, fallback)?;
     }
-    let append = |file: &str, text: &str| {
-        let path = draft.join(file);
-        let before = fs::read_to_string(&path).doing("reading", &path)?;
-        fs::write(&path, before + text).doing("writing", &path)
-    };
-    append("postgresql.conf", INCLUDE)?;
-    let replace = |file: &str, text: &str| fs::write(draft.join(file), text).doing("writing", &draft.join(file));
-    replace("pg_hba.conf", HOST_BASED_AUTHENTICATION)?;
-    replace("pg_ident.conf", &user_map(location))?;
+    write(location, &draft.join("postgresql.conf"), Write::Behind, INCLUDE)?;
+    write(location, &draft.join("pg_hba.conf"), Write::Over, HOST_BASED_AUTHENTICATION)?;
+    write(location, &draft.join("pg_ident.conf"), Write::Over, &user_map(location))?;
     if durability == Durability::Full {
         let mut sync = location.account.command(&binaries.initdb(), &draft);
         run("initdb --sync-only", sync.arg("--sync-only").arg("-D").arg(&draft).output())?;
@@ -55,6 +50,22 @@ pub(super) fn create(location: &Location, binaries: &Binaries, durability: Durab
     let data = location.data_dir();
     fs::rename(&draft, &data).doing("creating", &data)?;
     fs::File::open(location.folder()).and_then(|folder| folder.sync_all()).doing("syncing", location.folder())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Behind,
+    Over,
+}
+
+/// Writes to one of the files that initdb left, which lie in a folder of PostgreSQL's user.
+fn write(location: &Location, path: &Path, how: Write, text: &str) -> Result<(), ClusterError> {
+    let mut file = location.account.open_own(path)?;
+    let placed = match how {
+        Write::Behind => file.seek(SeekFrom::End(0)).map(|_| ()),
+        Write::Over => file.set_len(0),
+    };
+    placed.and_then(|()| file.write_all(text.as_bytes())).doing("writing", path)
 }
 
 fn remove_drafts(folder: &Path) -> Result<(), ClusterError> {
