@@ -24,7 +24,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use uuid::Uuid;
 
 use calos_commands::log::{IdempotencyClaim, Positions, Request};
 use calos_commands::metadata::Metadata;
@@ -86,23 +85,11 @@ impl Attempt {
         self.key.is_some()
     }
 
-    /// An id that is the same each time the same caller repeats the same key, and a fresh one without a key: what a
-    /// request creates then lands in the same partition each time, where a second claim is seen.
-    #[must_use]
-    pub fn id(&self, app: &App, caller: &str, label: &str) -> Uuid {
-        let Some(key) = &self.key else { return Uuid::now_v7() };
-        let parts = [b"idempotent id".as_slice(), caller.as_bytes(), key.as_bytes(), label.as_bytes()];
-        let hash = app.secrets.keyed_hash(&parts);
-        let mut bytes = [0_u8; 16];
-        bytes.copy_from_slice(&hash[..16]);
-        uuid::Builder::from_custom_bytes(bytes).into_uuid()
-    }
-
     /// Does the work, unless it was done before; then the first answer is given again.
     ///
     /// `caller` is who repeats (a key means nothing to anybody else), `partition_key` names the stream key whose
-    /// partition keeps the answer. It must be known before the work begins and be one the work writes to; where the
-    /// work creates the stream, take its id from [`Attempt::id`].
+    /// partition keeps the answer. It must be the same for every repetition, so it is known before the work begins; the
+    /// work need not write to it.
     ///
     /// # Errors
     /// 409 `idempotency_key_reused` for the same key with another request, 409 `idempotency_in_progress` while the
@@ -131,12 +118,17 @@ impl Attempt {
             return first.respond_again(&seed);
         }
         match work(Claimer(Some(Arc::clone(&seed)))).await {
-            // Another process was faster: its answer is durable, ours never happened.
-            Err(error) if error.code() == Code::IdempotencyInProgress => match seed.first_answer().await? {
-                Some(first) => first.respond_again(&seed),
-                None => Err(error),
+            // What refuses this request may be its own first attempt: one of another process, or one whose client hung
+            // up before it was durable. By now that one's answer stands.
+            Err(error) => match seed.first_answer().await {
+                Ok(Some(first)) => first.respond_again(&seed),
+                Ok(None) => Err(error),
+                Err(unread) => {
+                    tracing::warn!(%unread, "whether a refused request was answered before could not be looked up");
+                    Err(error)
+                }
             },
-            outcome => outcome,
+            done => done,
         }
     }
 }

@@ -128,3 +128,39 @@ async fn a_stored_answer_is_sealed_and_forgotten_after_a_day() {
     assert_ne!(anew.body["keyId"], first.body["keyId"]);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_sent_to_two_processes_at_once_is_answered_alike_by_both() {
+    let app = TestApp::start().await;
+    let beside = app.start_beside().await;
+    for round in 0..4 {
+        let body = json!({"email": format!("ada{round}@example.com"), "password": PASSWORD});
+        let register = |address: std::net::SocketAddr| {
+            let request = app.client.post(format!("http://{address}/api/auth/register")).json(&body);
+            Answer::of(request.header("idempotency-key", format!("signup-{round}")))
+        };
+        let (here, there) = tokio::join!(register(app.address), register(beside.address()));
+        let (here, there) = (here.expect(201), there.expect(201));
+        assert_eq!(here.body, there.body, "both tell of the one account");
+        assert!([&here, &there].iter().any(|answer| answer.header("idempotent-replayed") == "true"));
+    }
+    beside.stop(std::time::Duration::from_secs(5)).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_creates_one_tenant_a_day_and_another_one_later() {
+    let app = TestApp::start().await;
+    let who = app.register().await;
+    let create = || {
+        let request = app.post("/api/tenants", &json!({"name": "Acme"})).bearer_auth(&who.token);
+        Answer::of(request.header("idempotency-key", "acme"))
+    };
+    let first = create().await.expect(201);
+    assert_eq!(create().await.expect(201).body, first.body);
+    let age = sqlx::query("UPDATE idempotency SET created_at = now() - interval '25 hours'");
+    age.execute(&app.database.owner_pool).await.expect("rows can be aged");
+    let later = create().await.expect(201);
+    assert_ne!(later.body["tenantId"], first.body["tenantId"]);
+    app.stop().await;
+}
