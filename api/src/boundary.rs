@@ -25,6 +25,9 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 4_096;
 /// How long a request outside the gateway may take; a model call has its own, longer bounds.
 pub const REQUEST_MAX_SECONDS: u64 = 30;
 
+/// The one path that is answered however many requests are being worked on.
+const ALIVE_PATH: &str = "/health";
+
 /// How much of a foreign error text is read.
 const FOREIGN_TEXT_MAX_BYTES: usize = 4_096;
 
@@ -61,6 +64,8 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
 
     let response = match boundary.permits.try_acquire() {
         Ok(_permit) => run(request, next, &path).await,
+        // Whether the process is alive is answered from memory, and asked most urgently when it is overloaded.
+        Err(_) if path == ALIVE_PATH => run(request, next, &path).await,
         Err(_) => ApiError::new(Code::Overloaded, "too many requests are being worked on; try again in a moment")
             .into_response(),
     };
@@ -209,6 +214,7 @@ mod tests {
             .route("/panics", get(panics))
             .route("/v1/panics", get(panics))
             .route("/fine", get(|| async { "fine" }))
+            .route(ALIVE_PATH, get(|| async { "alive" }))
             .layer(axum::middleware::from_fn_with_state(boundary_state, boundary))
     }
 
@@ -247,5 +253,7 @@ mod tests {
         let (status, response, body) = call(router(Boundary::new(0, &[])), "GET", "/fine").await;
         assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let (status, ..) = call(router(Boundary::new(0, &[])), "GET", ALIVE_PATH).await;
+        assert_eq!(status, StatusCode::OK, "an overloaded process is alive");
     }
 }

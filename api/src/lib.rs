@@ -5,12 +5,14 @@
 
 pub mod admin;
 pub mod auth;
+mod body;
 pub mod boundary;
 pub mod cli;
 pub mod codes;
 pub mod demo;
 pub mod error;
 pub mod expire_holds;
+mod forwarded;
 pub mod gateway;
 pub mod idempotency;
 pub mod moment;

@@ -5,14 +5,10 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use ipnet::IpNet;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -21,26 +17,16 @@ use uuid::Uuid;
 use calos_commands::metadata::{Actor, Metadata};
 use calos_domain::Timestamp;
 
+use crate::body::read;
 use crate::error::{ApiError, Code};
+use crate::forwarded::client_address;
 use crate::idempotency::Attempt;
-
-/// The largest request body.
-pub const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// How much of a body that is too large is still read, so that its sender reads the refusal instead of a reset.
-const BODY_DRAIN_MAX_BYTES: usize = 64 * 1024 * 1024;
-
-/// How long a body may take to arrive.
-const BODY_MAX_SECONDS: u64 = 30;
 
 /// The longest request id a caller may choose.
 const REQUEST_ID_MAX_BYTES: usize = 128;
 
 /// The header that names a request, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Whom a proxy speaks for.
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the other end of the connection; the listener puts it into every request.
 #[derive(Clone, Copy, Debug)]
@@ -86,24 +72,6 @@ impl RequestContext {
         metadata.request_id = Some(self.request_id.to_string());
         metadata
     }
-}
-
-/// The nearest address that is no trusted proxy: each proxy appends whom it was called by, so the chain is believed
-/// from its end, and only as far as those who wrote it are trusted.
-fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_proxy = |address: &IpAddr| trusted.iter().any(|range| range.contains(address));
-    let mut address = peer.to_canonical();
-    let chains: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    for named in chains.iter().rev().flat_map(|chain| chain.rsplit(',')) {
-        if !is_proxy(&address) {
-            break;
-        }
-        match named.trim().parse::<IpAddr>() {
-            Ok(named) => address = named.to_canonical(),
-            Err(_) => break,
-        }
-    }
-    address
 }
 
 /// This machine's clock.
@@ -162,44 +130,6 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Post<T> {
     }
 }
 
-/// Reads a body within its bounds.
-async fn read(request: Request) -> Result<(HeaderMap, Bytes), ApiError> {
-    let (parts, body) = request.into_parts();
-    let reading = collect(body);
-    match tokio::time::timeout(Duration::from_secs(BODY_MAX_SECONDS), reading).await {
-        Ok(bytes) => Ok((parts.headers, bytes?)),
-        Err(_) => Err(ApiError::new(
-            Code::RequestTimeout,
-            format!("the body did not arrive within {BODY_MAX_SECONDS} seconds; send it again"),
-        )),
-    }
-}
-
-async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    let mut stream = body.into_data_stream();
-    let mut bytes = BytesMut::new();
-    let mut total_bytes = 0_usize;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            ApiError::new(Code::InvalidRequest, "the body broke off; send the request again").because(error)
-        })?;
-        total_bytes = total_bytes.saturating_add(chunk.len());
-        if total_bytes > BODY_DRAIN_MAX_BYTES {
-            break;
-        }
-        if total_bytes <= BODY_MAX_BYTES {
-            bytes.extend_from_slice(&chunk);
-        } else {
-            bytes.clear();
-        }
-    }
-    if total_bytes > BODY_MAX_BYTES {
-        let limit = format!("the body is larger than {BODY_MAX_BYTES} bytes; send less");
-        return Err(ApiError::new(Code::BodyTooLarge, limit).with_fact("max_bytes", BODY_MAX_BYTES));
-    }
-    Ok(bytes.freeze())
-}
-
 fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let announced = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -248,6 +178,7 @@ fn wrong_field(path: &str, error: &serde_json::Error) -> ApiError {
     // Its own text ends in " at line 1 column 17", which says nothing more once the field has been named.
     let text = error.to_string();
     let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem);
+    let problem = without_value(problem);
     // A missing field is reported at the object around it.
     let missing = problem.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     let name = match (path, missing) {
@@ -257,6 +188,16 @@ fn wrong_field(path: &str, error: &serde_json::Error) -> ApiError {
         (path, None) => path.to_owned(),
     };
     ApiError::field(name, problem)
+}
+
+/// What was expected, without what was sent in its place: that may be a password, and refusals are logged.
+fn without_value(problem: &str) -> &str {
+    match problem.rfind(", expected ") {
+        // The name of a field the caller made up, which helps them and is no value.
+        Some(_) if problem.starts_with("unknown field ") => problem,
+        Some(at) => &problem[at + ", ".len()..],
+        None => problem,
+    }
 }
 
 /// PostgreSQL stores no NUL character in a text, so none is let in.
@@ -406,17 +347,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_is_believed_about_whom_it_speaks_for() {
-        let mut headers = HeaderMap::new();
-        headers.append(FORWARDED_FOR, "6.6.6.6, 203.0.113.9".parse().unwrap());
-        headers.append(FORWARDED_FOR, "10.0.0.2".parse().unwrap());
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
-        let stranger: IpAddr = "198.51.100.7".parse().unwrap();
-        assert_eq!(client_address(proxy, &headers, &trusted), "203.0.113.9".parse::<IpAddr>().unwrap());
-        assert_eq!(client_address(stranger, &headers, &trusted), stranger);
-        assert_eq!(client_address(proxy, &headers, &[]), proxy);
-        headers.append(FORWARDED_FOR, "garbage".parse().unwrap());
-        assert_eq!(client_address(proxy, &headers, &trusted), proxy);
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        for body in [r#"{"email":12345678}"#, r#"{"email":["hunter2"]}"#, r#"{"limits":"hunter2, expected"}"#] {
+            let error = parse::<Ask>(body.as_bytes()).unwrap_err();
+            let message = error.message().to_owned();
+            assert!(message.contains("expected "), "{message}");
+            assert!(!message.contains("12345678") && !message.contains("hunter2"), "{message}");
+        }
     }
 }

@@ -86,6 +86,20 @@ async fn bad_json_is_refused_wherever_json_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_of_the_wrong_type_is_neither_answered_nor_logged() {
+    let caller = Caller::start().await;
+    let id = Uuid::new_v4().to_string();
+    let body = json!({"email": "ada@example.com", "password": 8_675_309_123_u64});
+    let answer = Answer::of(caller.app.post("/api/auth/login", &body).header("x-request-id", &id)).await.expect(400);
+    assert_eq!((&answer.body["code"], &answer.body["param"]), (&json!("invalid_field"), &json!("password")));
+    assert!(!answer.text.contains("8675309"), "{}", answer.text);
+    let lines = logs::lines_of(&id);
+    assert_eq!(lines.len(), 1);
+    assert!(!lines[0].text.contains("8675309"), "{lines:?}");
+    caller.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_types_are_refused_and_the_field_is_named() {
     let caller = Caller::start().await;
     let keys = format!("/api/tenants/{}/keys", caller.who.tenant_id);
