@@ -202,7 +202,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let context = context(parts, app).await;
-        match Credentials::of(&parts.headers)? {
+        match Credentials::of(&parts.headers, &app.config)? {
             Credentials::None => Err(unauthenticated()),
             Credentials::Key(presented) => {
                 let key = app.auth.keys.verify(&presented, context.address).await?;
@@ -280,13 +280,11 @@ impl FromRequestParts<App> for SigningIn {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let context = context(parts, app).await;
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let device = text(DEVICE_ID).or_else(|| cookies::device(&parts.headers));
+        let device = text(DEVICE_ID).or_else(|| cookies::device(&parts.headers, cookies::is_https(&app.config)));
         Ok(Self(Client {
             address: context.address,
             user_agent: text(header::USER_AGENT),
-            device_secret: device
-                .filter(|secret| secret.len() >= cookies::DEVICE_SECRET_MIN_BYTES)
-                .map(SecretText::new),
+            device_secret: device.filter(|secret| cookies::is_device_secret(secret)).map(SecretText::new),
         }))
     }
 }

@@ -230,6 +230,27 @@ async fn a_session_works_by_header_and_by_each_cookie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_production_only_a_cookie_of_this_very_host_is_a_session_and_nobody_registers_as_operator() {
+    let app = TestApp::start_with(&[
+        ("CALOS_ENV", "production"),
+        ("DOMAIN", "calos.example.com"),
+        ("CALOS_ADMIN_EMAIL", "root@example.com"),
+    ])
+    .await;
+    let body = json!({"email": "root@example.com", "password": PASSWORD});
+    let answer = ok(app.post("/api/auth/register", &body), 201).await;
+    assert!(cookies(&answer).iter().all(|line| line.starts_with("__Host-") && line.contains("; Secure;")));
+    let token = token_of(&answer);
+    let by_cookie = |name: &str| app.get("/api/auth/session").header("cookie", format!("{name}={token}"));
+    let me = ok(by_cookie("__Host-calos_session"), 200).await.body;
+    assert_eq!(me["staffRoles"], json!([]));
+    for planted in ["calos_session", "session"] {
+        refused(by_cookie(planted), 401, "unauthenticated").await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_logging_out_the_token_is_worth_nothing() {
     let app = TestApp::start().await;
     let who = app.register().await;

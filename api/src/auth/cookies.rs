@@ -21,10 +21,18 @@ const DEVICE_PLAIN: &str = "calos_device";
 /// How long a device keeps its secret: as long as browsers keep any cookie, 400 days.
 const DEVICE_MAX_SECONDS: i64 = 400 * 24 * 60 * 60;
 
-/// The shortest device secret that is believed to be one of ours.
-pub(super) const DEVICE_SECRET_MIN_BYTES: usize = 43;
+/// How long a device secret of ours is: 32 bytes in base64url.
+const DEVICE_SECRET_CHARACTERS: usize = 43;
 
-fn is_https(config: &Config) -> bool {
+/// Whether a text may be a device secret of ours.
+pub(super) fn is_device_secret(text: &str) -> bool {
+    let base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    text.len() == DEVICE_SECRET_CHARACTERS && text.bytes().all(base64url)
+}
+
+/// Whether people reach this CALOS over https. Then only cookies are believed that no other host of the domain and no
+/// plain connection could have set.
+pub(super) fn is_https(config: &Config) -> bool {
     config.server.public_url.as_str().starts_with("https://")
 }
 
@@ -41,13 +49,14 @@ fn first(headers: &HeaderMap, names: &[&str]) -> Option<String> {
 }
 
 /// The session token a browser sends along.
-pub(super) fn session(headers: &HeaderMap) -> Option<SecretText> {
-    first(headers, &[SESSION_SECURE, SESSION_PLAIN, SESSION_SEED]).map(SecretText::new)
+pub(super) fn session(headers: &HeaderMap, https: bool) -> Option<SecretText> {
+    let names: &[&str] = if https { &[SESSION_SECURE] } else { &[SESSION_SECURE, SESSION_PLAIN, SESSION_SEED] };
+    first(headers, names).map(SecretText::new)
 }
 
 /// The device secret a browser sends along.
-pub(super) fn device(headers: &HeaderMap) -> Option<String> {
-    first(headers, &[DEVICE_SECURE, DEVICE_PLAIN])
+pub(super) fn device(headers: &HeaderMap, https: bool) -> Option<String> {
+    first(headers, if https { &[DEVICE_SECURE] } else { &[DEVICE_SECURE, DEVICE_PLAIN] })
 }
 
 fn set(name: &str, value: &str, max_age_seconds: i64, secure: bool) -> HeaderValue {
@@ -93,7 +102,7 @@ mod tests {
     }
 
     fn token(lines: &[&'static str]) -> Option<String> {
-        session(&headers(lines)).map(|token| token.expose().to_owned())
+        session(&headers(lines), false).map(|token| token.expose().to_owned())
     }
 
     #[test]
@@ -103,6 +112,23 @@ mod tests {
         assert_eq!(token(&["session=t2; calos_session=t1", "__Host-calos_session=t3"]), Some("t3".to_owned()));
         assert_eq!(token(&["calos_session=", "mysession=t4; a"]), None);
         assert_eq!(token(&[]), None);
+    }
+
+    #[test]
+    fn over_https_a_cookie_that_anybody_could_have_set_is_not_read() {
+        let planted = headers(&["calos_session=t1; session=t2; calos_device=d1"]);
+        assert!(session(&planted, true).is_none() && device(&planted, true).is_none());
+        let ours = headers(&["calos_session=t1; __Host-calos_session=t3; __Host-calos_device=d3; calos_device=d1"]);
+        assert_eq!(session(&ours, true).map(|token| token.expose().to_owned()).as_deref(), Some("t3"));
+        assert_eq!(device(&ours, true).as_deref(), Some("d3"));
+    }
+
+    #[test]
+    fn a_device_secret_has_the_shape_of_ours() {
+        assert!(is_device_secret(&"aZ0-_".repeat(9)[..43]));
+        for other in ["", &"a".repeat(42), &"a".repeat(44), &"=".repeat(43), &"ü".repeat(43), &"a".repeat(4_000)] {
+            assert!(!is_device_secret(other), "{other}");
+        }
     }
 
     #[test]

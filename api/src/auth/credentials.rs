@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
+use calos_adapters::config::Config;
 use calos_adapters::secrets::PresentedKey;
 use calos_commands::ports::SecretText;
 
@@ -31,11 +32,16 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Reads `Authorization`, then `x-api-key`, then the cookies; the first that is there decides.
+    /// Reads `Authorization`, then `x-api-key`, then the cookies; the first that is there decides. Which cookies are
+    /// believed depends on how people reach this CALOS.
     ///
     /// # Errors
     /// 401 for an `Authorization` that is no bearer token, and for a key that has not the shape of one.
-    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub fn of(headers: &HeaderMap, config: &Config) -> Result<Self, ApiError> {
+        Self::read(headers, cookies::is_https(config))
+    }
+
+    fn read(headers: &HeaderMap, https: bool) -> Result<Self, ApiError> {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let bearer = value.to_str().ok().and_then(bearer);
             let bearer = bearer.ok_or_else(|| {
@@ -54,7 +60,7 @@ impl Credentials {
         if let Some(value) = headers.get(X_API_KEY) {
             return key(value.to_str().unwrap_or_default());
         }
-        match cookies::session(headers) {
+        match cookies::session(headers, https) {
             Some(token) => Ok(Self::Session { token, by_cookie: true }),
             None => Ok(Self::None),
         }
@@ -81,7 +87,7 @@ mod tests {
 
     fn of(headers: &[(HeaderName, &'static str)]) -> Result<Credentials, Code> {
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        Credentials::of(&headers).map_err(|error| error.code())
+        Credentials::read(&headers, false).map_err(|error| error.code())
     }
 
     #[test]

@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use calos_adapters::config::Environment;
 use calos_commands::fault::Fault;
 use calos_commands::log::Positions;
 use calos_commands::login::{self, LoginRefusal};
@@ -134,8 +135,12 @@ async fn register(
     post.attempt.once(&app, &caller, &claim, work).await
 }
 
-/// Whether the configuration names this address as its operator's.
+/// Whether the configuration names this address as its operator's. Nobody has proven that an address is theirs, so in
+/// production an operator is named from the console.
 fn is_admin(app: &App, email: &EmailAddress) -> bool {
+    if app.config.environment == Environment::Production {
+        return false;
+    }
     let named = app.config.admin_email.as_ref().and_then(|text| text.parse::<EmailAddress>().ok());
     named.is_some_and(|named| named.normalised() == email.normalised())
 }
@@ -184,7 +189,7 @@ async fn login(
     let user_id = proven.user_id();
     let caller = format!("login:{user_id}");
     // The session this client came with ends when the new one starts, if it is the same person's.
-    let replaces = match Credentials::of(&headers) {
+    let replaces = match Credentials::of(&headers, &app.config) {
         Ok(Credentials::Session { token, .. }) => app.auth.sessions.claims(&token),
         Ok(Credentials::None | Credentials::Key(_)) | Err(_) => None,
     };
@@ -248,7 +253,7 @@ async fn logout(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let mut positions = Positions::default();
-    if let Credentials::Session { token, .. } = Credentials::of(&headers)?
+    if let Credentials::Session { token, .. } = Credentials::of(&headers, &app.config)?
         && let Some(claims) = app.auth.sessions.claims(&token)
     {
         let (user_id, session_id) = (claims.user_id, claims.session_id);
