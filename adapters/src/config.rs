@@ -71,7 +71,7 @@ pub struct Config {
     pub redis_url: Option<Secret>,
     /// `HACKERNEWS_BASE_URL`; default `https://hacker-news.firebaseio.com`.
     pub hackernews_base_url: BaseUrl,
-    /// `CALOS_ADMIN_EMAIL`: who becomes operator on registering.
+    /// `CALOS_ADMIN_EMAIL`: who becomes operator on registering, while developing.
     pub admin_email: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub struct ServerConfig {
     pub bind: IpAddr,
     /// `DOMAIN`: the host name people reach the server by; passkeys are bound to it. Default `localhost`.
     pub domain: String,
-    /// `CALOS_PUBLIC_URL`: default `https://DOMAIN`, or `http://localhost:PORT` without a `DOMAIN`.
+    /// `CALOS_PUBLIC_URL`: default `https://DOMAIN`, or `http://localhost:PORT` without a `DOMAIN`. Production needs https.
     pub public_url: BaseUrl,
     /// `CALOS_TRUSTED_PROXIES`: whose `x-forwarded-for` is believed; addresses or ranges separated by commas.
     pub trusted_proxies: Vec<IpNet>,
@@ -118,11 +118,12 @@ impl Config {
             Some(folder) => absolute(folder)?,
             None => data_dir.join("anchors"),
         };
+        let secrets = Secrets::resolve(vars, environment, &data_dir)?;
         Ok(Self {
             environment,
             server: server(vars, environment)?,
             database: database(vars)?,
-            secrets: Secrets::resolve(vars, environment, &data_dir)?,
+            secrets,
             providers: ProvidersConfig::resolve(vars)?,
             stripe: StripeConfig::resolve(vars, environment)?,
             twilio: TwilioConfig::resolve(vars)?,
@@ -168,13 +169,22 @@ fn server(vars: &Vars, environment: Environment) -> Result<ServerConfig, ConfigE
         Some(domain) if domain != "localhost" => BaseUrl::parse(&format!("https://{domain}")),
         Some(_) | None => BaseUrl::parse(&format!("http://localhost:{port}")),
     };
+    let public_url = public_url.or(default_url).unwrap_or_else(|| BaseUrl::loopback(port));
+    // Over http the session's cookie crosses the network in the clear, and other hosts of the domain may set it.
+    if environment == Environment::Production && !public_url.as_str().starts_with("https://") {
+        return Err(ConfigError::Invalid {
+            name: "CALOS_PUBLIC_URL",
+            got: public_url.to_string(),
+            expected: "an https address with CALOS_ENV=production; DOMAIN=calos.example.com gives one too".to_owned(),
+        });
+    }
     Ok(ServerConfig {
         port,
         bind: bind.unwrap_or(match environment {
             Environment::Development => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Environment::Production => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         }),
-        public_url: public_url.or(default_url).unwrap_or_else(|| BaseUrl::loopback(port)),
+        public_url,
         domain: domain.unwrap_or_else(|| "localhost".to_owned()),
         trusted_proxies: vars
             .parse("CALOS_TRUSTED_PROXIES", "IP addresses or ranges separated by commas", parse_ranges)?

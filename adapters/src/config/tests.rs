@@ -25,6 +25,7 @@ fn production<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         ("JWT_SECRET", STRONG),
         ("SESSION_SECRET", STRONG),
         ("CALOS_MASTER_KEY", MASTER_KEY),
+        ("DOMAIN", "calos.example.com"),
     ];
     pairs.extend_from_slice(extra);
     pairs
@@ -82,6 +83,20 @@ fn production_names_the_secret_that_is_missing_short_or_a_default() {
     assert!(
         refusal(&production(&[("STRIPE_SECRET_KEY", "sk_live_1")])).starts_with("STRIPE_WEBHOOK_SECRET is missing")
     );
+}
+
+#[test]
+fn production_is_reached_over_https_or_does_not_start() {
+    let folder = data_dir();
+    for (name, value) in [("DOMAIN", ""), ("DOMAIN", "localhost"), ("CALOS_PUBLIC_URL", "http://calos.example.com")] {
+        let text = refusal(&production(&[(name, value)]));
+        assert!(text.starts_with("CALOS_PUBLIC_URL is `http://"), "{name}={value}: {text}");
+    }
+    let behind_a_proxy = production(&[("DOMAIN", ""), ("CALOS_PUBLIC_URL", "https://calos.example.com")]);
+    for pairs in [production(&[]), behind_a_proxy] {
+        let server = config(folder.path(), &pairs).unwrap().server;
+        assert_eq!(server.public_url.as_str(), "https://calos.example.com");
+    }
 }
 
 #[test]
