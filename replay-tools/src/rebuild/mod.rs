@@ -33,7 +33,7 @@ use crate::write_guard::Confirmed;
 pub use parity::Parity;
 
 /// Partitions folded at the same time unless somebody asks for another number.
-pub const REBUILD_WORKERS: usize = 4;
+pub const REBUILD_WORKERS: usize = 3;
 
 /// The most partitions that can be folded at the same time.
 pub const REBUILD_WORKERS_MAX: usize = 16;
