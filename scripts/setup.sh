@@ -9,13 +9,23 @@ fail() {
     exit 3
 }
 
+# The oldest major version the program takes.
+minimum_version=14
+
+# Whether a folder holds the two programs, recent enough: `postgres (PostgreSQL) 15.18 (Debian ...)` says which.
+serves() {
+    [ -x "$1/postgres" ] && [ -x "$1/initdb" ] || return 1
+    version=$("$1/postgres" --version 2>/dev/null | sed -n 's/^[^)]*) \([0-9][0-9]*\).*/\1/p')
+    [ "${version:-0}" -ge "$minimum_version" ]
+}
+
 # The same places the program looks in.
 have_postgres() {
     old_ifs=$IFS
     IFS=:
     for folder in $PATH; do
         program=$(readlink -f "$folder/postgres" 2>/dev/null || true)
-        if [ -n "$program" ] && [ -x "$program" ] && [ -x "${program%/*}/initdb" ]; then
+        if [ -n "$program" ] && serves "${program%/*}"; then
             IFS=$old_ifs
             return 0
         fi
@@ -23,10 +33,10 @@ have_postgres() {
     IFS=$old_ifs
     for program in /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
         /opt/homebrew/opt/postgresql@*/bin/postgres /usr/local/opt/postgresql@*/bin/postgres; do
-        [ -x "$program" ] && [ -x "${program%/*}/initdb" ] && return 0
+        serves "${program%/*}" && return 0
     done
     folder=$(pg_config --bindir 2>/dev/null) || return 1
-    [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ]
+    serves "$folder"
 }
 
 as_root() {
@@ -35,12 +45,12 @@ as_root() {
     elif command -v sudo >/dev/null 2>&1; then
         sudo "$@"
     else
-        fail "PostgreSQL is missing and this user may not install it: as root, run: $*"
+        fail "PostgreSQL is missing or too old and this user may not install it: as root, run: $*"
     fi
 }
 
 install_postgres() {
-    say 'no PostgreSQL server programs found; installing them'
+    say "no server programs of PostgreSQL $minimum_version or later found; installing them"
     if command -v apt-get >/dev/null 2>&1; then
         as_root apt-get update -q
         # The package would make and start a cluster of its own, which CALOS has no use for.
@@ -54,9 +64,9 @@ install_postgres() {
     elif command -v brew >/dev/null 2>&1; then
         brew install postgresql@17
     else
-        fail 'PostgreSQL 14 or later is missing: install its server programs (postgres, initdb), or set DATABASE_URL'
+        fail "PostgreSQL $minimum_version or later is missing: install its server programs (postgres, initdb), or set DATABASE_URL"
     fi
-    have_postgres || fail 'PostgreSQL was installed, but its programs postgres and initdb are not where CALOS looks for them'
+    have_postgres || fail "PostgreSQL was installed, but no postgres and initdb of version $minimum_version or later are where CALOS looks"
 }
 
 command -v cargo >/dev/null 2>&1 || fail 'a Rust toolchain is missing: install it from https://rustup.rs'
