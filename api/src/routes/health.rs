@@ -180,7 +180,7 @@ async fn projections(app: &App) -> Check {
     };
     let halted = named(|model| model.state == State::Halted);
     if !halted.is_empty() {
-        return Check::new(false, format!("halted: {halted}; see calos-replay dead-letters"));
+        return Check::new(false, format!("halted: {halted}; run calos-replay rebuild <projection>"));
     }
     let behind = named(|model| model.lag_seconds() > LAG_MAX_SECONDS);
     if !behind.is_empty() {
