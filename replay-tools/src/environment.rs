@@ -3,7 +3,7 @@
 use calos_adapters::config::Config;
 use calos_adapters::database::Database;
 use calos_adapters::postgres::{LogOptions, PgLog};
-use calos_adapters::secrets::ledger_signing_key;
+use calos_adapters::secrets::{RootSecret, ledger_signing_key};
 use calos_projections::{checkpoint, registry};
 use sqlx::PgPool;
 
@@ -36,10 +36,14 @@ impl Environment {
         Ok(PgLog::open(self.database.pool.clone(), LogOptions::default()).await?)
     }
 
-    /// Where the signed heads are.
-    pub(crate) fn anchors(&self) -> Anchors {
-        let key = ledger_signing_key(&self.config.secrets.master_key).verifying_key();
-        Anchors { directory: self.config.anchor_dir.clone(), key }
+    /// Where the signed heads are, and whose signature they bear.
+    pub(crate) async fn anchors(&self) -> Result<Anchors, ToolError> {
+        let secrets = &self.config.secrets;
+        let root =
+            RootSecret::open(&self.database.pool, &secrets.master_key, secrets.master_key_previous.as_ref()).await;
+        let root = root.map_err(|error| ToolError::Environment(error.to_string()))?;
+        let key = ledger_signing_key(&root).verifying_key();
+        Ok(Anchors { directory: self.config.anchor_dir.clone(), key })
     }
 
     /// Leaves the database in order: with an embedded one the last program out stops it.

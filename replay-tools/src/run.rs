@@ -202,7 +202,7 @@ async fn verify_all(
     output: Output,
     show: Show,
 ) -> Result<Exit, ToolError> {
-    let mut anchors = environment.anchors();
+    let mut anchors = environment.anchors().await?;
     if let Some(directory) = args.anchors {
         anchors.directory = directory;
     }

@@ -87,25 +87,68 @@ async fn a_rotated_master_key_opens_with_the_previous_one_and_then_alone() {
     assert_eq!(keys(&database, 2, None).open(&sealed, label::EMAIL).await.as_deref(), Ok("ada@example.com"));
 }
 
+async fn open(database: &TestDatabase, current: u8, previous: Option<u8>) -> Result<Secrets, SecretsError> {
+    let options = SecretsOptions {
+        master_key: master(current),
+        master_key_previous: previous.map(master),
+        jwt_secret: Secret::new("a secret that signs nothing in this test"),
+        issuer: "localhost".to_owned(),
+        password_cost: BCRYPT_COST_DEFAULT,
+    };
+    Secrets::open(database.pool.clone(), &options).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_another_master_key_is_refused_before_anything_is_served() {
     let database = TestDatabase::create().await;
-    keys(&database, 1, None).create_key(ADA).await.expect("a key is made");
-    let open = async |current: u8, previous: Option<u8>| {
-        let options = SecretsOptions {
-            master_key: master(current),
-            master_key_previous: previous.map(master),
-            jwt_secret: Secret::new("a secret that signs nothing in this test"),
-            issuer: "localhost".to_owned(),
-            password_cost: BCRYPT_COST_DEFAULT,
-        };
-        Secrets::open(database.pool.clone(), &options).await
-    };
-    assert!(open(1, None).await.is_ok());
-    assert!(open(2, Some(1)).await.is_ok());
-    let refused = open(2, None).await.expect_err("the key is another one");
-    assert!(matches!(refused, SecretsError::AnotherMasterKey));
-    assert!(refused.to_string().contains("CALOS_MASTER_KEY"));
-    let shown = format!("{:?}", open(1, None).await.expect("it opens"));
+    let shown = format!("{:?}", open(&database, 1, None).await.expect("a new database takes any key"));
     assert_eq!(shown, "Secrets(..)");
+    for with_accounts in [false, true] {
+        if with_accounts {
+            keys(&database, 1, None).create_key(ADA).await.expect("a key is made");
+        }
+        let refused = open(&database, 2, None).await.expect_err("the key is another one");
+        assert!(matches!(refused, SecretsError::AnotherMasterKey));
+        assert!(refused.to_string().contains("CALOS_MASTER_KEY"));
+        assert!(matches!(open(&database, 2, Some(3)).await, Err(SecretsError::AnotherMasterKey)));
+        assert!(open(&database, 1, None).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_master_key_changes_no_password_no_email_index_and_no_signature() {
+    let database = TestDatabase::create().await;
+    let lasting = async |secrets: Secrets| {
+        let world = secrets.world();
+        let email = "ada@example.com".parse().expect("an address");
+        let hash = world.passwords.hash("correct horse").await.expect("it is hashed");
+        (world.digests.email(&email), secrets.ledger_signing_key().verifying_key(), secrets.keyed_hash(&[b"x"]), hash)
+    };
+    let (email, signer, keyed, hash) = lasting(open(&database, 1, None).await.expect("it opens")).await;
+    for (current, previous) in [(2, Some(1)), (2, None), (3, Some(2))] {
+        let secrets = open(&database, current, previous).await.expect("it opens");
+        assert!(secrets.world().passwords.verify("correct horse", Some(&hash)).await.expect("it is compared"));
+        let (email_then, signer_then, keyed_then, _) = lasting(secrets).await;
+        assert_eq!((email_then, signer_then, keyed_then), (email.clone(), signer, keyed));
+    }
+    let other = TestDatabase::create().await;
+    let elsewhere = lasting(open(&other, 1, None).await.expect("it opens")).await;
+    assert_ne!(elsewhere.0, email, "another database has another root");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_that_start_at_once_agree_on_the_root() {
+    let database = TestDatabase::create().await;
+    let signer = async || open(&database, 1, None).await.expect("it opens").ledger_signing_key().verifying_key();
+    let (one, two, three) = tokio::join!(signer(), signer(), signer());
+    assert_eq!((one, two), (two, three));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_was_tampered_with_is_refused() {
+    let database = TestDatabase::create().await;
+    open(&database, 1, None).await.expect("it opens");
+    let flip = "UPDATE secrets_root SET wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1)";
+    sqlx::query(flip).execute(&database.owner_pool).await.expect("a byte can be flipped");
+    assert!(matches!(open(&database, 1, None).await, Err(SecretsError::AnotherMasterKey)));
 }

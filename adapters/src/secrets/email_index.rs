@@ -42,14 +42,13 @@ impl Digests for EmailIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MasterKey;
     use crate::secrets::{KeyLabel, derive};
     use uuid::Uuid;
 
     const ANNA: UserId = UserId(Uuid::from_u128(1));
 
     fn index(byte: u8) -> EmailIndex {
-        EmailIndex::new(derive(&MasterKey::from_bytes([byte; 32]), KeyLabel::EmailIndex))
+        EmailIndex::new(derive(&[byte; 32], KeyLabel::EmailIndex))
     }
 
     fn address(text: &str) -> EmailAddress {

@@ -1,4 +1,6 @@
-//! Keys derived from the master key, one for each purpose, so that no two purposes ever share a key.
+//! Keys derived from a secret of 32 bytes, one for each purpose, so that no two purposes ever share a key.
+//!
+//! The master key wraps; what lasts longer than a master key is derived from the root secret it wraps.
 
 use std::fmt;
 
@@ -8,6 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::root::RootSecret;
 use crate::config::MasterKey;
 
 /// What a derived key is for. The label is part of the derivation and never changes.
@@ -25,6 +28,8 @@ pub enum KeyLabel {
     KeyCache,
     /// Wraps subjects' data keys.
     Wrapping,
+    /// Wraps the root secret.
+    RootWrapping,
     /// Recognises the master key without revealing it.
     Version,
 }
@@ -38,6 +43,7 @@ impl KeyLabel {
             Self::Idempotency => b"calos/v1/idempotency",
             Self::KeyCache => b"calos/v1/key-cache",
             Self::Wrapping => b"calos/v1/subject-key-wrapping",
+            Self::RootWrapping => b"calos/v1/root-wrapping",
             Self::Version => b"calos/v1/master-key-version",
         }
     }
@@ -78,26 +84,26 @@ impl fmt::Debug for DerivedKey {
     }
 }
 
-/// The key for one purpose: HKDF-SHA256 of the master key with the purpose's label.
+/// The key for one purpose: HKDF-SHA256 of the secret with the purpose's label.
 #[must_use]
-pub fn derive(master: &MasterKey, label: KeyLabel) -> DerivedKey {
+pub fn derive(secret: &[u8; 32], label: KeyLabel) -> DerivedKey {
     let mut key = Zeroizing::new([0_u8; 32]);
     // 32 bytes are one block of HKDF-SHA256, which can always be expanded.
-    let expanded = Hkdf::<Sha256>::new(Some(b"calos"), master.expose()).expand(label.info(), key.as_mut_slice());
+    let expanded = Hkdf::<Sha256>::new(Some(b"calos"), secret).expand(label.info(), key.as_mut_slice());
     debug_assert!(expanded.is_ok(), "one block always expands");
     DerivedKey(key)
 }
 
 /// The Ed25519 key that signs the ledger's heads and receipts.
 #[must_use]
-pub fn ledger_signing_key(master: &MasterKey) -> SigningKey {
-    SigningKey::from_bytes(derive(master, KeyLabel::LedgerSigning).bytes())
+pub fn ledger_signing_key(root: &RootSecret) -> SigningKey {
+    SigningKey::from_bytes(derive(root.expose(), KeyLabel::LedgerSigning).bytes())
 }
 
 /// A number that recognises a master key, for the `master_version` column: different keys have different numbers but
 /// for one chance in two thousand million, and the number tells nothing about the key.
 pub(super) fn version(master: &MasterKey) -> i32 {
-    let key = derive(master, KeyLabel::Version);
+    let key = derive(master.expose(), KeyLabel::Version);
     let [a, b, c, d, ..] = *key.bytes();
     i32::from_be_bytes([a & 0x7f, b, c, d])
 }
@@ -106,8 +112,8 @@ pub(super) fn version(master: &MasterKey) -> i32 {
 mod tests {
     use super::*;
 
-    fn master(byte: u8) -> MasterKey {
-        MasterKey::from_bytes([byte; 32])
+    fn master(byte: u8) -> [u8; 32] {
+        [byte; 32]
     }
 
     #[test]
@@ -119,6 +125,7 @@ mod tests {
             KeyLabel::Idempotency,
             KeyLabel::KeyCache,
             KeyLabel::Wrapping,
+            KeyLabel::RootWrapping,
             KeyLabel::Version,
         ];
         let mut seen = std::collections::HashSet::new();

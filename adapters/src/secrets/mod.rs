@@ -9,6 +9,7 @@ mod common_passwords;
 mod email_index;
 mod master_key;
 mod passwords;
+mod root;
 mod subject_keys;
 mod system;
 mod tenant_keys;
@@ -28,6 +29,7 @@ pub use aead::Unopenable;
 pub use email_index::EmailIndex;
 pub use master_key::{DerivedKey, KeyLabel, derive, ledger_signing_key};
 pub use passwords::Passwords;
+pub use root::RootSecret;
 pub use subject_keys::SubjectKeys;
 pub use system::{SystemClock, SystemRandomness};
 pub use tenant_keys::{KeyFingerprint, NoTenantKey, PresentedKey, SECRET_CHARACTERS, TenantKeys};
@@ -60,11 +62,14 @@ pub enum SecretsError {
          CALOS_MASTER_KEY_PREVIOUS while rotating"
     )]
     AnotherMasterKey,
+    /// The root secret cannot be drawn or wrapped.
+    #[error("the root secret cannot be drawn: the system gives no random numbers")]
+    Root,
     /// The cost is out of range.
     #[error("bcrypt's cost must be {BCRYPT_COST_DEFAULT} to 31, not {0}")]
     Cost(u32),
     /// The database cannot be reached.
-    #[error("the subject keys cannot be read: {0}")]
+    #[error("the keys in the database cannot be read: {0}")]
     Database(#[from] sqlx::Error),
     /// Hashing failed.
     #[error("hashing failed: {0}")]
@@ -92,29 +97,32 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Derives the keys and looks whether the database was written with the same master key.
+    /// Opens the database's root secret, drawing one for a new database, and derives the keys from it. Looks whether the
+    /// database was written with the same master key first.
     ///
     /// # Errors
     /// [`SecretsError`], none of which holds a secret.
     pub async fn open(pool: PgPool, options: &SecretsOptions) -> Result<Self, SecretsError> {
         let master = &options.master_key;
-        let subject_keys = SubjectKeys::new(pool, master, options.master_key_previous.as_ref());
+        let previous = options.master_key_previous.as_ref();
+        let subject_keys = SubjectKeys::new(pool.clone(), master, previous);
         if subject_keys.holds_unopenable().await? {
             return Err(SecretsError::AnotherMasterKey);
         }
         if !(BCRYPT_COST_DEFAULT..=31).contains(&options.password_cost) {
             return Err(SecretsError::Cost(options.password_cost));
         }
-        let passwords = Passwords::new(derive(master, KeyLabel::Pepper), options.password_cost)
+        let root = RootSecret::open(&pool, master, previous).await?;
+        let passwords = Passwords::new(derive(root.expose(), KeyLabel::Pepper), options.password_cost)
             .map_err(|error| SecretsError::Hashing(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             subject_keys: Arc::new(subject_keys),
             passwords: Arc::new(passwords),
             tokens: Arc::new(SessionTokens::new(&options.jwt_secret, &options.issuer)),
-            tenant_keys: Arc::new(TenantKeys::new(derive(master, KeyLabel::KeyCache))),
-            email_index: Arc::new(EmailIndex::new(derive(master, KeyLabel::EmailIndex))),
-            idempotency: derive(master, KeyLabel::Idempotency),
-            ledger: ledger_signing_key(master),
+            tenant_keys: Arc::new(TenantKeys::new(derive(root.expose(), KeyLabel::KeyCache))),
+            email_index: Arc::new(EmailIndex::new(derive(root.expose(), KeyLabel::EmailIndex))),
+            idempotency: derive(root.expose(), KeyLabel::Idempotency),
+            ledger: ledger_signing_key(&root),
         })))
     }
 

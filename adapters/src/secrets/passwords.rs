@@ -81,14 +81,13 @@ impl PasswordHasher for Passwords {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MasterKey;
     use crate::secrets::{KeyLabel, derive};
 
     /// As cheap as bcrypt goes.
     const COST: u32 = 4;
 
     fn passwords(byte: u8) -> Passwords {
-        Passwords::new(derive(&MasterKey::from_bytes([byte; 32]), KeyLabel::Pepper), COST).unwrap()
+        Passwords::new(derive(&[byte; 32], KeyLabel::Pepper), COST).unwrap()
     }
 
     #[tokio::test]

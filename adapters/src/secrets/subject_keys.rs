@@ -40,7 +40,7 @@ struct Wrapping {
 
 impl Wrapping {
     fn of(master: &MasterKey) -> Self {
-        Self { version: version(master), key: derive(master, KeyLabel::Wrapping) }
+        Self { version: version(master), key: derive(master.expose(), KeyLabel::Wrapping) }
     }
 }
 

@@ -137,14 +137,13 @@ impl KeySmith for TenantKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MasterKey;
     use crate::secrets::{KeyLabel, derive};
     use uuid::Uuid;
 
     const TENANT: TenantId = TenantId(Uuid::from_u128(0xa1b2_c3d4));
 
     fn keys() -> TenantKeys {
-        TenantKeys::new(derive(&MasterKey::from_bytes([1; 32]), KeyLabel::KeyCache))
+        TenantKeys::new(derive(&[1; 32], KeyLabel::KeyCache))
     }
 
     async fn forged() -> ForgedKey {
