@@ -109,6 +109,10 @@ impl Location {
         self.socket_dir.join(format!(".s.PGSQL.{SOCKET_PORT}"))
     }
 
+    pub(super) fn socket_lock_file(&self) -> PathBuf {
+        self.socket_dir.join(format!(".s.PGSQL.{SOCKET_PORT}.lock"))
+    }
+
     pub(super) fn url(&self, database: &str) -> String {
         let mut socket_dir = String::new();
         for byte in self.socket_dir.as_os_str().as_encoded_bytes() {

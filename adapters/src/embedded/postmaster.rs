@@ -111,7 +111,7 @@ impl Postmaster {
     }
 
     /// Processes of a PostgreSQL that died without them still hold its memory and may still write: they go first. Then the
-    /// stale file can go, which PostgreSQL itself would believe if its number had been given to another process.
+    /// stale files can go, which PostgreSQL itself would believe if its number had been given to another process.
     fn clear_remains(&self) -> Result<(), ClusterError> {
         for sterner in [None, Some(Signal::TERM), Some(Signal::QUIT), Some(Signal::KILL)] {
             let orphans = self.remains();
@@ -137,15 +137,18 @@ impl Postmaster {
         if UnixStream::connect(self.location.socket_file()).is_ok() {
             return Err(ClusterError::Elsewhere { folder: self.location.folder().to_owned() });
         }
-        let file = self.data_dir.join("postmaster.pid");
         // Where the system does not name every process, PostgreSQL's own check of its shared memory must decide.
         if !std::path::Path::new("/proc/self/cwd").exists() {
             return Ok(());
         }
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).doing("removing", &file),
-            Ok(()) | Err(_) => Ok(()),
+        // The socket's lock holds the same number, which a dead process keeps that nobody has asked for.
+        for file in [self.data_dir.join("postmaster.pid"), self.location.socket_lock_file()] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).doing("removing", &file),
+                Ok(()) | Err(_) => {}
+            }
         }
+        Ok(())
     }
 
     fn spawn(&self) -> Result<Child, ClusterError> {
