@@ -4,8 +4,8 @@
 //! settle gives the rest back. After a call whose provider reported nothing, [`about`] is what the text most likely
 //! had, and what is charged is marked as estimated.
 
-/// What one picture is held for: the largest tiling of the models in the price book (85 + 8 x 170), rounded up.
-pub const IMAGE_MAX_TOKENS: u64 = 1_600;
+/// What one picture most likely has; what it has at most, the price book says for each model.
+pub const IMAGE_ABOUT_TOKENS: u64 = 1_600;
 
 /// What a message adds around its text: role, separators.
 pub const MESSAGE_FRAME_TOKENS: u64 = 4;
@@ -18,20 +18,11 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 /// An upper bound on the tokens of a text.
 ///
-/// In the byte-pair encodings in use a token is at least one byte; every pair of ASCII letters is a token of its own,
-/// so letters count half; a space belongs to the word after it, but to no number.
+/// In the byte-level encodings in use every token stands for at least one byte, and for no more than that is it certain:
+/// letters in no language's order fall into tokens of a letter or two.
 #[must_use]
-pub fn at_most(text: &[u8]) -> u64 {
-    let mut halves: u64 = 0;
-    let mut before = 0_u8;
-    for &byte in text {
-        halves += match byte {
-            b'a'..=b'z' | b'A'..=b'Z' => u64::from(before != b' '),
-            0..=u8::MAX => 2,
-        };
-        before = byte;
-    }
-    halves.div_ceil(2).max(u64::from(!text.is_empty()))
+pub const fn at_most(text: &[u8]) -> u64 {
+    text.len() as u64
 }
 
 /// The likely number of tokens of a text.
@@ -54,6 +45,9 @@ mod tests {
             ("1234567890", 4),
             ("1 2 3 4 5", 9),
             ("お誕生日おめでとう", 9),
+            // Every letter may be a token of its own where no two of them stand together in a language.
+            (&"qzv".repeat(100), 300),
+            (&" q z".repeat(100), 200),
         ] {
             let bound = at_most(text.as_bytes());
             assert!(bound >= counted, "{text}: bound {bound} under {counted}");

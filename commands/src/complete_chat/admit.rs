@@ -27,6 +27,8 @@ pub(super) struct Admission {
     pub(super) usage_id: UsageId,
     /// The most tokens of each answer; sent upstream.
     pub(super) max_tokens: u64,
+    /// No tokenizer counts more for the prompt, its pictures included.
+    pub(super) prompt_max_tokens: u64,
     pub(super) held: MicroUsd,
     pub(super) at: Timestamp,
 }
@@ -91,6 +93,7 @@ impl Question<'_> {
             held: MicroUsd::new(held_already),
         };
         let (max_tokens, held) = money.worst_case(self.call)?;
+        let prompt_max_tokens = money.allowance(self.call, max_tokens).prompt_tokens;
         let usage_id = UsageId(self.hold_id.0);
         unit.decide(
             streams.wallet,
@@ -105,7 +108,7 @@ impl Question<'_> {
                 expires_at: at.plus_seconds(HOLD_MAX_SECONDS),
             },
         )?;
-        Ok(Admission { route, payer, hold_id: self.hold_id, usage_id, max_tokens, held, at })
+        Ok(Admission { route, payer, hold_id: self.hold_id, usage_id, max_tokens, prompt_max_tokens, held, at })
     }
 }
 
@@ -148,7 +151,9 @@ impl Money<'_> {
     }
 
     fn allowance(&self, call: &ChatCall, output_tokens: u64) -> Allowance {
-        Allowance { prompt_tokens: call.prompt_max_tokens, output_tokens, answers: call.choices }
+        let image_tokens = self.book.image_max_tokens(self.route.provider, &self.route.model);
+        let prompt_tokens = call.prompt_max_tokens.saturating_add(call.images.saturating_mul(image_tokens));
+        Allowance { prompt_tokens, output_tokens, answers: call.choices }
     }
 }
 
@@ -181,6 +186,23 @@ mod tests {
         assert_eq!(tokens, 100);
         let prompt = i64::try_from(call.prompt_max_tokens).unwrap();
         assert_eq!(cost, (prompt * 30 + 2 * 100 * 60) * 13 / 10);
+    }
+
+    #[test]
+    fn a_picture_is_held_for_as_the_model_counts_it() {
+        let image = r#"{"type":"image_url","image_url":{"url":"https://example.com/a.png"}}"#;
+        let call = call(&format!(r#"{{"messages":[{{"role":"user","content":[{image},{image}]}}],"max_tokens":1}}"#));
+        let route =
+            Route { provider: Provider::OpenAi, model: "gpt-4o-mini".to_owned(), substituted_for: None, byok: false };
+        let money = Money {
+            book: PriceBook::current(),
+            route: &route,
+            payer: Payer::Platform { markup_percent: 0 },
+            available: MicroUsd::new(10_000_000),
+            held: MicroUsd::ZERO,
+        };
+        assert_eq!(money.allowance(&call, 1).prompt_tokens, call.prompt_max_tokens + 2 * 48_169);
+        assert!(money.worst_case(&call).unwrap().1.get() >= 2 * 48_169 * 15 / 100);
     }
 
     #[test]

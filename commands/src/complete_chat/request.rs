@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::provider::MaxTokensField;
 use crate::raw_object::RawObject;
-use crate::tokens::{ANSWER_FRAME_TOKENS, IMAGE_MAX_TOKENS, MESSAGE_FRAME_TOKENS, about, at_most};
+use crate::tokens::{ANSWER_FRAME_TOKENS, IMAGE_ABOUT_TOKENS, MESSAGE_FRAME_TOKENS, about, at_most};
 
 /// The most messages of one prompt.
 pub const MESSAGES_MAX: usize = 4_096;
@@ -62,9 +62,11 @@ pub struct ChatCall {
     pub choices: u64,
     /// Everything else, as it came: what goes to a provider of the same dialect.
     pub fields: Arc<RawObject>,
-    /// No tokenizer counts more for the prompt.
+    /// No tokenizer counts more for the prompt, its pictures apart.
     pub prompt_max_tokens: u64,
-    /// What the prompt most likely has.
+    /// How many pictures the prompt has; what each counts at most depends on the model.
+    pub images: u64,
+    /// What the prompt most likely has, its pictures included.
     pub prompt_about_tokens: u64,
 }
 
@@ -81,12 +83,11 @@ impl ChatCall {
         let include_usage = read_stream_options(&body, streaming)?;
         refuse_unpriced(&body)?;
         check_sampling(&body)?;
-        let (mut most, mut likely) = measure_messages(&body)?;
+        let mut prompt = measure_messages(&body)?;
         check_tools(&body)?;
         for field in ["tools", "functions", "response_format"] {
             let text = body.given(field).unwrap_or_default();
-            most += at_most(text.as_bytes());
-            likely += about(text.len() as u64);
+            prompt.add_text(text, text.len());
         }
         for field in ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens"] {
             body.remove(field);
@@ -98,8 +99,9 @@ impl ChatCall {
             max_tokens,
             choices,
             fields: Arc::new(body),
-            prompt_max_tokens: most + ANSWER_FRAME_TOKENS,
-            prompt_about_tokens: likely + ANSWER_FRAME_TOKENS,
+            prompt_max_tokens: prompt.most + ANSWER_FRAME_TOKENS,
+            images: prompt.images,
+            prompt_about_tokens: prompt.likely + ANSWER_FRAME_TOKENS,
         })
     }
 
@@ -223,8 +225,37 @@ fn check_tools(body: &RawObject) -> Result<(), BadRequest> {
 
 type MessageFields<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
 
-/// Checks the messages and measures them: the most tokens they can have, and the likely number.
-fn measure_messages(body: &RawObject) -> Result<(u64, u64), BadRequest> {
+/// How large a prompt is.
+#[derive(Default)]
+struct Measured {
+    /// The most tokens its text can have.
+    most: u64,
+    /// The likely number of tokens, pictures included.
+    likely: u64,
+    /// Pictures.
+    images: u64,
+}
+
+impl Measured {
+    /// `shown_bytes` is what of the JSON text the model gets to see.
+    fn add_text(&mut self, json: &str, shown_bytes: usize) {
+        self.most += at_most(json.as_bytes());
+        self.likely += about(shown_bytes as u64);
+    }
+
+    /// A JSON string, which its quotes are no part of.
+    fn add_string(&mut self, json: &str) {
+        self.add_text(json, json.len().saturating_sub(2));
+    }
+
+    fn add_image(&mut self) {
+        self.images += 1;
+        self.likely += IMAGE_ABOUT_TOKENS;
+    }
+}
+
+/// Checks the messages and measures them.
+fn measure_messages(body: &RawObject) -> Result<Measured, BadRequest> {
     let Some(messages) = typed::<Vec<&RawValue>>(body, "messages", "a list of messages")? else {
         return Err(wrong("messages", "is missing: it is a list of messages, each with a role and its content"));
     };
@@ -234,16 +265,14 @@ fn measure_messages(body: &RawObject) -> Result<(u64, u64), BadRequest> {
     if messages.len() > MESSAGES_MAX {
         return Err(wrong("messages", &format!("has {MESSAGES_MAX} messages at most")));
     }
-    let (mut most, mut likely) = (0_u64, 0_u64);
+    let mut prompt = Measured::default();
     for (index, message) in messages.into_iter().enumerate() {
-        let (message_most, message_likely) = measure_message(index, message)?;
-        most += message_most;
-        likely += message_likely;
+        measure_message(index, message, &mut prompt)?;
     }
-    Ok((most, likely))
+    Ok(prompt)
 }
 
-fn measure_message(index: usize, message: &RawValue) -> Result<(u64, u64), BadRequest> {
+fn measure_message(index: usize, message: &RawValue, prompt: &mut Measured) -> Result<(), BadRequest> {
     let at = |field: &str| format!("messages[{index}]{field}");
     let fields: MessageFields<'_> = serde_json::from_str(message.get())
         .map_err(|_| wrong(at(""), "is no message: it is an object with a role and its content"))?;
@@ -251,65 +280,58 @@ fn measure_message(index: usize, message: &RawValue) -> Result<(u64, u64), BadRe
     let Some(role) = role.filter(|role| ROLES.contains(&role.as_ref())) else {
         return Err(wrong(at(".role"), &format!("must be one of {}", ROLES.join(", "))));
     };
-    let (mut most, mut likely) = (MESSAGE_FRAME_TOKENS, MESSAGE_FRAME_TOKENS);
+    prompt.most += MESSAGE_FRAME_TOKENS;
+    prompt.likely += MESSAGE_FRAME_TOKENS;
     for (name, value) in &fields {
         let text = value.get();
         match name.as_ref() {
             "role" => {}
-            "content" if text.starts_with('[') => {
-                let (parts_most, parts_likely) = measure_parts(index, text)?;
-                most += parts_most;
-                likely += parts_likely;
-            }
-            "content" if text.starts_with('"') || text == "null" && role == "assistant" => {
-                most += at_most(text.as_bytes());
-                likely += about(text.len().saturating_sub(2) as u64);
-            }
+            "content" if text.starts_with('[') => measure_parts(index, text, prompt)?,
+            "content" if text.starts_with('"') || text == "null" && role == "assistant" => prompt.add_string(text),
             "content" => return Err(wrong(at(".content"), "must be text or a list of parts")),
             "audio" if text != "null" => return Err(unsupported(at(".audio"), "audio has no price here")),
-            _ => {
-                most += at_most(text.as_bytes());
-                likely += about(text.len() as u64);
-            }
+            _ => prompt.add_text(text, text.len()),
         }
     }
     if !fields.contains_key("content") && role != "assistant" {
         return Err(wrong(at(".content"), "is missing: it is text or a list of parts"));
     }
-    Ok((most, likely))
+    Ok(())
 }
 
-fn measure_parts(index: usize, text: &str) -> Result<(u64, u64), BadRequest> {
+fn measure_parts(index: usize, text: &str, prompt: &mut Measured) -> Result<(), BadRequest> {
     #[derive(Deserialize)]
     struct Part<'a> {
         #[serde(borrow)]
         r#type: Cow<'a, str>,
         #[serde(borrow, default)]
         text: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        refusal: Option<&'a RawValue>,
     }
     let at = |part: &str| format!("messages[{index}].content{part}");
     let parts: Vec<Part<'_>> = serde_json::from_str(text)
         .map_err(|_| wrong(at(""), "is no list of parts: each is an object with a type, such as text"))?;
-    let (mut most, mut likely) = (0, 0);
     for (place, part) in parts.iter().enumerate() {
-        match (part.r#type.as_ref(), part.text) {
-            ("text", Some(text)) if text.get().starts_with('"') => {
-                most += at_most(text.get().as_bytes());
-                likely += about(text.get().len().saturating_sub(2) as u64);
+        let kind = part.r#type.as_ref();
+        let words = match kind {
+            "text" => part.text,
+            "refusal" => part.refusal,
+            "image_url" => {
+                prompt.add_image();
+                continue;
             }
-            ("text", _) => return Err(wrong(at(&format!("[{place}].text")), "must be text")),
-            ("image_url", _) => {
-                most += IMAGE_MAX_TOKENS;
-                likely += IMAGE_MAX_TOKENS;
-            }
-            ("refusal", _) => most += at_most(part.text.map_or("", RawValue::get).as_bytes()),
-            (other, _) => {
+            other => {
                 let problem = format!("a part of type {other} has no price here: send text or image_url");
                 return Err(unsupported(at(&format!("[{place}].type")), &problem));
             }
+        };
+        match words {
+            Some(words) if words.get().starts_with('"') => prompt.add_string(words.get()),
+            Some(_) | None => return Err(wrong(at(&format!("[{place}].{kind}")), "must be text")),
         }
     }
-    Ok((most, likely))
+    Ok(())
 }
 
 fn typed<'a, T: Deserialize<'a>>(

@@ -108,7 +108,7 @@ fn what_has_no_price_is_refused_and_says_so() {
 fn the_prompt_is_never_held_for_too_little() {
     let words = "word ".repeat(1_000);
     let call = read(&with("messages", json!([{"role": "user", "content": words}]))).unwrap();
-    assert!(call.prompt_max_tokens >= 1_000 && call.prompt_max_tokens <= 2_600, "{}", call.prompt_max_tokens);
+    assert!(call.prompt_max_tokens >= 1_000 && call.prompt_max_tokens <= 5_100, "{}", call.prompt_max_tokens);
     assert!(call.prompt_about_tokens <= call.prompt_max_tokens);
     let hostile = "\u{1f600}".repeat(100);
     let call = read(&with("messages", json!([{"role": "user", "content": hostile}]))).unwrap();
@@ -120,7 +120,19 @@ fn a_picture_counts_as_a_picture_and_not_as_its_bytes() {
     let url = format!("data:image/png;base64,{}", "A".repeat(1_000_000));
     let parts = json!([{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": url}}]);
     let call = read(&with("messages", json!([{"role": "user", "content": parts}]))).unwrap();
-    assert!((IMAGE_MAX_TOKENS..IMAGE_MAX_TOKENS + 50).contains(&call.prompt_max_tokens));
+    assert!(call.prompt_max_tokens < 50, "{}", call.prompt_max_tokens);
+    assert_eq!(call.images, 1);
+    assert!((IMAGE_ABOUT_TOKENS..IMAGE_ABOUT_TOKENS + 50).contains(&call.prompt_about_tokens));
+}
+
+#[test]
+fn a_refusal_of_before_is_part_of_the_prompt() {
+    let said = |part: Value| with("messages", json!([{"role": "assistant", "content": [part]}]));
+    let call = read(&said(json!({"type": "refusal", "refusal": "no ".repeat(1_000)}))).unwrap();
+    assert!(call.prompt_max_tokens >= 3_000 && call.prompt_about_tokens >= 750, "{call:?}");
+    for part in [json!({"type": "refusal"}), json!({"type": "refusal", "refusal": 7, "text": "x"})] {
+        assert_eq!(read(&said(part)).unwrap_err().param, "messages[0].content[0].refusal");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! were charged by.
 
 use super::Provider::{Anthropic, DeepSeek, OpenAi};
-use super::{ModelEntry, Price, PriceBook, Provider};
+use super::{IMAGE_MAX_TOKENS, ModelEntry, Price, PriceBook, Provider};
 
 /// The edition in force. Providers' own prices are the contract's (0.03/0.06, 0.015/0.075 and 0.001/0.001 dollars per
 /// thousand tokens); a model's own price is its maker's list price on the day the edition counts from.
@@ -36,41 +36,61 @@ const fn anthropic(input: u64, output: u64) -> Price {
 
 /// A model at its provider's price.
 const fn plain(name: &'static str, provider: Provider, max_output_tokens: u64) -> ModelEntry {
-    ModelEntry { name, provider, max_output_tokens, price: None }
+    ModelEntry { name, provider, max_output_tokens, image_max_tokens: IMAGE_MAX_TOKENS, price: None }
 }
 
 /// A model at a price of its own.
 const fn priced(name: &'static str, provider: Provider, max_output_tokens: u64, price: Price) -> ModelEntry {
-    ModelEntry { name, provider, max_output_tokens, price: Some(price) }
+    ModelEntry { name, provider, max_output_tokens, image_max_tokens: IMAGE_MAX_TOKENS, price: Some(price) }
+}
+
+/// A picture is scaled until it covers eight tiles at most (2,048 x 768): so much for itself, and so much for each.
+const fn tiles(base: u64, tile: u64) -> u64 {
+    base + 8 * tile
+}
+
+/// A picture is scaled until it covers 1,536 patches at most, each counted as so many hundredths of a token.
+const fn patches(hundredths: u64) -> u64 {
+    (1_536 * hundredths).div_ceil(100)
+}
+
+/// Anthropic scales a picture down to 1,568 tokens; rounded up.
+const ANTHROPIC_IMAGE: u64 = 1_600;
+
+impl ModelEntry {
+    /// The same model, whose pictures have a bound of their own.
+    const fn sees(self, image_max_tokens: u64) -> Self {
+        Self { image_max_tokens, ..self }
+    }
 }
 
 const MODELS: &[ModelEntry] = &[
     plain("gpt-4", OpenAi, 8_192),
     plain("gpt-4-0613", OpenAi, 8_192),
-    priced("gpt-4-turbo", OpenAi, 4_096, flat(10_000_000, 30_000_000)),
-    priced("gpt-4o", OpenAi, 16_384, cached(2_500_000, 1_250_000, 10_000_000)),
-    priced("gpt-4o-2024-08-06", OpenAi, 16_384, cached(2_500_000, 1_250_000, 10_000_000)),
-    priced("gpt-4o-mini", OpenAi, 16_384, cached(150_000, 75_000, 600_000)),
-    priced("gpt-4.1", OpenAi, 32_768, cached(2_000_000, 500_000, 8_000_000)),
-    priced("gpt-4.1-mini", OpenAi, 32_768, cached(400_000, 100_000, 1_600_000)),
-    priced("gpt-4.1-nano", OpenAi, 32_768, cached(100_000, 25_000, 400_000)),
+    priced("gpt-4-turbo", OpenAi, 4_096, flat(10_000_000, 30_000_000)).sees(tiles(85, 170)),
+    priced("gpt-4o", OpenAi, 16_384, cached(2_500_000, 1_250_000, 10_000_000)).sees(tiles(85, 170)),
+    priced("gpt-4o-2024-08-06", OpenAi, 16_384, cached(2_500_000, 1_250_000, 10_000_000)).sees(tiles(85, 170)),
+    priced("gpt-4o-mini", OpenAi, 16_384, cached(150_000, 75_000, 600_000)).sees(tiles(2_833, 5_667)),
+    priced("gpt-4.1", OpenAi, 32_768, cached(2_000_000, 500_000, 8_000_000)).sees(tiles(85, 170)),
+    priced("gpt-4.1-mini", OpenAi, 32_768, cached(400_000, 100_000, 1_600_000)).sees(patches(162)),
+    priced("gpt-4.1-nano", OpenAi, 32_768, cached(100_000, 25_000, 400_000)).sees(patches(246)),
     priced("gpt-3.5-turbo", OpenAi, 4_096, flat(500_000, 1_500_000)),
-    priced("gpt-5", OpenAi, 128_000, cached(1_250_000, 125_000, 10_000_000)),
-    priced("gpt-5-mini", OpenAi, 128_000, cached(250_000, 25_000, 2_000_000)),
-    priced("gpt-5-nano", OpenAi, 128_000, cached(50_000, 5_000, 400_000)),
-    priced("o1", OpenAi, 100_000, cached(15_000_000, 7_500_000, 60_000_000)),
-    priced("o3", OpenAi, 100_000, cached(2_000_000, 500_000, 8_000_000)),
+    priced("gpt-5", OpenAi, 128_000, cached(1_250_000, 125_000, 10_000_000)).sees(tiles(70, 140)),
+    priced("gpt-5-mini", OpenAi, 128_000, cached(250_000, 25_000, 2_000_000)).sees(patches(162)),
+    priced("gpt-5-nano", OpenAi, 128_000, cached(50_000, 5_000, 400_000)).sees(patches(246)),
+    priced("o1", OpenAi, 100_000, cached(15_000_000, 7_500_000, 60_000_000)).sees(tiles(75, 150)),
+    priced("o3", OpenAi, 100_000, cached(2_000_000, 500_000, 8_000_000)).sees(tiles(75, 150)),
     priced("o3-mini", OpenAi, 100_000, cached(1_100_000, 550_000, 4_400_000)),
-    priced("o4-mini", OpenAi, 100_000, cached(1_100_000, 275_000, 4_400_000)),
-    plain("claude-3-opus-20240229", Anthropic, 4_096),
-    plain("claude-opus-4-20250514", Anthropic, 32_000),
-    plain("claude-opus-4-1-20250805", Anthropic, 32_000),
-    priced("claude-3-5-sonnet-20241022", Anthropic, 8_192, anthropic(3_000_000, 15_000_000)),
-    priced("claude-3-7-sonnet-20250219", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)),
-    priced("claude-sonnet-4-20250514", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)),
-    priced("claude-sonnet-4-5-20250929", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)),
-    priced("claude-3-5-haiku-20241022", Anthropic, 8_192, anthropic(800_000, 4_000_000)),
-    priced("claude-haiku-4-5-20251001", Anthropic, 64_000, anthropic(1_000_000, 5_000_000)),
+    priced("o4-mini", OpenAi, 100_000, cached(1_100_000, 275_000, 4_400_000)).sees(patches(172)),
+    plain("claude-3-opus-20240229", Anthropic, 4_096).sees(ANTHROPIC_IMAGE),
+    plain("claude-opus-4-20250514", Anthropic, 32_000).sees(ANTHROPIC_IMAGE),
+    plain("claude-opus-4-1-20250805", Anthropic, 32_000).sees(ANTHROPIC_IMAGE),
+    priced("claude-3-5-sonnet-20241022", Anthropic, 8_192, anthropic(3_000_000, 15_000_000)).sees(ANTHROPIC_IMAGE),
+    priced("claude-3-7-sonnet-20250219", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)).sees(ANTHROPIC_IMAGE),
+    priced("claude-sonnet-4-20250514", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)).sees(ANTHROPIC_IMAGE),
+    priced("claude-sonnet-4-5-20250929", Anthropic, 64_000, anthropic(3_000_000, 15_000_000)).sees(ANTHROPIC_IMAGE),
+    priced("claude-3-5-haiku-20241022", Anthropic, 8_192, anthropic(800_000, 4_000_000)).sees(ANTHROPIC_IMAGE),
+    priced("claude-haiku-4-5-20251001", Anthropic, 64_000, anthropic(1_000_000, 5_000_000)).sees(ANTHROPIC_IMAGE),
     plain("deepseek-chat", DeepSeek, 8_192),
     plain("deepseek-reasoner", DeepSeek, 64_000),
 ];

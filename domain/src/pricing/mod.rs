@@ -25,6 +25,9 @@ const WHOLE_PERCENT: i128 = 100;
 /// Tokens of answer a request without a limit of its own is held for, and sent with, at most.
 pub const DEFAULT_OUTPUT_TOKENS: u64 = 4_096;
 
+/// What one picture is held for where the model's own bound is not known: the largest of any model in the book.
+pub const IMAGE_MAX_TOKENS: u64 = 48_169;
+
 /// Who runs models.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,6 +98,8 @@ pub struct ModelEntry {
     pub provider: Provider,
     /// The most tokens one answer can have.
     pub max_output_tokens: u64,
+    /// The most tokens one picture of a prompt counts as.
+    pub image_max_tokens: u64,
     /// Its own price; without one the provider's counts.
     pub price: Option<Price>,
 }
@@ -126,7 +131,7 @@ pub struct Cost {
 /// The most a call may use, before it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allowance {
-    /// Tokens in, as counted beforehand.
+    /// Tokens in, as counted beforehand, pictures included.
     pub prompt_tokens: u64,
     /// Tokens out, at most, in one answer.
     pub output_tokens: u64,
@@ -226,6 +231,13 @@ impl PriceBook {
     pub fn max_output_tokens(&self, provider: Provider, model: &str) -> u64 {
         let entry = self.model(model).filter(|entry| entry.provider == provider);
         entry.map_or(DEFAULT_OUTPUT_TOKENS, |entry| entry.max_output_tokens)
+    }
+
+    /// The most tokens one picture counts as in a prompt for the model; [`IMAGE_MAX_TOKENS`] where nothing is known.
+    #[must_use]
+    pub fn image_max_tokens(&self, provider: Provider, model: &str) -> u64 {
+        let entry = self.model(model).filter(|entry| entry.provider == provider);
+        entry.map_or(IMAGE_MAX_TOKENS, |entry| entry.image_max_tokens)
     }
 
     /// The most tokens an answer is held for and sent with: what was asked for, else the default; never more than the

@@ -112,6 +112,15 @@ fn a_budget_does_not_carry_the_half_that_rounds_up() {
 }
 
 #[test]
+fn a_picture_is_held_for_what_the_model_counts_for_the_largest() {
+    let most = |model| book().image_max_tokens(Provider::OpenAi, model);
+    assert_eq!((most("gpt-4o"), most("gpt-4o-mini"), most("gpt-4.1-mini")), (1_445, 48_169, 2_489));
+    // What is not known is held for the most.
+    assert_eq!((most("gpt-4"), most("gpt-99")), (IMAGE_MAX_TOKENS, IMAGE_MAX_TOKENS));
+    assert!(book().models().iter().all(|entry| (1..=IMAGE_MAX_TOKENS).contains(&entry.image_max_tokens)));
+}
+
+#[test]
 fn names_are_unique_and_every_model_can_answer() {
     let mut names: Vec<_> = book().models().iter().map(|entry| entry.name).collect();
     names.sort_unstable();
