@@ -30,6 +30,16 @@ enum Early<T> {
     Answered(Admission, Result<T, ProviderError>),
 }
 
+impl<T> Early<T> {
+    /// What the call was begun on.
+    fn begun(&self) -> Option<&Admission> {
+        match self {
+            Self::None => None,
+            Self::Calling(begun, _) | Self::Answered(begun, _) => Some(begun),
+        }
+    }
+}
+
 impl<L: EventLog> Gateway<L> {
     /// Admits the call and makes it.
     ///
@@ -66,7 +76,13 @@ impl<L: EventLog> Gateway<L> {
         let (decided, mut decisions) = watch::channel(None::<Admission>);
         let holding = self.0.log.execute(&plan, caller.metadata.clone().into(), |unit| {
             let admission = question.admit(unit, &streams)?;
-            decided.send_replace(Some(admission.clone()));
+            decided.send_if_modified(|before| {
+                let differs = before.as_ref() != Some(&admission);
+                if differs {
+                    *before = Some(admission.clone());
+                }
+                differs
+            });
             Ok(admission)
         });
         let mut holding = pin!(holding);
@@ -92,9 +108,12 @@ impl<L: EventLog> Gateway<L> {
                         early = Early::None;
                     }
                 }
-                // Decided anew, after another process wrote: what was begun on the old decision is dropped.
+                // Decided anew, after another process wrote: what was begun on another decision is dropped.
                 None => {
                     let admission = decisions.borrow_and_update().clone();
+                    if admission.is_some() && early.begun() == admission.as_ref() {
+                        continue;
+                    }
                     early = admission.map_or(Early::None, |admission| {
                         let answer = self.call(&admission, call, &start);
                         Early::Calling(admission, answer)
