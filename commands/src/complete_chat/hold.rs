@@ -49,7 +49,9 @@ impl<L: EventLog> Gateway<L> {
             });
             match released.await {
                 Ok(_) => return,
-                Err(Failed::Refused(WalletRefusal::NoSuchHold(_) | WalletRefusal::HoldEnded(_))) => return,
+                Err(Failed::Refused(
+                    WalletRefusal::NoSuchHold(_) | WalletRefusal::HoldEnded(_) | WalletRefusal::IdTooOld { .. },
+                )) => return,
                 Err(Failed::Refused(refusal)) => {
                     tracing::error!(tenant = %caller.tenant_id, hold = %hold_id, %refusal, "a hold cannot be released");
                     return;

@@ -33,7 +33,7 @@ pub const fn due_until(now: Timestamp) -> Timestamp {
 /// Expires these holds, and answers how many it ended.
 ///
 /// # Errors
-/// The log's; what was expired before stays so.
+/// The log's, where no other wallet would fare better; what was expired before stays so.
 pub async fn expire_holds<L: EventLog>(log: &L, due: &[DueHold], now: Timestamp) -> Result<usize, LogError> {
     let mut ended = 0;
     for hold in due {
@@ -46,15 +46,76 @@ pub async fn expire_holds<L: EventLog>(log: &L, due: &[DueHold], now: Timestamp)
         });
         match expired.await {
             Ok(done) => ended += usize::from(done.answer > 0),
-            // Settled, released or not yet due: the read model was behind.
+            // Settled, released, so long ended that it is forgotten, or not yet due: the read model was behind.
             Err(Failed::Refused(
-                WalletRefusal::HoldEnded(_) | WalletRefusal::NoSuchHold(_) | WalletRefusal::NotDue { .. },
+                WalletRefusal::HoldEnded(_)
+                | WalletRefusal::NoSuchHold(_)
+                | WalletRefusal::IdTooOld { .. }
+                | WalletRefusal::NotDue { .. },
             )) => {}
             Err(Failed::Refused(refusal)) => {
                 tracing::error!(tenant = %hold.tenant_id, hold = %hold.hold_id, %refusal, "a hold cannot be expired");
             }
-            Err(Failed::Log(error)) => return Err(error),
+            Err(Failed::Log(error @ (LogError::Unavailable(_) | LogError::Overloaded | LogError::Unresolved))) => {
+                return Err(error);
+            }
+            // One wallet's trouble is not everybody's: the next sweep tries it again.
+            Err(Failed::Log(error @ (LogError::Corrupt(_) | LogError::Contended { .. } | LogError::Claimed))) => {
+                tracing::error!(tenant = %hold.tenant_id, hold = %hold.hold_id, %error, "a hold cannot be expired");
+            }
         }
     }
     Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use calos_domain::Decider;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::{Done, Request, Unit};
+
+    /// A log that fails each command in turn.
+    #[derive(Clone)]
+    struct Failing(Arc<Mutex<VecDeque<LogError>>>);
+
+    impl EventLog for Failing {
+        async fn warm<D: Decider>(&self, _: &StreamId) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        async fn execute<T, E, F>(&self, _: &Plan<Self>, _: Request, _: F) -> Result<Done<T>, Failed<E>>
+        where
+            T: Send,
+            E: Send,
+            F: FnMut(&mut Unit<'_>) -> Result<T, E> + Send,
+        {
+            Err(Failed::Log(self.0.lock().unwrap().pop_front().unwrap()))
+        }
+    }
+
+    async fn sweep(errors: Vec<LogError>) -> (Result<usize, LogError>, usize) {
+        let holds = vec![DueHold { tenant_id: TenantId(Uuid::nil()), hold_id: HoldId(Uuid::nil()) }; errors.len()];
+        let log = Failing(Arc::new(Mutex::new(errors.into())));
+        let swept = expire_holds(&log, &holds, Timestamp::from_micros(0)).await;
+        let untried = log.0.lock().unwrap().len();
+        (swept, untried)
+    }
+
+    #[tokio::test]
+    async fn one_wallet_that_cannot_be_read_does_not_keep_the_others_waiting() {
+        let corrupt = || LogError::Corrupt("a version of tomorrow".to_owned());
+        let (swept, untried) = sweep(vec![corrupt(), LogError::Contended { attempts: 8 }, corrupt()]).await;
+        assert!(matches!(swept, Ok(0)) && untried == 0, "{swept:?}, {untried} untried");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_away_is_left_alone() {
+        let (swept, untried) = sweep(vec![LogError::Unavailable("gone".to_owned()), LogError::Overloaded]).await;
+        assert!(matches!(swept, Err(LogError::Unavailable(_))) && untried == 1, "{swept:?}, {untried} untried");
+    }
 }
