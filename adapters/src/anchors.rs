@@ -3,8 +3,8 @@
 //! A chain alone cannot tell that its tail was cut off and the heads rewound to match. An anchor can: it says, under the
 //! ledger's key, that a position once had a hash. Whoever holds one needs the log to still contain it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::OpenOptions;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,46 +171,72 @@ pub async fn keep(pool: &PgPool, directory: &Path, anchor: &Anchor) -> Result<()
     Ok(())
 }
 
+/// In one write, on a line of its own: behind a line that a crash cut short, an end of line comes first.
 fn append_line(directory: &Path, path: &Path, line: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(format!("{line}\n").as_bytes())?;
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    let before = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{before}{line}\n").as_bytes())?;
     file.sync_all()
 }
 
-/// The anchors in the file, oldest first; none when there is no file.
+/// The anchors of one place, and what stood between them.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The anchors, oldest first; their signatures are not checked yet.
+    pub anchors: Vec<Anchor>,
+    /// Lines that end in the middle, as a crash while writing leaves them: they say nothing.
+    pub torn: Vec<String>,
+    /// Whatever else is no anchor.
+    pub unreadable: Vec<AnchorError>,
+}
+
+impl Kept {
+    fn take(&mut self, place: String, bytes: &[u8]) {
+        match serde_json::from_slice(bytes) {
+            Ok(anchor) => self.anchors.push(anchor),
+            // A file system may have given the line its length and not its bytes, which are zero then.
+            Err(error) if error.is_eof() || bytes.contains(&0) => self.torn.push(place),
+            Err(source) => self.unreadable.push(AnchorError::Unreadable { place, source }),
+        }
+    }
+}
+
+/// The anchors in the file, line by line; none when there is no file.
 ///
 /// # Errors
-/// The file's, or a line that is no anchor. A last line cut short by a crash is one: it is reported, not skipped.
-pub fn read_file(directory: &Path) -> Result<Vec<Anchor>, AnchorError> {
+/// The file's. A line that is no anchor spoils none of the others: it is named among them.
+pub fn read_file(directory: &Path) -> Result<Kept, AnchorError> {
     let path = directory.join(ANCHOR_FILE);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Kept::default()),
         Err(source) => return Err(AnchorError::File { path, source }),
     };
-    let mut anchors = Vec::new();
-    for (index, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|source| AnchorError::File { path: path.clone(), source })?;
-        let place = || format!("{}:{}", path.display(), index + 1);
-        anchors.push(serde_json::from_str(&line).map_err(|source| AnchorError::Unreadable { place: place(), source })?);
+    let mut kept = Kept::default();
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        kept.take(format!("{}:{}", path.display(), index + 1), line);
     }
-    Ok(anchors)
+    Ok(kept)
 }
 
 /// The anchors noted in the database, oldest first.
 ///
 /// # Errors
-/// The database's, or a row that is no anchor.
-pub async fn read_table(pool: &PgPool) -> Result<Vec<Anchor>, AnchorError> {
+/// The database's. A row that is no anchor is named among the others.
+pub async fn read_table(pool: &PgPool) -> Result<Kept, sqlx::Error> {
     let rows: Vec<(i64, String)> =
         sqlx::query_as("SELECT id, anchor::text FROM anchors ORDER BY id").fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|(id, text)| {
-            serde_json::from_str(&text)
-                .map_err(|source| AnchorError::Unreadable { place: format!("anchors row {id}"), source })
-        })
-        .collect()
+    let mut kept = Kept::default();
+    for (id, text) in rows {
+        kept.take(format!("anchors row {id}"), text.as_bytes());
+    }
+    Ok(kept)
 }
 
 /// The task that anchors a growing log; [`Self::stop`] anchors once more.
@@ -226,13 +252,14 @@ impl Anchoring {
         let task = tokio::spawn(async move {
             let mut last: Option<Vec<AnchoredHead>> = None;
             loop {
+                // Looked at first: a stop that comes while this anchor is taken gets one more turn, and a closing anchor.
+                let closing = *stopped.borrow_and_update();
                 if let Err(error) = anchor_growth(&pool, &key, &directory, &mut last).await {
                     tracing::error!(%error, "the heads could not be anchored");
                 }
-                if *stopped.borrow_and_update() {
+                if closing {
                     return;
                 }
-                // Either way round again: the last turn after the stop takes the closing anchor.
                 drop(tokio::time::timeout(interval, stopped.changed()).await);
             }
         });
@@ -265,7 +292,7 @@ async fn anchor_growth(
 
 #[cfg(test)]
 mod tests {
-    use super::{Anchor, AnchoredHead};
+    use super::{ANCHOR_FILE, Anchor, AnchoredHead, append_line, read_file};
     use calos_domain::Timestamp;
     use ed25519_dalek::SigningKey;
     use uuid::Uuid;
@@ -299,5 +326,25 @@ mod tests {
         for changed in [rewound, rehashed, shortened, moved, later] {
             assert!(changed.verify(&key.verifying_key()).is_err(), "{changed:?}");
         }
+    }
+
+    #[test]
+    fn a_line_cut_short_by_a_crash_spoils_neither_the_next_one_nor_those_before() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), SigningKey::from_bytes(&[1; 32]));
+        let (path, line) = (folder.path().join(ANCHOR_FILE), serde_json::to_string(&anchor(&key)).unwrap());
+        append_line(folder.path(), &path, &line).unwrap();
+        append_line(folder.path(), &path, &line).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(whole.len(), 2 * (line.len() + 1), "whole lines need no line between them");
+        std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+        append_line(folder.path(), &path, &line).unwrap();
+        let kept = read_file(folder.path()).unwrap();
+        assert_eq!(kept.anchors, [anchor(&key), anchor(&key)]);
+        assert!(kept.torn.len() == 1 && kept.torn[0].ends_with(":2"), "{:?}", kept.torn);
+        assert!(kept.unreadable.is_empty());
+
+        append_line(folder.path(), &path, "{\"heads\": 7}").unwrap();
+        let kept = read_file(folder.path()).unwrap();
+        assert_eq!((kept.anchors.len(), kept.torn.len(), kept.unreadable.len()), (2, 1, 1));
     }
 }

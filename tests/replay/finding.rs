@@ -11,7 +11,7 @@ use calos_projections::{Columns, LogSlice};
 use calos_replay::verify::{Check, VerifyReport};
 use uuid::Uuid;
 
-use crate::history::{History, names, now};
+use crate::history::{GRANTED, History, names, now, spend};
 
 fn check<'a>(report: &'a VerifyReport, name: &str) -> &'a Check {
     report.checks.iter().find(|check| check.name == name).expect("there is such a check")
@@ -38,7 +38,11 @@ async fn an_untouched_log_passes_every_check() {
     for name in names() {
         assert!(check(&report, &format!("projection {name}")).first.is_none());
     }
-    assert!(check(&report, "anchors").looked_at.contains("2 signed anchors"), "{:?}", check(&report, "anchors"));
+    assert!(
+        check(&report, "anchors").looked_at.contains("1 in the file and 1 in the table"),
+        "{:?}",
+        check(&report, "anchors")
+    );
     history.log.close().await;
 }
 
@@ -145,6 +149,67 @@ async fn an_anchor_somebody_else_signed_or_changed_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_cut_short_by_a_crash_is_named_and_the_others_still_count() {
+    let history = History::of(3, 2).await;
+    history.anchor().await;
+    let file = history.anchors.path().join(calos_adapters::anchors::ANCHOR_FILE);
+    let text = std::fs::read_to_string(&file).expect("the file is read");
+    std::fs::write(&file, format!("{text}{}", &text[..text.len() / 2])).expect("the file is written");
+    history.anchor().await;
+    let report = history.verify().await;
+    assert!(report.passed, "{:?}", report.first());
+    let looked_at = &check(&report, "anchors").looked_at;
+    assert!(looked_at.contains("2 in the file") && looked_at.contains(".jsonl:2 was cut short"), "{looked_at}");
+
+    let (partition, head) = history.longest().await;
+    history
+        .tamper(&format!(
+            "DELETE FROM anchors; DELETE FROM events WHERE partition = {partition} AND position = {head}; \
+             UPDATE partitions SET last_position = {head} - 1, head_hash = e.hash FROM events e \
+             WHERE partitions.partition = {partition} AND e.partition = {partition} AND e.position = {head} - 1"
+        ))
+        .await;
+    assert_eq!(place(&history.verify().await, "anchors"), (partition, head));
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anchors_that_are_gone_are_a_finding_and_a_new_log_needs_none_yet() {
+    let history = History::of(2, 1).await;
+    assert!(history.verify().await.passed, "nothing has been anchored yet");
+    history.anchor().await;
+    let file = history.anchors.path().join(calos_adapters::anchors::ANCHOR_FILE);
+    std::fs::remove_file(&file).expect("the file is removed");
+    let report = history.verify().await;
+    assert_eq!(failed(&report), ["anchors"]);
+    let found = check(&report, "anchors").first.as_ref().expect("a finding").to_string();
+    assert!(found.contains("the database has noted 1"), "{found}");
+
+    // Both are gone: the age of the log says that there must have been some.
+    history
+        .tamper(
+            "DELETE FROM anchors; UPDATE log SET created_at = created_at - interval '1 hour'; \
+             UPDATE events SET recorded_at = recorded_at - interval '1 hour'",
+        )
+        .await;
+    let report = history.verify().await;
+    let found = check(&report, "anchors").first.as_ref().expect("a finding").to_string();
+    assert!(found.contains("every start of its server takes one"), "{found}");
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_noted_anchor_is_neither_changed_nor_removed() {
+    let history = History::of(1, 0).await;
+    history.anchor().await;
+    for statement in ["UPDATE anchors SET anchor = '{}'", "DELETE FROM anchors", "TRUNCATE anchors"] {
+        let refused = sqlx::raw_sql(statement).execute(&history.database.owner_pool).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("append-only")), "{statement}");
+    }
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payload_that_no_longer_decodes_is_named_even_when_it_was_sealed_anew() {
     let history = History::of(3, 1).await;
     let (partition, head) = history.longest().await;
@@ -217,6 +282,80 @@ async fn sealed_data_without_its_key_is_corruption() {
         ))
         .await;
     assert!(history.verify().await.passed);
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_changed_by_hand_is_named_by_its_stream() {
+    // Enough events for a snapshot, which is taken once the stream has been in memory for a second.
+    let history = History::of(1, 170).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    spend(&history.log, history.tenants[0]).await;
+    let snapshots = "SELECT count(*) FROM snapshots WHERE aggregate_type = 'wallet'";
+    for _ in 0..200 {
+        if history.number(snapshots).await > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(history.number(snapshots).await, 1);
+    history.catch_up().await;
+    let report = history.verify().await;
+    assert!(report.passed, "{:?}", report.first());
+    assert!(
+        check(&report, "snapshots").looked_at.starts_with("1 snapshots equal"),
+        "{:?}",
+        check(&report, "snapshots")
+    );
+
+    history.run(&format!("UPDATE snapshots SET payload = replace(payload, '{GRANTED}', '{GRANTED}0')")).await;
+    let report = history.verify().await;
+    assert_eq!(failed(&report), ["snapshots"]);
+    let found = check(&report, "snapshots").first.as_ref().expect("a finding").to_string();
+    assert!(found.contains(&format!("wallet/{}", history.tenants[0])), "{found}");
+
+    history.run("UPDATE snapshots SET snapshot_version = snapshot_version + 1").await;
+    assert!(history.verify().await.passed, "nobody reads a snapshot of another version");
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_before_the_first_position_is_named() {
+    let history = History::of(1, 0).await;
+    let (partition, _) = history.longest().await;
+    history
+        .tamper(&format!(
+            "ALTER TABLE events DROP CONSTRAINT events_position_check; \
+             INSERT INTO events SELECT partition, 0, aggregate_type, 'elsewhere', sequence, event_type, event_version, \
+             payload, metadata, recorded_at, hash FROM events WHERE partition = {partition} AND position = 1"
+        ))
+        .await;
+    let report = history.verify().await;
+    assert_eq!(place(&report, "heads"), (partition, 0));
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_model_that_halted_or_lost_a_checkpoint_is_named() {
+    let history = History::of(1, 1).await;
+    let (partition, _) = history.longest().await;
+    let checkpoint = format!("projection = 'wallet_balance' AND partition = {partition}");
+    history.run(&format!("UPDATE checkpoints SET halted = 'it is tired' WHERE {checkpoint}")).await;
+    let report = history.verify().await;
+    assert_eq!(failed(&report), ["projection wallet_balance"]);
+    let found = check(&report, "projection wallet_balance").first.as_ref().expect("a finding").to_string();
+    assert!(found.contains("it is tired"), "{found}");
+
+    let empty = "SELECT min(partition)::bigint FROM partitions WHERE last_position = 0";
+    let empty = history.number(empty).await;
+    history
+        .run(&format!(
+            "UPDATE checkpoints SET halted = NULL; \
+             DELETE FROM checkpoints WHERE projection = 'wallet_balance' AND partition = {empty}"
+        ))
+        .await;
+    let report = history.verify().await;
+    assert_eq!(failed(&report), ["projection wallet_balance"]);
     history.log.close().await;
 }
 

@@ -98,8 +98,10 @@ impl History {
     /// Changes what must never change, as somebody with every right on the machine could.
     pub async fn tamper(&self, statements: &str) {
         let armed = format!(
-            "ALTER TABLE events DISABLE TRIGGER ALL; ALTER TABLE partitions DISABLE TRIGGER ALL; {statements}; \
-             ALTER TABLE events ENABLE TRIGGER ALL; ALTER TABLE partitions ENABLE TRIGGER ALL"
+            "ALTER TABLE events DISABLE TRIGGER ALL; ALTER TABLE partitions DISABLE TRIGGER ALL; \
+             ALTER TABLE anchors DISABLE TRIGGER ALL; ALTER TABLE log DISABLE TRIGGER ALL; {statements}; \
+             ALTER TABLE events ENABLE TRIGGER ALL; ALTER TABLE partitions ENABLE TRIGGER ALL; \
+             ALTER TABLE anchors ENABLE TRIGGER ALL; ALTER TABLE log ENABLE TRIGGER ALL"
         );
         self.run(&armed).await;
     }

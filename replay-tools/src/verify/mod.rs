@@ -1,8 +1,10 @@
 //! `verify`: does the log still say what was written, and does everything shown follow from it?
 
+mod anchors;
 mod decode;
 mod heads;
 mod keys;
+mod snapshots;
 mod walk;
 
 use std::path::PathBuf;
@@ -19,7 +21,8 @@ use crate::fold::ReadModel;
 use crate::progress::{Progress, Show};
 use crate::versions::{Vector, lag_events};
 
-use heads::{Required, StoredHead};
+use anchors::{Required, required};
+use heads::StoredHead;
 use walk::{Walked, walk};
 
 /// Partitions read at the same time.
@@ -152,7 +155,7 @@ pub async fn verify(pool: &PgPool, options: &VerifyOptions<'_>) -> Result<Verify
     let connections = Connections::beside(pool, u32::try_from(VERIFY_WORKERS).unwrap_or(1));
     let mut connection = connections.connect().await?;
     let (stored, mut heads_check) = heads::read(&mut connection).await?;
-    let required = heads::required(pool, options.anchors.as_ref(), &stored).await?;
+    let required = required(pool, options.anchors.as_ref(), &stored).await?;
     let positions: Vector = stored.heads.iter().map(|head| (head.partition, head.position)).collect();
     let progress = Progress::new(options.show, "verify", lag_events(&Vector::new(), &positions));
     let walked = walk_all(&connections, &stored.heads, &required, options.chain_only, &progress).await?;
@@ -174,6 +177,7 @@ pub async fn verify(pool: &PgPool, options: &VerifyOptions<'_>) -> Result<Verify
         streams.looked_at = "every stream is gapless, in order and in its own partition".to_owned();
         payloads.looked_at = format!("{events} payloads decode as what their name says");
         checks.extend([streams, payloads, keys::check(&mut connection, subjects).await?]);
+        checks.push(snapshots::check(&mut connection).await?);
         for &model in options.models {
             checks.push(projection(pool, model, options.show).await?);
         }
@@ -233,5 +237,22 @@ async fn projection(pool: &PgPool, model: ReadModel, show: Show) -> Result<Check
         }
         Err(error) => return Err(error),
     }
+    for (partition, halted) in unfit_checkpoints(pool, model).await? {
+        check.found(Finding {
+            partition: Some(partition),
+            position: None,
+            what: halted.map_or_else(|| "it has no checkpoint".to_owned(), |why| format!("it halted: {why}")),
+        });
+    }
     Ok(check)
+}
+
+/// The partitions in which a live read model does not follow the log, and why it halted, where that is the reason.
+async fn unfit_checkpoints(pool: &PgPool, model: ReadModel) -> Result<Vec<(i32, Option<String>)>, ToolError> {
+    let rows = sqlx::query_as(
+        "SELECT h.partition, c.halted FROM partitions h JOIN projections p ON p.name = $1 \
+         LEFT JOIN checkpoints c ON c.projection = p.name AND c.version = p.live_version AND c.partition = h.partition \
+         WHERE c.partition IS NULL OR c.halted IS NOT NULL ORDER BY h.partition",
+    );
+    Ok(rows.bind(model.name()).fetch_all(pool).await?)
 }

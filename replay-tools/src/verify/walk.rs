@@ -11,7 +11,8 @@ use calos_domain::{Record, Timestamp};
 use calos_projections::copy_out::read_slice;
 use calos_projections::{Columns, CopyOutError, LogRow, LogSlice, ReadStopped};
 
-use super::heads::{AnchoredAt, StoredHead};
+use super::anchors::AnchoredAt;
+use super::heads::StoredHead;
 use super::{Check, Finding, decode, keys};
 use crate::error::ToolError;
 use crate::progress::Counter;
