@@ -46,3 +46,6 @@ pub use registry::{AnyProjection, Fold};
 pub use runner::{Runner, RunnerHandle, RunnerOptions};
 pub use table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
 pub use wait::{Behind, wait_until};
+
+/// Names the fold this program was built with: a hash of the sources that decide which rows an event becomes.
+pub const FOLD_FINGERPRINT: &str = env!("CALOS_FOLD_FINGERPRINT");

@@ -167,6 +167,24 @@ async fn a_cancelled_rebuild_leaves_no_lock_behind_and_is_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_another_program_began_is_started_over() {
+    let history = Arc::new(History::of(24, 2).await);
+    let with_events = partitions(&history).await;
+    let barrier = barrier(&history, with_events[with_events.len() / 3]).await;
+    let running = start(&history, "wallet_balance");
+    let writer = blocked(&history).await;
+    kill(&history, writer).await;
+    running.await.expect("no panic").expect_err("a lost writer is no success");
+    drop(barrier);
+    assert!(finished(&history).await > 0);
+    history.run("UPDATE projections SET building_fold = 'of another program'").await;
+    let report = history.rebuild("wallet_balance").await.expect("the rebuild ends");
+    assert_eq!(report.resumed_partitions, 0);
+    assert_eq!(report.parity.differences.expect("compared").count, 0);
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_operators_connection_means_no_switch() {
     let history = Arc::new(History::of(6, 2).await);
     let with_events = partitions(&history).await;

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use calos_projections::{Schema, TableSpec};
+use calos_projections::{FOLD_FINGERPRINT, Schema, TableSpec};
 
 use super::Building;
 use crate::connections::run_sql;
@@ -23,8 +23,8 @@ pub(super) async fn begin(operator: &mut PgConnection, model: ReadModel, restart
     Ok(building)
 }
 
-/// The unfinished version, when it can be gone on with: its tables have today's shape, its checkpoints are complete,
-/// and it is nowhere ahead of the live version, with which it has to be compared at the live version's positions.
+/// The unfinished version, when it can be gone on with: it was begun with the fold of this program, its tables have
+/// today's shape, its checkpoints are complete, and it is nowhere ahead of the live version, with which it has to be compared at the live version's positions.
 async fn resumable(
     connection: &mut PgConnection,
     model: ReadModel,
@@ -32,6 +32,14 @@ async fn resumable(
     restart: bool,
 ) -> Result<Option<Building>, ToolError> {
     let Some(version) = known.building.filter(|_| !restart) else { return Ok(None) };
+    let fold: Option<String> = sqlx::query_scalar("SELECT building_fold FROM projections WHERE name = $1")
+        .bind(model.name())
+        .fetch_one(&mut *connection)
+        .await?;
+    if fold.as_deref() != Some(FOLD_FINGERPRINT) {
+        tracing::info!(projection = model.name(), "the unfinished rebuild was begun by another program; starting over");
+        return Ok(None);
+    }
     for table in model.tables() {
         if !has_shape(connection, table, Schema::Next).await? {
             return Ok(None);
@@ -69,9 +77,10 @@ async fn start(connection: &mut PgConnection, model: ReadModel, known: Versions)
     .bind(version)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("UPDATE projections SET building_version = $2 WHERE name = $1")
+    sqlx::query("UPDATE projections SET building_version = $2, building_fold = $3 WHERE name = $1")
         .bind(name)
         .bind(version)
+        .bind(FOLD_FINGERPRINT)
         .execute(&mut *connection)
         .await?;
     let reached: Vector = positions(connection, name, version).await?;
