@@ -19,6 +19,7 @@ pub mod moment;
 pub mod openapi;
 pub mod position;
 pub mod pulse;
+mod recent;
 pub mod refusals;
 pub mod request;
 pub mod routes;

@@ -34,6 +34,7 @@ use crate::gateway;
 use crate::idempotency::{self, InProgress};
 use crate::position;
 use crate::pulse::Pulse;
+use crate::routes::health::Looks;
 
 /// How often answers too old to be replayed are removed.
 const SWEEP_SECONDS: u64 = 600;
@@ -92,6 +93,8 @@ pub struct Parts {
     pub in_progress: InProgress,
     /// Whether the database answers.
     pub pulse: Pulse,
+    /// What was last seen of the database by whoever asks about it.
+    pub looks: Looks,
     /// How far this process has brought the read models.
     pub progress: watch::Receiver<Progress>,
     /// Whether the providers are simulated ones.
@@ -187,6 +190,7 @@ impl App {
             pool,
             secrets,
             pulse,
+            looks: Looks::default(),
             progress: runner.progress(),
             simulated,
             stopping: CancellationToken::new(),

@@ -17,7 +17,15 @@ use calos_projections::status::{self, ProjectionStatus, State};
 
 use crate::error::{ApiError, Code};
 use crate::openapi::ErrorBody;
+use crate::recent::Recent;
 use crate::wiring::App;
+
+/// What these endpoints saw last.
+#[derive(Debug, Default)]
+pub struct Looks {
+    tables: Recent<Result<i64, String>>,
+    readiness: Recent<(Checks, Vec<String>)>,
+}
 
 /// How long one look at the database may take.
 const LOOK_MAX_SECONDS: u64 = 2;
@@ -59,7 +67,7 @@ async fn health(Shared(app): Shared<App>) -> Json<Health> {
 /// The answer of `/api/health/database`.
 #[derive(Serialize, ToSchema)]
 pub struct DatabaseHealth {
-    /// Whether the database answered just now.
+    /// Whether the database answered within the last second.
     connected: bool,
     /// How many tables CALOS has in it.
     tables: i64,
@@ -73,17 +81,18 @@ async fn database_health(Shared(app): Shared<App>) -> Result<Json<DatabaseHealth
         "SELECT count(*) FROM information_schema.tables WHERE table_type = 'BASE TABLE'
          AND table_schema IN ('public', 'read', 'read_next', 'read_old')",
     );
-    let tables = bounded(count.fetch_one(&app.pool)).await.map_err(|cause| {
-        ApiError::new(Code::DatabaseUnavailable, "the database does not answer; try again in a moment")
-            .because(cause)
-            .with_fact("connected", false)
-            .with_fact("tables", 0)
-    })?;
+    let tables =
+        app.looks.tables.or_look(async || bounded(count.fetch_one(&app.pool)).await).await.map_err(|cause| {
+            ApiError::new(Code::DatabaseUnavailable, "the database does not answer; try again in a moment")
+                .because(cause)
+                .with_fact("connected", false)
+                .with_fact("tables", 0)
+        })?;
     Ok(Json(DatabaseHealth { connected: true, tables }))
 }
 
 /// One line of `/readyz`.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
     /// Whether this part can do its work.
     ok: bool,
@@ -97,8 +106,8 @@ impl Check {
     }
 }
 
-/// Everything `/readyz` looks at.
-#[derive(Serialize, ToSchema)]
+/// Everything `/readyz` looks at, at most once a second.
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Checks {
     /// Whether the database answers.
     database: Check,
@@ -127,19 +136,7 @@ pub struct Readiness {
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn ready(Shared(app): Shared<App>) -> Response {
-    let mut notes = Vec::new();
-    let database = match bounded(sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&app.pool)).await {
-        Ok(_) => Check::new(true, "answers"),
-        Err(_) => Check::new(false, "does not answer"),
-    };
-    let checks = Checks {
-        migrations: migrations(&app).await,
-        projections: projections(&app).await,
-        providers: providers(&app, &mut notes),
-        embedded: embedded(&app, database.ok),
-        database,
-    };
-    notes.extend(append_only(&app).await);
+    let (checks, mut notes) = app.looks.readiness.or_look(|| look(&app)).await;
     let Checks { database, migrations, projections, providers, embedded } = &checks;
     let stopping = app.stopping.is_cancelled();
     if stopping {
@@ -148,6 +145,24 @@ async fn ready(Shared(app): Shared<App>) -> Response {
     let ready = !stopping && [database, migrations, projections, providers, embedded].iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks, notes })).into_response()
+}
+
+/// Looks at everything, with what an operator should know besides.
+async fn look(app: &App) -> (Checks, Vec<String>) {
+    let mut notes = Vec::new();
+    let database = match bounded(sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&app.pool)).await {
+        Ok(_) => Check::new(true, "answers"),
+        Err(_) => Check::new(false, "does not answer"),
+    };
+    let checks = Checks {
+        migrations: migrations(app).await,
+        projections: projections(app).await,
+        providers: providers(app, &mut notes),
+        embedded: embedded(app, database.ok),
+        database,
+    };
+    notes.extend(append_only(app).await);
+    (checks, notes)
 }
 
 /// Runs one query within its time, and says in words why it failed.
