@@ -58,6 +58,10 @@ pub struct Auth {
     pub keys: Arc<KeyDesk>,
     /// Failed logins.
     pub logins: Arc<LoginAttempts>,
+    /// Registrations, by where they come from: each costs a hash and a gift, so the successful ones count too.
+    pub registrations: Arc<Attempts<IpAddr>>,
+    /// Keys being issued, by who issues them: each costs a hash.
+    pub key_issues: Arc<Attempts<UserId>>,
 }
 
 /// Failed logins, by where they came from and by which account they were for.
@@ -86,6 +90,12 @@ const LOGINS_BY_ADDRESS: Pace = Pace { burst: 30, refill_seconds: 2 };
 /// Failed logins for one account: ten at once, then one every thirty seconds.
 const LOGINS_BY_ACCOUNT: Pace = Pace { burst: 10, refill_seconds: 30 };
 
+/// Registrations from one address: sixty at once, then one every ten seconds.
+const REGISTRATIONS_BY_ADDRESS: Pace = Pace { burst: 60, refill_seconds: 10 };
+
+/// Keys issued by one person: a hundred at once, then one every thirty seconds.
+const KEY_ISSUES_BY_PERSON: Pace = Pace { burst: 100, refill_seconds: 30 };
+
 impl Auth {
     /// Remembers nothing yet.
     #[must_use]
@@ -98,6 +108,8 @@ impl Auth {
                 by_account: Attempts::new(LOGINS_BY_ACCOUNT),
                 turns: Semaphore::new(LOGIN_TURNS),
             }),
+            registrations: Arc::new(Attempts::new(REGISTRATIONS_BY_ADDRESS)),
+            key_issues: Arc::new(Attempts::new(KEY_ISSUES_BY_PERSON)),
         }
     }
 }

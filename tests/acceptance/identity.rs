@@ -212,6 +212,31 @@ async fn failed_logins_of_one_account_are_limited_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn registrations_from_one_address_are_limited_and_repetitions_are_not() {
+    let app = TestApp::start().await;
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    let register = || app.post("/api/auth/register", &body).header("idempotency-key", "signup");
+    let first = ok(register(), 201).await;
+    // Refused before anything is hashed, and counted all the same: each asks whether an address is taken.
+    let mut tried = 1;
+    let limited = loop {
+        let answer = Answer::of(app.post("/api/auth/register", &body)).await;
+        if answer.status == 429 {
+            break answer;
+        }
+        assert_eq!(answer.expect(409).body["code"], "email_taken");
+        tried += 1;
+        assert!(tried < 90, "nobody is limited");
+    };
+    assert!(tried >= 60, "limited after {tried}");
+    assert_eq!(limited.body["code"], "too_many_attempts");
+    assert!(limited.header("retry-after").parse::<u64>().is_ok_and(|seconds| (1..=11).contains(&seconds)));
+    assert_eq!(ok(register(), 201).await.body, first.body);
+    ok(login(&app, "ada@example.com", PASSWORD), 200).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_works_by_header_and_by_each_cookie() {
     let app = TestApp::start().await;
     let who = app.register().await;

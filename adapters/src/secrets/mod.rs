@@ -26,6 +26,7 @@ use calos_commands::ports::World;
 use crate::config::{MasterKey, Secret};
 
 pub use aead::Unopenable;
+pub use bcrypt_pool::HashingCores;
 pub use email_index::EmailIndex;
 pub use master_key::{DerivedKey, KeyLabel, derive, ledger_signing_key};
 pub use passwords::Passwords;
@@ -113,13 +114,14 @@ impl Secrets {
             return Err(SecretsError::Cost(options.password_cost));
         }
         let root = RootSecret::open(&pool, master, previous).await?;
-        let passwords = Passwords::new(derive(root.expose(), KeyLabel::Pepper), options.password_cost)
+        let cores = HashingCores::of_machine();
+        let passwords = Passwords::new(derive(root.expose(), KeyLabel::Pepper), options.password_cost, &cores)
             .map_err(|error| SecretsError::Hashing(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             subject_keys: Arc::new(subject_keys),
             passwords: Arc::new(passwords),
             tokens: Arc::new(SessionTokens::new(&options.jwt_secret, &options.issuer)),
-            tenant_keys: Arc::new(TenantKeys::new(derive(root.expose(), KeyLabel::KeyCache))),
+            tenant_keys: Arc::new(TenantKeys::new(derive(root.expose(), KeyLabel::KeyCache), &cores)),
             email_index: Arc::new(EmailIndex::new(derive(root.expose(), KeyLabel::EmailIndex))),
             idempotency: derive(root.expose(), KeyLabel::Idempotency),
             ledger: ledger_signing_key(&root),

@@ -9,7 +9,7 @@ use calos_commands::ports::{
     HashError, PASSWORD_MAX_CHARACTERS, PASSWORD_MIN_CHARACTERS, PasswordHasher, SecretText, WeakPassword,
 };
 
-use super::bcrypt_pool::BcryptPool;
+use super::bcrypt_pool::{BcryptPool, HashingCores};
 use super::common_passwords::is_common;
 use super::master_key::DerivedKey;
 
@@ -29,14 +29,14 @@ impl std::fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// Hashes with this pepper and 2^`cost` rounds. Hashes once itself: the decoy that unknown accounts are compared with.
+    /// Hashes with this pepper and 2^`cost` rounds on these cores. Hashes once itself: the decoy that unknown accounts are compared with.
     ///
     /// # Errors
     /// A cost bcrypt does not know.
-    pub fn new(pepper: DerivedKey, cost: u32) -> Result<Self, HashError> {
+    pub fn new(pepper: DerivedKey, cost: u32, cores: &HashingCores) -> Result<Self, HashError> {
         let nobody = peppered(&pepper, "nobody's password");
         let decoy = bcrypt::hash(nobody.as_bytes(), cost).map_err(|error| HashError::Failed(error.to_string()))?;
-        Ok(Self { pool: BcryptPool::new(cost), pepper, decoy })
+        Ok(Self { pool: BcryptPool::new(cost, cores), pepper, decoy })
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
     const COST: u32 = 4;
 
     fn passwords(byte: u8) -> Passwords {
-        Passwords::new(derive(&[byte; 32], KeyLabel::Pepper), COST).unwrap()
+        Passwords::new(derive(&[byte; 32], KeyLabel::Pepper), COST, &HashingCores::of_machine()).unwrap()
     }
 
     #[tokio::test]

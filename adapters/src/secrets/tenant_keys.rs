@@ -13,7 +13,7 @@ use calos_commands::ports::{ForgedKey, HashError, KeySmith, SecretText};
 use calos_domain::{KEY_ID_CHARACTERS, KeyId, TenantId};
 
 use super::BCRYPT_COST_DEFAULT;
-use super::bcrypt_pool::BcryptPool;
+use super::bcrypt_pool::{BcryptPool, HashingCores};
 use super::master_key::DerivedKey;
 use super::system::letters;
 
@@ -92,10 +92,10 @@ pub struct TenantKeys {
 }
 
 impl TenantKeys {
-    /// Names presented keys under this key.
+    /// Names presented keys under this key, and hashes on these cores.
     #[must_use]
-    pub fn new(cache_key: DerivedKey) -> Self {
-        Self { cache_key, pool: BcryptPool::new(BCRYPT_COST_DEFAULT) }
+    pub fn new(cache_key: DerivedKey, cores: &HashingCores) -> Self {
+        Self { cache_key, pool: BcryptPool::new(BCRYPT_COST_DEFAULT, cores) }
     }
 
     /// A presented key's name in memory.
@@ -143,7 +143,7 @@ mod tests {
     const TENANT: TenantId = TenantId(Uuid::from_u128(0xa1b2_c3d4));
 
     fn keys() -> TenantKeys {
-        TenantKeys::new(derive(&[1; 32], KeyLabel::KeyCache))
+        TenantKeys::new(derive(&[1; 32], KeyLabel::KeyCache), &HashingCores::of_machine())
     }
 
     async fn forged() -> ForgedKey {

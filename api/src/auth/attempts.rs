@@ -1,4 +1,4 @@
-//! How often something may fail: a burst, then a slow refill. Refused before anything costly is done.
+//! How often something costly may be tried or may fail: a burst, then a slow refill. Refused before anything is done.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -60,6 +60,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Attempts<K> {
     /// One failed.
     pub fn failed(&self, key: &K) {
         self.failed_at(key, Instant::now());
+    }
+
+    /// Tries one where each try counts, however it ends. Those that are refused do not.
+    ///
+    /// # Errors
+    /// Seconds to wait, at least 1.
+    pub fn spend(&self, key: &K) -> Result<(), u64> {
+        let now = Instant::now();
+        self.check_at(key, now).inspect(|()| self.failed_at(key, now))
     }
 
     fn check_at(&self, key: &K, now: Instant) -> Result<(), u64> {
@@ -131,6 +140,15 @@ mod tests {
         }
         assert!(attempts.check_at(&1, start + Duration::from_secs(60)).is_err(), "failures beyond the burst count too");
         assert_eq!(attempts.check_at(&2, start), Ok(()));
+    }
+
+    #[test]
+    fn where_each_try_counts_a_refused_one_does_not_lengthen_the_wait() {
+        let attempts = attempts();
+        assert!((0..3).all(|_| attempts.spend(&1).is_ok()));
+        let waits: Vec<_> = (0..50).map(|_| attempts.spend(&1)).collect();
+        assert!(waits.iter().all(|wait| matches!(wait, Err(..=11))), "{waits:?}");
+        assert_eq!(attempts.spend(&2), Ok(()));
     }
 
     #[test]

@@ -96,11 +96,11 @@ fn with_cookies(answer: Answer, app: &App, session: &NewSession) -> Answer {
         .with_header(header::SET_COOKIE, device_cookie(&app.config, &session.device_secret))
 }
 
-/// Sign up: an account, a tenant with $10.00 and 100 phone credits, and a session, all at once.
+/// Sign up: an account, a tenant with $10.00 and 100 phone credits, and a session, all at once. Limited by address.
 #[utoipa::path(post, path = "/api/auth/register", tag = "auth", request_body = RegisterBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
     responses((status = 201, body = Registered), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 409, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn register(
     State(app): State<App>,
     _: SameSite,
@@ -115,6 +115,10 @@ async fn register(
     let claim = register::email_hash(&app.world, &email);
     let caller = format!("register:{claim}");
     let work = async |claimer: crate::idempotency::Claimer| {
+        app.auth.registrations.spend(&accountable(context.address)).map_err(|seconds| {
+            let message = "too many registrations came from this address; wait before the next one";
+            ApiError::new(Code::TooManyAttempts, message).retry_after(seconds)
+        })?;
         let password = SecretText::new(password);
         let registration = Registration { email, password, display_name, referral_code, staff_role, client };
         let new = register::prepare(&app.log, &app.world, registration).await?;

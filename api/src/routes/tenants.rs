@@ -19,7 +19,7 @@ use calos_projections::{Projection, api_keys as key_rows, tenants as tenant_rows
 
 use super::auth::role_name;
 use crate::auth::SessionCaller;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::idempotency::{Answer, Claimer};
 use crate::moment::{parse_rfc3339, rfc3339};
 use crate::openapi::ErrorBody;
@@ -222,7 +222,7 @@ fn prefix(tenant_id: TenantId, key_id: &str) -> String {
         ("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
     responses((status = 201, body = IssuedKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 503, body = ErrorBody)),
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
 async fn issue_key(
     State(app): State<App>,
@@ -236,6 +236,10 @@ async fn issue_key(
     let who = actor.to_string();
     let wish = post.body.wish()?;
     let work = async |claimer: Claimer| {
+        app.auth.key_issues.spend(&caller.user_id()).map_err(|seconds| {
+            let message = "you issued too many keys in a short time; wait before the next one";
+            ApiError::new(Code::TooManyAttempts, message).retry_after(seconds)
+        })?;
         let new = api_keys::prepare(&app.log, &app.world, tenant_id, caller.user_id(), wish).await?;
         let issued = IssuedKey {
             key_id: new.issue.key_id.to_string(),
