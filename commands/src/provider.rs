@@ -87,6 +87,15 @@ impl TokenUsage {
     }
 }
 
+impl TokenUsage {
+    /// Whether a report can be true of a call that was answered with this much: there is always a prompt, and what was
+    /// seen has been written.
+    #[must_use]
+    pub const fn explains(self, produced: Produced) -> bool {
+        self.prompt_tokens > 0 && (self.completion_tokens > 0 || produced.pieces == 0)
+    }
+}
+
 /// How much answer a provider has produced so far, seen from here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Produced {
@@ -281,6 +290,15 @@ mod tests {
         let usage = TokenUsage::reported(10, 5, 20, 30).unwrap();
         assert_eq!((usage.cached_tokens, usage.reasoning_tokens), (10, 5));
         assert_eq!(TokenUsage::reported(USAGE_MAX_TOKENS + 1, 0, 0, 0), None);
+    }
+
+    #[test]
+    fn a_report_of_nothing_explains_nothing() {
+        let explains = |prompt, completion, bytes| {
+            TokenUsage::reported(prompt, completion, 0, 0).unwrap().explains(Produced::piece(bytes))
+        };
+        assert!(explains(1, 1, 4) && explains(1, 0, 0));
+        assert!(!explains(0, 0, 4) && !explains(0, 5, 4) && !explains(5, 0, 4));
     }
 
     #[test]

@@ -152,12 +152,15 @@ impl Pieces {
     /// `Timeout` and `Unreachable`.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ProviderError> {
         let provider = self.provider;
+        let too_long = ProviderError::Timeout { provider, phase: Phase::Whole, limit: self.settings.whole };
+        // What has come already is read before any clock is, so a slow reader would never run out of time.
+        if Instant::now() >= self.end {
+            return Err(too_long);
+        }
         let deadline = self.due.min(self.end);
         match timeout_at(deadline, self.response.chunk()).await {
             Ok(piece) => piece.map_err(|error| unreachable(provider, &error)),
-            Err(_) if self.end <= self.due => {
-                Err(ProviderError::Timeout { provider, phase: Phase::Whole, limit: self.settings.whole })
-            }
+            Err(_) if self.end <= self.due => Err(too_long),
             Err(_) => {
                 let limit = match self.phase {
                     Phase::FirstByte => self.settings.first_byte,
@@ -320,6 +323,25 @@ mod tests {
         assert_eq!(message("<html>Bad Gateway</html>").0, "<html>Bad Gateway</html>");
         assert_eq!(message("").0, "no reason given");
         assert_eq!(message(r#"{"error":{"message":"m","code":429}}"#).1.as_deref(), Some("429"));
+    }
+
+    #[tokio::test]
+    async fn what_has_come_already_is_not_read_beyond_the_end() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _request = connection.read(&mut [0; 4_096]).await.unwrap();
+            connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ndata: x\n\n").await.unwrap();
+        });
+        let http = ProviderHttp::new(HttpSettings { whole: Duration::ZERO, ..HttpSettings::default() }).unwrap();
+        let mut pieces = http.pieces("openai", http.client().get(url)).await.unwrap();
+        server.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let late = pieces.next().await;
+        assert!(matches!(late, Err(ProviderError::Timeout { phase: Phase::Whole, .. })), "{late:?}");
     }
 
     #[test]

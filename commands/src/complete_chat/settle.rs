@@ -1,11 +1,11 @@
 //! Charges what a call used: the usage, the deduction and the licence's tokens in one append.
 
-use calos_domain::StreamId;
 use calos_domain::licence::{Licence, LicenceCommand};
 use calos_domain::pricing::{Cost, TokenCounts};
 use calos_domain::wallet::{Meter, UsageOutcome, UsageRecorded, Wallet, WalletCommand};
+use calos_domain::{StreamId, Timestamp};
 
-use super::admit::Admission;
+use super::admit::{Admission, HOLD_MAX_SECONDS};
 use super::hold::{PERSISTENCE_MAX_ATTEMPTS, follow_up, may_pass, pause_after};
 use super::{ChatCall, ChatCaller, ChatFailure, Gateway};
 use crate::log::{EventLog, Failed, IdempotencyClaim, LogError, Plan, Positions, Request};
@@ -16,6 +16,26 @@ const TASK_TYPE: &str = "chat";
 
 /// The longest name of a model a usage record keeps.
 const MODEL_MAX_CHARACTERS: usize = 200;
+
+/// How long after its hold's own end a charge is still tried: past the grace within which nobody expires the hold.
+const AFTER_EXPIRY_SECONDS: i64 = 60;
+
+/// How long a charge is tried while the log does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Patience {
+    /// As long as somebody waits for the answer, who gets none unless it is charged.
+    ForAnAnswer,
+    /// Until the hold is gone for good: the answer was given as it came.
+    UntilExpired,
+}
+
+impl Patience {
+    /// Whether to try once more, after so many attempts.
+    fn goes_on(self, attempts: u32, admitted_at: Timestamp, now: Timestamp, stopping: bool) -> bool {
+        let given_up_at = admitted_at.plus_seconds(HOLD_MAX_SECONDS + AFTER_EXPIRY_SECONDS);
+        attempts < PERSISTENCE_MAX_ATTEMPTS || self == Self::UntilExpired && !stopping && now < given_up_at
+    }
+}
 
 /// How a call ended, as far as the bill goes.
 #[derive(Clone, Debug)]
@@ -40,8 +60,8 @@ pub(super) fn metered_usage(
     call: &ChatCall,
     admission: &Admission,
 ) -> TokenUsage {
-    reported.unwrap_or_else(|| TokenUsage {
-        prompt_tokens: call.prompt_about_tokens.min(call.prompt_max_tokens),
+    reported.filter(|usage| usage.explains(produced)).unwrap_or_else(|| TokenUsage {
+        prompt_tokens: call.prompt_about_tokens.min(admission.prompt_max_tokens),
         completion_tokens: produced.tokens().min(admission.max_tokens.saturating_mul(call.choices)),
         cached_tokens: 0,
         reasoning_tokens: 0,
@@ -60,16 +80,18 @@ impl<L: EventLog> Gateway<L> {
         admission: &Admission,
         metered: Metered,
         claim: Option<IdempotencyClaim>,
+        patience: Patience,
     ) -> Result<Settled, ChatFailure> {
         let cost = self.cost(admission, metered.usage)?;
-        let usage = self.usage_record(caller, admission, metered, cost);
+        let usage = self.usage_record(caller, admission, &metered, cost);
         let tokens = usage.prompt_tokens.saturating_add(usage.completion_tokens);
         let tenant = StreamId::key(caller.tenant_id);
         let mut plan = Plan::default();
         let wallet = plan.stream::<Wallet>(tenant.clone());
         let licence = plan.stream::<Licence>(tenant);
         let request = Request { metadata: follow_up(&caller.metadata), idempotency: claim };
-        for attempt in 0..PERSISTENCE_MAX_ATTEMPTS {
+        let mut attempts = 0;
+        while patience.goes_on(attempts, admission.at, self.0.clock.now(), self.0.stopping.is_cancelled()) {
             let at = self.0.clock.now();
             let settled = self.0.log.execute(&plan, request.clone(), |unit| {
                 let hold_id = admission.hold_id;
@@ -87,8 +109,9 @@ impl<L: EventLog> Gateway<L> {
                 Ok(done) => return Ok(Settled { cost, positions: done.positions }),
                 Err(Failed::Refused(refusal)) => return Err(refusal),
                 Err(Failed::Log(error)) if may_pass(&error) => {
-                    tracing::warn!(usage = %usage.usage_id, %error, attempt, "a charge has to be tried again");
-                    tokio::time::sleep(pause_after(attempt)).await;
+                    tracing::warn!(usage = %usage.usage_id, %error, attempts, "a charge has to be tried again");
+                    tokio::time::sleep(pause_after(attempts)).await;
+                    attempts = attempts.saturating_add(1);
                 }
                 Err(Failed::Log(error)) => return Err(error.into()),
             }
@@ -111,16 +134,16 @@ impl<L: EventLog> Gateway<L> {
         Ok(self.0.book.cost(admission.route.provider, &admission.route.model, counts, admission.payer)?)
     }
 
-    fn usage_record(&self, caller: &ChatCaller, admission: &Admission, metered: Metered, cost: Cost) -> UsageRecorded {
+    fn usage_record(&self, caller: &ChatCaller, admission: &Admission, metered: &Metered, cost: Cost) -> UsageRecorded {
         let elapsed = self.0.clock.now().micros().saturating_sub(admission.at.micros());
-        let model = metered.model.filter(|model| !model.is_empty());
-        let model = model.unwrap_or_else(|| admission.route.model.clone());
+        let model = metered.model.as_deref().map(recorded_model).filter(|model| !model.is_empty());
+        let model = model.unwrap_or_else(|| recorded_model(&admission.route.model));
         UsageRecorded {
             usage_id: admission.usage_id,
             meter: Meter::Chat,
             api_key_id: caller.key_id.clone(),
             provider: admission.route.provider.as_str().to_owned(),
-            model: model.chars().take(MODEL_MAX_CHARACTERS).collect(),
+            model,
             prompt_tokens: metered.usage.prompt_tokens,
             completion_tokens: metered.usage.completion_tokens,
             cached_tokens: metered.usage.cached_tokens,
@@ -136,5 +159,36 @@ impl<L: EventLog> Gateway<L> {
             task_type: TASK_TYPE.to_owned(),
             outcome: metered.outcome,
         }
+    }
+}
+
+/// A model's name as a usage record keeps it: a provider may call itself anything, but no text that breaks a line or a
+/// store.
+fn recorded_model(name: &str) -> String {
+    name.trim().chars().filter(|character| !character.is_control()).take(MODEL_MAX_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_providers_name_for_its_model_is_held_to_what_can_be_stored() {
+        assert_eq!(recorded_model("gpt-4\u{0}\u{1b}[31m\n"), "gpt-4[31m");
+        assert_eq!(recorded_model("\u{0}"), "");
+        assert_eq!(recorded_model(&"x".repeat(1_000)).len(), MODEL_MAX_CHARACTERS);
+    }
+
+    #[test]
+    fn what_was_given_away_piece_by_piece_is_charged_with_more_patience() {
+        let admitted_at = Timestamp::from_micros(0);
+        let after = |seconds| admitted_at.plus_seconds(seconds);
+        let goes_on =
+            |patience: Patience, attempts, now, stopping| patience.goes_on(attempts, admitted_at, now, stopping);
+        assert!(goes_on(Patience::ForAnAnswer, 0, after(5_000), true));
+        assert!(!goes_on(Patience::ForAnAnswer, PERSISTENCE_MAX_ATTEMPTS, after(1), false));
+        assert!(goes_on(Patience::UntilExpired, PERSISTENCE_MAX_ATTEMPTS, after(HOLD_MAX_SECONDS), false));
+        assert!(!goes_on(Patience::UntilExpired, PERSISTENCE_MAX_ATTEMPTS, after(HOLD_MAX_SECONDS), true));
+        assert!(!goes_on(Patience::UntilExpired, 1_000, after(HOLD_MAX_SECONDS + AFTER_EXPIRY_SECONDS), false));
     }
 }

@@ -4,19 +4,20 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use calos_domain::pricing::Cost;
+use calos_domain::pricing::{Cost, Provider};
 use calos_domain::wallet::{ReleaseCause, UsageOutcome};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::admit::Admission;
+use super::admit::{Admission, HOLD_MAX_SECONDS};
 use super::dispatch::{Dispatched, stopped};
-use super::settle::{Metered, metered_usage};
+use super::settle::{Metered, Patience, metered_usage};
 use super::whole::with_bill;
 use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
 use crate::log::EventLog;
-use crate::provider::{Chunk, ChunkKind, ChunkStream, Produced, ProviderError, TokenUsage};
+use crate::provider::{Chunk, ChunkKind, ChunkStream, Phase, Produced, ProviderError, TokenUsage};
 use crate::raw_object::RawObject;
 
 /// Pieces that may wait for a slow client.
@@ -24,6 +25,9 @@ const PIECES_WAITING_MAX: usize = 32;
 
 /// How long a client may take over one piece before it counts as gone.
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a stream may take with everything a slow reader adds: it ends, and is charged, while its hold stands.
+const STREAM_MAX: Duration = Duration::from_secs(HOLD_MAX_SECONDS.unsigned_abs() - 60);
 
 /// One piece of a streamed answer.
 #[derive(Debug)]
@@ -66,12 +70,14 @@ impl<L: EventLog> Gateway<L> {
     }
 
     async fn pump(self, caller: ChatCaller, call: ChatCall, begun: Begun) {
+        // The hold's own time begins a little later.
+        let deadline = Instant::now() + STREAM_MAX;
         let dispatched = self
             .dispatch(&caller, &call, |provider, request| {
                 Box::pin(async move {
                     let mut chunks = provider.stream(&request).await?;
                     // A provider that fails before its first piece can still be answered with a proper status.
-                    let first = chunks.next().await.transpose()?;
+                    let Some(first) = chunks.next().await.transpose()? else { return Err(empty(provider.name())) };
                     Ok((first, chunks))
                 })
             })
@@ -98,13 +104,8 @@ impl<L: EventLog> Gateway<L> {
         let stream = ChatStream { served: served.clone(), pieces };
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.
         drop(begun.send(Ok(stream)));
-        let mut told = Told::new(sender);
-        let stopping = self.0.stopping.clone();
-        let ended = tokio::select! {
-            ended = told.pass_on(first, chunks) => Some(ended),
-            () = stopping.cancelled() => None,
-        };
-        let ended = ended.unwrap_or_else(|| Ended::Broken(stopped(admission.route.provider)));
+        let mut told = Told::new(sender, admission.route.provider);
+        let ended = told.pass_on_until(first, chunks, deadline, &self.0.stopping).await;
         let bill = self.bill(&caller, &call, &admission, &told, &ended).await;
         guard.disarm();
         told.finish(&served, &admission, ended, bill).await;
@@ -119,22 +120,16 @@ impl<L: EventLog> Gateway<L> {
         told: &Told,
         ended: &Ended,
     ) -> Result<Option<Cost>, ChatFailure> {
-        let outcome = match ended {
-            Ended::Complete => UsageOutcome::Completed,
-            Ended::ClientGone => UsageOutcome::ClientGone,
-            Ended::Broken(_) => UsageOutcome::ProviderFailed,
+        let outcome = match told.outcome(ended) {
+            Ok(outcome) => outcome,
+            Err(cause) => {
+                self.release(caller, admission.hold_id, cause).await;
+                return Ok(None);
+            }
         };
-        if outcome != UsageOutcome::Completed && told.usage.is_none() && told.produced.pieces == 0 {
-            let cause = match ended {
-                Ended::ClientGone => ReleaseCause::ClientGone,
-                Ended::Complete | Ended::Broken(_) => ReleaseCause::ProviderFailed,
-            };
-            self.release(caller, admission.hold_id, cause).await;
-            return Ok(None);
-        }
         let usage = metered_usage(told.usage, told.produced, call, admission);
         let metered = Metered { outcome, usage, model: told.model.clone() };
-        let settled = self.settle(caller, admission, metered, None).await?;
+        let settled = self.settle(caller, admission, metered, None, Patience::UntilExpired).await?;
         Ok(Some(settled.cost))
     }
 }
@@ -145,32 +140,94 @@ fn refuse(begun: Begun, failure: ChatFailure) {
     }
 }
 
+/// A stream that has nothing in it.
+fn empty(provider: &'static str) -> ProviderError {
+    ProviderError::BadAnswer { provider, detail: "a stream without an answer".to_owned() }
+}
+
 /// How a stream ended.
+#[derive(Debug)]
 enum Ended {
     Complete,
     ClientGone,
+    /// Its time was up, whoever was slow.
+    Late(ProviderError),
     Broken(ProviderError),
 }
 
 /// What has been passed on so far.
 struct Told {
     sender: mpsc::Sender<Piece>,
+    provider: Provider,
     /// The last chunk that may turn out to be the last of all: it waits for the bill.
     last: Option<Bytes>,
+    /// Whether the provider has said why it stopped, and has said nothing since.
+    finished: bool,
     usage: Option<TokenUsage>,
     produced: Produced,
     model: Option<String>,
 }
 
 impl Told {
-    fn new(sender: mpsc::Sender<Piece>) -> Self {
-        Self { sender, last: None, usage: None, produced: Produced::default(), model: None }
+    fn new(sender: mpsc::Sender<Piece>, provider: Provider) -> Self {
+        let (produced, usage) = (Produced::default(), None);
+        Self { sender, provider, last: None, finished: false, usage, produced, model: None }
+    }
+
+    /// Whether the provider has reported what can be true.
+    fn is_counted(&self) -> bool {
+        self.usage.is_some_and(|usage| usage.explains(self.produced))
+    }
+
+    /// Whether nothing is missing but the provider's own end mark.
+    fn is_complete(&self) -> bool {
+        self.finished && self.is_counted()
+    }
+
+    /// What the bill says of how it ended, or why there is none. A provider that breaks off with nothing given charges
+    /// nothing; one whose client leaves has read the prompt, and charges for it.
+    fn outcome(&self, ended: &Ended) -> Result<UsageOutcome, ReleaseCause> {
+        match ended {
+            Ended::Complete => Ok(UsageOutcome::Completed),
+            Ended::ClientGone | Ended::Late(_) => Ok(UsageOutcome::ClientGone),
+            Ended::Broken(_) if !self.is_counted() && self.produced.pieces == 0 => Err(ReleaseCause::ProviderFailed),
+            Ended::Broken(_) => Ok(UsageOutcome::ProviderFailed),
+        }
+    }
+
+    /// Passes pieces on until one side ends, the time is up, or CALOS stops.
+    async fn pass_on_until(
+        &mut self,
+        first: Chunk,
+        chunks: ChunkStream,
+        deadline: Instant,
+        stopping: &CancellationToken,
+    ) -> Ended {
+        let provider = self.provider;
+        let ended = tokio::select! {
+            ended = self.pass_on(first, chunks) => ended,
+            () = stopping.cancelled() => Ended::Broken(stopped(provider)),
+            () = sleep_until(deadline) => {
+                let provider = provider.as_str();
+                Ended::Late(ProviderError::Timeout { provider, phase: Phase::Whole, limit: STREAM_MAX })
+            }
+        };
+        match ended {
+            Ended::Broken(error) if self.is_complete() => {
+                tracing::debug!(%error, "a stream was complete but for its end mark");
+                Ended::Complete
+            }
+            Ended::Complete if !self.finished && !self.is_counted() && self.produced.pieces == 0 => {
+                Ended::Broken(empty(provider.as_str()))
+            }
+            ended => ended,
+        }
     }
 
     /// Passes pieces on until one side ends. The provider's stream is dropped, and so cancelled, on return.
-    async fn pass_on(&mut self, first: Option<Chunk>, chunks: ChunkStream) -> Ended {
+    async fn pass_on(&mut self, first: Chunk, chunks: ChunkStream) -> Ended {
         let mut chunks = pin!(chunks);
-        let mut next = first.map(Ok);
+        let mut next = Some(Ok(first));
         loop {
             match next {
                 None => return Ended::Complete,
@@ -193,6 +250,11 @@ impl Told {
     async fn take(&mut self, chunk: Chunk) -> bool {
         self.produced.add(chunk.produced);
         self.usage = chunk.usage.or(self.usage);
+        match chunk.kind {
+            ChunkKind::Finish => self.finished = true,
+            ChunkKind::Content if chunk.produced.pieces > 0 => self.finished = false,
+            ChunkKind::Content | ChunkKind::Usage => {}
+        }
         if self.model.is_none() {
             self.model = chunk.model;
         }
@@ -239,8 +301,8 @@ impl Told {
             },
             (Ended::Complete, Ok(None)) => (ChatFailure::Lost("it was complete but not charged"), None),
             (Ended::Complete, Err(failure)) => (failure, None),
-            (Ended::Broken(error), Ok(cost)) => (error.into(), cost),
-            (Ended::Broken(error), Err(failure)) => {
+            (Ended::Broken(error) | Ended::Late(error), Ok(cost)) => (error.into(), cost),
+            (Ended::Broken(error) | Ended::Late(error), Err(failure)) => {
                 tracing::error!(usage = %usage_id, %failure, "what a provider left behind is not charged");
                 (error.into(), None)
             }
@@ -275,3 +337,7 @@ fn bare_chunk(served: &Served, usage_id: calos_domain::UsageId) -> Result<RawObj
     body.set("choices", &[(); 0])?;
     Ok(body)
 }
+
+#[cfg(test)]
+#[path = "streamed_tests.rs"]
+mod tests;

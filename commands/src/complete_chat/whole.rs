@@ -4,7 +4,7 @@ use calos_domain::wallet::{ReleaseCause, UsageOutcome};
 use tokio::sync::oneshot;
 
 use super::dispatch::Dispatched;
-use super::settle::{Metered, metered_usage};
+use super::settle::{Metered, Patience, metered_usage};
 use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
 use crate::log::{EventLog, IdempotencyClaim, Positions};
 use crate::provider::Completion;
@@ -22,8 +22,9 @@ pub struct ChatAnswer {
 }
 
 /// Makes the claim that lets a repeated request be answered again; asked right before the answer is charged. None when
-/// the caller gave no idempotency key.
-pub type ClaimAnswer = Box<dyn FnOnce(&ChatAnswer) -> Option<IdempotencyClaim> + Send>;
+/// the caller gave no idempotency key. It is dropped once the call has ended, its charge included, and not before: what
+/// keeps a repetition out meanwhile belongs inside it.
+pub type ClaimAnswer = Box<dyn Fn(&ChatAnswer) -> Option<IdempotencyClaim> + Send + Sync>;
 
 impl<L: EventLog> Gateway<L> {
     /// Answers a call in one piece. It is charged, and the charge durable, when this returns.
@@ -42,7 +43,8 @@ impl<L: EventLog> Gateway<L> {
         let (mut reply, answer) = oneshot::channel();
         let gateway = self.clone();
         self.0.tasks.spawn(async move {
-            let outcome = gateway.answer(&caller, &call, claim, &mut reply).await;
+            let outcome = gateway.answer(&caller, &call, &claim, &mut reply).await;
+            drop(claim);
             if let Err(unread) = reply.send(outcome) {
                 match unread {
                     Ok(answer) => tracing::debug!(usage = %answer.served.usage_id, "charged, but nobody waits for it"),
@@ -57,7 +59,7 @@ impl<L: EventLog> Gateway<L> {
         &self,
         caller: &ChatCaller,
         call: &ChatCall,
-        claim: ClaimAnswer,
+        claim: &ClaimAnswer,
         reply: &mut oneshot::Sender<Result<ChatAnswer, ChatFailure>>,
     ) -> Result<ChatAnswer, ChatFailure> {
         let dispatched = self
@@ -85,8 +87,8 @@ impl<L: EventLog> Gateway<L> {
         let cost = self.cost(&admission, usage)?;
         with_bill(&mut body, &served, cost, admission.usage_id)?;
         let mut answer = ChatAnswer { body, served, positions: Positions::default() };
-        let claim = claim(&answer);
-        let settled = self.settle(caller, &admission, metered, claim).await?;
+        let claimed = claim(&answer);
+        let settled = self.settle(caller, &admission, metered, claimed, Patience::ForAnAnswer).await?;
         guard.disarm();
         answer.positions = settled.positions;
         Ok(answer)
