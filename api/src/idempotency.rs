@@ -106,14 +106,15 @@ impl Attempt {
             self.path.as_bytes(),
             &self.body,
         ]);
+        let Some(working) = app.in_progress.enter(caller, &key) else { return Err(in_progress()) };
         let seed = Arc::new(Seed {
+            _working: working,
             app: app.clone(),
             caller: caller.to_owned(),
             key,
             request_hash,
             partition_key: partition_key.to_owned(),
         });
-        let Some(_working) = app.in_progress.enter(&seed.caller, &seed.key) else { return Err(in_progress()) };
         if let Some(first) = seed.first_answer().await? {
             return first.respond_again(&seed);
         }
@@ -170,6 +171,9 @@ impl Drop for Working {
 }
 
 struct Seed {
+    /// Keeps repetitions out for as long as anybody may still claim the answer: a model call goes on after its caller
+    /// has hung up.
+    _working: Working,
     app: App,
     caller: String,
     key: String,

@@ -55,6 +55,30 @@ async fn who_leaves_before_a_whole_answer_pays_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_and_repeats_with_the_same_key_is_answered_once() {
+    let pro = Tenant::start(TierName::Pro).await;
+    let body = question("[[answer_tokens=50]] [[token_delay_ms=40]] go on", false);
+    let ask = || pro.chat(&body).header("idempotency-key", "once");
+    let call = tokio::spawn(ask().send());
+    let deadline = Instant::now() + PATIENCE;
+    while pro.balance("").await["held_micros"] == 0 {
+        assert!(Instant::now() < deadline && !call.is_finished(), "nothing is held");
+        sleep(Duration::from_millis(10)).await;
+    }
+    call.abort();
+    sleep(Duration::from_millis(100)).await;
+    let meanwhile = Answer::of(ask()).await.expect(409);
+    assert_eq!(meanwhile.body["error"]["code"], "idempotency_in_progress", "{}", meanwhile.text);
+    let (usage, balance) = pro.settled(1).await;
+    let again = Answer::of(ask()).await.expect(200);
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.body["billing"]["usage_id"], usage[0]["usageId"]);
+    assert_eq!(pro.app.running.simulated().expect("simulated providers").produced()["openai/gpt-4"].calls, 1);
+    assert_eq!(pro.balance("").await["balance_micros"], balance["balance_micros"]);
+    pro.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_gives_nothing_costs_nothing() {
     let pro = Tenant::start(TierName::Pro).await;
     for (switch, status, code) in [
