@@ -19,6 +19,12 @@ const HOLDS_RETRY_AFTER_SECONDS: u64 = 2;
 /// When to come back while a provider is away.
 const PROVIDER_RETRY_AFTER_SECONDS: u64 = 5;
 
+/// A provider's code for: the platform has no credit there.
+const NO_CREDIT: &str = "insufficient_quota";
+
+/// A provider's code for: the platform calls it too often.
+const RATE_LIMITED: &str = "rate_limit_exceeded";
+
 impl From<BadRequest> for ApiError {
     fn from(refusal: BadRequest) -> Self {
         field_refusal(refusal)
@@ -27,41 +33,55 @@ impl From<BadRequest> for ApiError {
 
 impl From<ChatFailure> for ApiError {
     fn from(failure: ChatFailure) -> Self {
-        let waits = failure.waits_for_holds();
-        let message = failure.to_string();
-        match failure {
-            ChatFailure::Key(denial) => match denial {
-                KeyDenial::Unknown | KeyDenial::Revoked | KeyDenial::Expired { .. } => {
-                    ApiError::new(Code::InvalidApiKey, message)
-                }
-                KeyDenial::Endpoint { .. } => ApiError::new(Code::EndpointNotAllowed, message),
-                KeyDenial::Address { .. } => ApiError::new(Code::AddressNotAllowed, message),
-            },
-            ChatFailure::ModelNotAllowed { .. } => {
-                ApiError::new(Code::ModelNotAllowed, format!("{message}; GET /v1/models lists those it may"))
-                    .with_param("model")
+        told(failure, Charged::Nothing)
+    }
+}
+
+/// What the client has been charged for a call that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Charged {
+    /// Nothing.
+    Nothing,
+    /// What had been given before the failure; the bill stands beside it.
+    WhatWasGiven,
+}
+
+/// The answer to a failure.
+pub(super) fn told(failure: ChatFailure, charged: Charged) -> ApiError {
+    let waits = failure.waits_for_holds();
+    let message = failure.to_string();
+    match failure {
+        ChatFailure::Key(denial) => match denial {
+            KeyDenial::Unknown | KeyDenial::Revoked | KeyDenial::Expired { .. } => {
+                ApiError::new(Code::InvalidApiKey, message)
             }
-            ChatFailure::Licence(refusal) => licence(refusal),
-            ChatFailure::Route(refusal) => route(&refusal),
-            ChatFailure::Price(refusal) => price(&refusal),
-            ChatFailure::CannotPay { needed, available, held } => {
-                let error = if waits {
-                    let message = format!("{message}; calls in flight keep the rest, so try again in a moment");
-                    ApiError::new(Code::InFlightBudgetExhausted, message).retry_after(HOLDS_RETRY_AFTER_SECONDS)
-                } else {
-                    let message = format!("{message}; top the wallet up, or ask for a shorter answer with max_tokens");
-                    ApiError::new(Code::InsufficientQuota, message)
-                };
-                error
-                    .with_fact("needed_micros", needed.get())
-                    .with_fact("available_micros", available.get())
-                    .with_fact("held_micros", held.get())
-            }
-            ChatFailure::Wallet(refusal) => wallet(&refusal, waits),
-            ChatFailure::Log(error) => error.into(),
-            ChatFailure::Provider(error) => provider(error),
-            ChatFailure::Lost(why) => ApiError::internal(why),
+            KeyDenial::Endpoint { .. } => ApiError::new(Code::EndpointNotAllowed, message),
+            KeyDenial::Address { .. } => ApiError::new(Code::AddressNotAllowed, message),
+        },
+        ChatFailure::ModelNotAllowed { .. } => {
+            ApiError::new(Code::ModelNotAllowed, format!("{message}; GET /v1/models lists those it may"))
+                .with_param("model")
         }
+        ChatFailure::Licence(refusal) => licence(refusal),
+        ChatFailure::Route(refusal) => route(&refusal),
+        ChatFailure::Price(refusal) => price(&refusal),
+        ChatFailure::CannotPay { needed, available, held } => {
+            let error = if waits {
+                let message = format!("{message}; calls in flight keep the rest, so try again in a moment");
+                ApiError::new(Code::InFlightBudgetExhausted, message).retry_after(HOLDS_RETRY_AFTER_SECONDS)
+            } else {
+                let message = format!("{message}; top the wallet up, or ask for a shorter answer with max_tokens");
+                ApiError::new(Code::InsufficientQuota, message)
+            };
+            error
+                .with_fact("needed_micros", needed.get())
+                .with_fact("available_micros", available.get())
+                .with_fact("held_micros", held.get())
+        }
+        ChatFailure::Wallet(refusal) => wallet(&refusal, waits),
+        ChatFailure::Log(error) => error.into(),
+        ChatFailure::Provider(error) => provider(error, charged),
+        ChatFailure::Lost(why) => ApiError::internal(why),
     }
 }
 
@@ -110,15 +130,22 @@ fn wallet(refusal: &WalletRefusal, waits: bool) -> ApiError {
 }
 
 /// What a provider's failure means to the client: its own mistakes are its own, ours and the provider's are ours.
-fn provider(error: ProviderError) -> ApiError {
+fn provider(error: ProviderError, charged: Charged) -> ApiError {
     let message = error.to_string();
     match error {
-        ProviderError::Unreachable { provider, .. } => ApiError::new(
-            Code::ProviderUnavailable,
-            format!("{provider} cannot be reached right now; nothing was charged, try again in a moment"),
-        )
-        .retry_after(PROVIDER_RETRY_AFTER_SECONDS)
-        .because(message),
+        ProviderError::Unreachable { provider, .. } => {
+            let text = match charged {
+                Charged::Nothing => {
+                    format!("{provider} cannot be reached right now; nothing was charged, try again in a moment")
+                }
+                Charged::WhatWasGiven => {
+                    format!(
+                        "{provider} broke off; what it gave until then is charged as billing says, try again in a moment"
+                    )
+                }
+            };
+            ApiError::new(Code::ProviderUnavailable, text).retry_after(PROVIDER_RETRY_AFTER_SECONDS).because(message)
+        }
         ProviderError::Timeout { .. } => ApiError::new(Code::ProviderTimeout, message),
         ProviderError::BadAnswer { provider, .. } => {
             ApiError::new(Code::ProviderError, format!("{provider} gave an answer that cannot be used; try again"))
@@ -141,33 +168,36 @@ fn status_error(
     param: Option<String>,
     retry_after_seconds: Option<u64>,
 ) -> ApiError {
-    match status {
+    match (status, code.as_deref()) {
         // The platform's own key or credit there: nothing the client can mend, and nothing it should read.
-        401..=403 => ApiError::new(
+        (401..=403, _) | (_, Some(NO_CREDIT)) => ApiError::new(
             Code::ProviderUnavailable,
             format!("{provider} does not take calls from this installation right now; the operators have been told"),
         )
         .retry_after(PROVIDER_RETRY_AFTER_SECONDS)
         .because(format_args!("{provider} answered {status}: {message}")),
-        404 => ApiError::new(Code::ModelNotFound, format!("{provider}: {message}")).with_param("model"),
-        429 => {
-            let error = ApiError::provider(StatusCode::TOO_MANY_REQUESTS, kind::RATE_LIMIT, code, message);
+        (404, _) => ApiError::new(Code::ModelNotFound, format!("{provider}: {message}")).with_param("model"),
+        // Its own words name the platform's account and limits.
+        (429, _) | (_, Some(RATE_LIMITED)) => {
+            let text = format!("{provider} takes no more calls from this installation for now; try again later");
+            let error = ApiError::provider(StatusCode::TOO_MANY_REQUESTS, kind::RATE_LIMIT, code, text)
+                .because(format_args!("{provider} answered {status}: {message}"));
             // Without a time to come back it is a cap on spending there, which waiting does not lift.
             match retry_after_seconds {
                 Some(seconds) => error.retry_after(seconds),
                 None => error.without_retry(),
             }
         }
-        400..=499 => {
+        (400..=499, _) => {
             let error = ApiError::provider(StatusCode::BAD_REQUEST, kind::INVALID_REQUEST, code, message);
             match param {
                 Some(param) => error.with_param(param),
                 None => error,
             }
         }
-        503 | 529 => ApiError::new(Code::ProviderUnavailable, format!("{provider} is overloaded: {message}"))
+        (503 | 529, _) => ApiError::new(Code::ProviderUnavailable, format!("{provider} is overloaded: {message}"))
             .retry_after(retry_after_seconds.unwrap_or(PROVIDER_RETRY_AFTER_SECONDS)),
-        _ => ApiError::provider(StatusCode::BAD_GATEWAY, kind::SERVER, code, format!("{provider}: {message}")),
+        (_, _) => ApiError::provider(StatusCode::BAD_GATEWAY, kind::SERVER, code, format!("{provider}: {message}")),
     }
 }
 
@@ -180,11 +210,15 @@ mod tests {
     use super::*;
 
     fn status(status: u16, retry_after: Option<u64>) -> ApiError {
+        coded(status, "x", retry_after)
+    }
+
+    fn coded(status: u16, code: &str, retry_after: Option<u64>) -> ApiError {
         ChatFailure::Provider(ProviderError::Status {
             provider: "openai",
             status,
             message: "Incorrect API key provided: sk-abc".to_owned(),
-            code: Some("x".to_owned()),
+            code: Some(code.to_owned()),
             param: Some("temperature".to_owned()),
             retry_after: retry_after.map(Duration::from_secs),
         })
@@ -216,6 +250,28 @@ mod tests {
         assert_eq!(limited.headers()["retry-after"], "7");
         let capped = status(429, None).into_response();
         assert!(!capped.headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn our_limits_and_our_credit_there_are_never_the_clients_business() {
+        for (status, code, shown) in [
+            (429, "x", StatusCode::TOO_MANY_REQUESTS),
+            (500, "rate_limit_exceeded", StatusCode::TOO_MANY_REQUESTS),
+            (429, "insufficient_quota", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let error = coded(status, code, Some(7));
+            assert_eq!(error.status(), shown, "{status} {code}");
+            assert!(!error.message().contains("sk-abc"), "{}", error.message());
+        }
+    }
+
+    #[test]
+    fn nothing_is_called_free_beside_a_bill() {
+        let away =
+            || ChatFailure::Provider(ProviderError::Unreachable { provider: "openai", detail: "reset".to_owned() });
+        assert!(ApiError::from(away()).message().contains("nothing was charged"));
+        let billed = told(away(), Charged::WhatWasGiven);
+        assert!(!billed.message().contains("nothing") && billed.message().contains("billing"), "{}", billed.message());
     }
 
     #[test]

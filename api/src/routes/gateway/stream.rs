@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use calos_commands::complete_chat::{Billing, ChatFailure, ChatStream, Piece, Served};
 
+use super::failure::{Charged, told};
 use super::name_substitution;
 use crate::boundary::LOG_TARGET;
-use crate::error::{ApiError, Dialect};
+use crate::error::Dialect;
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -52,7 +53,8 @@ fn data(json: &[u8]) -> Bytes {
 /// What a stream that breaks off ends with: the error object, and what was charged for what came before it. The status
 /// went out long ago, so this is also where the failure is logged.
 fn error(failure: ChatFailure, billing: Option<Billing>, served: &Served) -> Bytes {
-    let failure = ApiError::from(failure);
+    let charged = if billing.is_some() { Charged::WhatWasGiven } else { Charged::Nothing };
+    let failure = told(failure, charged);
     tracing::warn!(target: LOG_TARGET, usage = %served.usage_id, code = failure.code().as_str(), error = %failure, "a stream broke off");
     let mut body = failure.body(Dialect::OpenAi);
     if let (Value::Object(fields), Some(billing)) = (&mut body, billing) {
