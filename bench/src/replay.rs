@@ -177,13 +177,10 @@ fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -
     );
     let row_views =
         Scenario::of(label("rebuild_row_views", "CALOS, ledger and usage".to_owned(), "row"), &rounds.row_views);
-    // Like a rebuild, whoever loads rows by the best means builds the keys last; were that slower here, then not.
-    let keys_first_wins = copy_in_keys_first.per_second > copy_in_keys_last.per_second;
-    let (copy_in, when) = if keys_first_wins { (&copy_in_keys_first, "first") } else { (&copy_in_keys_last, "last") };
     let ratios = vec![
         Ratio::between(REBUILD_VS_QUERY_REPLAY, &balance, &query_replay),
         Ratio::between(REBUILD_VS_COPY, &balance, &copy_out),
-        Ratio::between(ROW_VIEWS_VS_COPY_IN, &row_views, copy_in),
+        Ratio::between(ROW_VIEWS_VS_COPY_IN, &row_views, &copy_in_keys_first),
     ];
     let mut notes = vec![
         format!("The log held {events} events of {wallets} wallets."),
@@ -192,9 +189,9 @@ fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -
          its comparison comes after that."
             .to_owned(),
         format!(
-            "It stands against loading the same rows, already made, into the same tables, all cores at work, in the \
-             faster of two ways: keys built {when}. Against the other way it reaches {:.2}.",
-            row_views.per_second / copy_in_keys_first.per_second.min(copy_in_keys_last.per_second).max(1.0)
+            "It stands against COPY of the same rows, already made, into the same tables, all cores at work. Against a load \
+             that builds the keys afterwards, as the rebuild itself does, it reaches {:.2}.",
+            row_views.per_second / copy_in_keys_last.per_second.max(1.0)
         ),
     ];
     let mut ways = rounds.notes;
