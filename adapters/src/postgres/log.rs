@@ -229,14 +229,6 @@ impl PgLog {
         &self.0.counters
     }
 
-    /// Commands waiting for the writer, and streams in memory.
-    #[must_use]
-    pub fn load_figures(&self) -> (usize, usize) {
-        let waiting = lock(&self.0.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity());
-        let streams = self.0.partitions.iter().map(|partition| Warm::lock(partition).len()).sum();
-        (waiting, streams)
-    }
-
     /// The pool it reads through.
     pub(super) fn pool(&self) -> &PgPool {
         &self.0.pool

@@ -218,11 +218,6 @@ impl Warm {
         }
     }
 
-    /// How many streams are in memory.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     fn evict(&mut self) {
         while self.weight_bytes > self.max_bytes && self.entries.len() > 1 {
             // An entry taken out by a unit is the most recently used one, so it is never the one to go.
