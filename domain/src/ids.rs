@@ -59,6 +59,8 @@ uuid_id! {
     SubjectId,
     /// One run of an operator's tool.
     OperationId,
+    /// One sealed secret of a tenant's keyring; a key that takes another's place has an entry of its own.
+    KeyringEntryId,
 }
 
 /// The look-up half of a tenant key: eight characters, not secret, unique within its tenant.

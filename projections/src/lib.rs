@@ -19,6 +19,7 @@ pub mod open_holds;
 pub mod page;
 pub mod progress;
 pub mod projection;
+pub mod provider_keys;
 pub mod rate_limit_windows;
 pub mod registry;
 mod round;

@@ -109,6 +109,7 @@ projections![
     crate::tenants::Tenants,
     crate::api_keys::ApiKeys,
     crate::sessions::Sessions,
+    crate::provider_keys::ProviderKeys,
 ];
 
 /// The read model of that name, if there is one.

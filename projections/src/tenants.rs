@@ -135,6 +135,8 @@ impl Projection for Tenants {
             TenantEvent::MemberRemoved(event) => {
                 changes.members.insert((tenant, event.user_id.0), (partition, None));
             }
+            // These are `read.provider_keys`' affair.
+            TenantEvent::ProviderKeyAdded(_) | TenantEvent::ProviderKeyRemoved(_) => {}
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Which events a command on a tenant leads to.
 
-use super::{MemberAdded, MemberRemoved, MemberRole, StrictModelsSet, Tenant, TenantCreated, TenantEvent};
+use super::{
+    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, Tenant,
+    TenantCreated, TenantEvent,
+};
+use crate::pricing::Provider;
 use crate::{Decider, Timestamp, UserId};
 
 /// The longest name of a tenant, in characters.
@@ -8,6 +12,9 @@ pub const TENANT_NAME_MAX_CHARACTERS: usize = 200;
 
 /// The most members a tenant may have.
 pub const MEMBERS_MAX: usize = 1_000;
+
+/// The most characters of a provider's key that are shown and recorded.
+pub const LAST_CHARACTERS_MAX: usize = 4;
 
 /// What can be asked of a tenant. Who may ask is checked with [`Tenant::authorise`] before.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +41,17 @@ pub enum TenantCommand {
     SetStrictModels {
         /// Refuse.
         strict: bool,
+        /// When.
+        at: Timestamp,
+    },
+    /// Use the tenant's own key for a provider. The provider has taken it and the keyring holds it by then.
+    AddProviderKey(ProviderKeyAdded),
+    /// Use it no more.
+    RemoveProviderKey {
+        /// Whose account it opens.
+        provider: Provider,
+        /// Who says so.
+        by: UserId,
         /// When.
         at: Timestamp,
     },
@@ -71,6 +89,29 @@ pub enum TenantRefusal {
     /// The tenant is full.
     #[error("a tenant has {MEMBERS_MAX} members at most")]
     TooManyMembers,
+    /// The provider runs on the platform's own machines.
+    #[error("{provider} takes no key of your own; bring one for openai, anthropic or deepseek")]
+    TakesNoKey {
+        /// Which.
+        provider: Provider,
+    },
+    /// There is no key to remove.
+    #[error("this tenant has no key of its own for {provider}")]
+    NoProviderKey {
+        /// Which.
+        provider: Provider,
+    },
+}
+
+/// Whether a tenant can bring a key of its own for a provider: the platform's own Ollama has no accounts.
+///
+/// # Errors
+/// [`TenantRefusal::TakesNoKey`].
+pub const fn takes_own_key(provider: Provider) -> Result<(), TenantRefusal> {
+    match provider {
+        Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek => Ok(()),
+        Provider::Ollama => Err(TenantRefusal::TakesNoKey { provider }),
+    }
 }
 
 impl Tenant {
@@ -106,9 +147,29 @@ impl Tenant {
     }
 }
 
+impl Tenant {
+    fn add_key(&self, mut added: ProviderKeyAdded) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        takes_own_key(added.provider)?;
+        if self.provider_key(added.provider) == Some(added.entry_id) {
+            return Ok(Vec::new());
+        }
+        // Whoever calls may have taken too much; what stands in an event stands there for ever.
+        if let Some((start, _)) = added.last_four.char_indices().rev().nth(LAST_CHARACTERS_MAX - 1) {
+            added.last_four.drain(..start);
+        }
+        Ok(vec![TenantEvent::ProviderKeyAdded(added)])
+    }
+
+    fn remove_key(&self, provider: Provider, by: UserId, at: Timestamp) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        let entry_id = self.provider_key(provider).ok_or(TenantRefusal::NoProviderKey { provider })?;
+        let removed = ProviderKeyRemoved { provider, entry_id, removed_by: by, removed_at: at };
+        Ok(vec![TenantEvent::ProviderKeyRemoved(removed)])
+    }
+}
+
 impl Decider for Tenant {
     const KIND: &'static str = "tenant";
-    const SNAPSHOT_VERSION: i32 = 1;
+    const SNAPSHOT_VERSION: i32 = 2;
     type Command = TenantCommand;
     type Event = TenantEvent;
     type Refusal = TenantRefusal;
@@ -128,6 +189,8 @@ impl Decider for Tenant {
             TenantCommand::SetStrictModels { strict, at } => {
                 Ok(vec![TenantEvent::StrictModelsSet(StrictModelsSet { strict, set_at: at })])
             }
+            TenantCommand::AddProviderKey(added) => self.add_key(added),
+            TenantCommand::RemoveProviderKey { provider, by, at } => self.remove_key(provider, by, at),
         }
     }
 
@@ -137,6 +200,10 @@ impl Decider for Tenant {
 
     fn weight_bytes(&self) -> usize {
         const MEMBER_BYTES: usize = 48;
-        std::mem::size_of::<Self>() + self.name.as_ref().map_or(0, String::len) + self.members.len() * MEMBER_BYTES
+        const PROVIDER_KEY_BYTES: usize = 96;
+        std::mem::size_of::<Self>()
+            + self.name.as_ref().map_or(0, String::len)
+            + self.members.len() * MEMBER_BYTES
+            + self.provider_keys.len() * PROVIDER_KEY_BYTES
     }
 }

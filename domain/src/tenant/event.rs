@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TenantId, Timestamp, UserId};
+use crate::pricing::Provider;
+use crate::{KeyringEntryId, TenantId, Timestamp, UserId};
 
 /// Everything that changes a tenant. Stored as `{"<name>": {…}}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -16,6 +17,10 @@ pub enum TenantEvent {
     MemberRemoved(MemberRemoved),
     /// Whether a model beyond the tier is refused rather than substituted.
     StrictModelsSet(StrictModelsSet),
+    /// The tenant brought a key of its own for a provider; it takes the place of one it brought before.
+    ProviderKeyAdded(ProviderKeyAdded),
+    /// The tenant's own key for a provider is used no more.
+    ProviderKeyRemoved(ProviderKeyRemoved),
 }
 
 crate::facts!(TenantEvent {
@@ -23,6 +28,8 @@ crate::facts!(TenantEvent {
     MemberAdded => "member_added" v "1",
     MemberRemoved => "member_removed" v "1",
     StrictModelsSet => "strict_models_set" v "1",
+    ProviderKeyAdded => "provider_key_added" v "1",
+    ProviderKeyRemoved => "provider_key_removed" v "1",
 });
 
 /// What a member may do for the tenant. Later ones may do everything earlier ones may.
@@ -79,4 +86,32 @@ pub struct StrictModelsSet {
     pub strict: bool,
     /// When.
     pub set_at: Timestamp,
+}
+
+/// See [`TenantEvent::ProviderKeyAdded`]. The key itself stands in the keyring, sealed, and in no event.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProviderKeyAdded {
+    /// Whose account it opens.
+    pub provider: Provider,
+    /// Which entry of the keyring holds it.
+    pub entry_id: KeyringEntryId,
+    /// Its last four characters, so that people can tell their keys apart.
+    pub last_four: String,
+    /// Who added it.
+    pub added_by: UserId,
+    /// When.
+    pub added_at: Timestamp,
+}
+
+/// See [`TenantEvent::ProviderKeyRemoved`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProviderKeyRemoved {
+    /// Whose account it opened.
+    pub provider: Provider,
+    /// Which entry of the keyring is to go.
+    pub entry_id: KeyringEntryId,
+    /// Who removed it.
+    pub removed_by: UserId,
+    /// When.
+    pub removed_at: Timestamp,
 }

@@ -6,6 +6,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{MEMBERS_MAX, TENANT_NAME_MAX_CHARACTERS, TenantCommand, TenantRefusal};
+pub use decide::{
+    LAST_CHARACTERS_MAX, MEMBERS_MAX, TENANT_NAME_MAX_CHARACTERS, TenantCommand, TenantRefusal, takes_own_key,
+};
 pub use event::*;
-pub use state::Tenant;
+pub use state::{ProviderKeyRef, Tenant};

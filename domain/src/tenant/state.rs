@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{MemberRole, TenantEvent, TenantRefusal};
-use crate::UserId;
+use crate::pricing::Provider;
+use crate::{KeyringEntryId, UserId};
 
 /// A tenant, folded from its events.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -18,6 +19,17 @@ pub struct Tenant {
     pub members: BTreeMap<UserId, MemberRole>,
     /// Whether a model beyond the tier is refused rather than substituted.
     pub strict_models: bool,
+    /// The keys it brought, by provider.
+    pub provider_keys: BTreeMap<Provider, ProviderKeyRef>,
+}
+
+/// A tenant's own key for a provider, as far as the log knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProviderKeyRef {
+    /// Which entry of the keyring holds it.
+    pub entry_id: KeyringEntryId,
+    /// Its last four characters.
+    pub last_four: String,
 }
 
 impl Tenant {
@@ -29,6 +41,12 @@ impl Tenant {
     pub fn authorise(&self, user_id: UserId, needs: MemberRole) -> Result<MemberRole, TenantRefusal> {
         let has = *self.members.get(&user_id).ok_or(TenantRefusal::NotAMember)?;
         if has >= needs { Ok(has) } else { Err(TenantRefusal::RoleTooLow { needs, has }) }
+    }
+
+    /// The entry of the keyring that holds the tenant's own key for a provider, if it brought one.
+    #[must_use]
+    pub fn provider_key(&self, provider: Provider) -> Option<KeyringEntryId> {
+        self.provider_keys.get(&provider).map(|key| key.entry_id)
     }
 
     pub(super) fn owners(&self) -> usize {
@@ -48,6 +66,13 @@ impl Tenant {
                 self.members.remove(&removed.user_id);
             }
             TenantEvent::StrictModelsSet(set) => self.strict_models = set.strict,
+            TenantEvent::ProviderKeyAdded(added) => {
+                let key = ProviderKeyRef { entry_id: added.entry_id, last_four: added.last_four.clone() };
+                self.provider_keys.insert(added.provider, key);
+            }
+            TenantEvent::ProviderKeyRemoved(removed) => {
+                self.provider_keys.remove(&removed.provider);
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::{Decider, TenantId, Timestamp, UserId};
+use crate::pricing::Provider;
+use crate::{Decider, KeyringEntryId, TenantId, Timestamp, UserId};
 
 const AT: Timestamp = Timestamp::from_micros(1_000_000);
 const ANNA: UserId = UserId(Uuid::from_u128(1));
@@ -117,4 +118,59 @@ fn strict_models_are_set_once() {
     let tenant = run(annas(), strict(true));
     assert!(tenant.strict_models);
     assert_eq!(tenant.decide(strict(true)), Ok(Vec::new()));
+}
+
+fn key(provider: Provider, entry: u128) -> ProviderKeyAdded {
+    ProviderKeyAdded {
+        provider,
+        entry_id: KeyringEntryId(Uuid::from_u128(entry)),
+        last_four: "wxyz".to_owned(),
+        added_by: ANNA,
+        added_at: AT,
+    }
+}
+
+fn remove_key(provider: Provider) -> TenantCommand {
+    TenantCommand::RemoveProviderKey { provider, by: BEN, at: AT }
+}
+
+#[test]
+fn a_tenant_brings_a_key_for_each_provider_and_a_later_one_takes_its_place() {
+    let add = |provider, entry| TenantCommand::AddProviderKey(key(provider, entry));
+    let tenant = run(annas(), add(Provider::OpenAi, 1));
+    assert_eq!(tenant.decide(add(Provider::OpenAi, 1)), Ok(Vec::new()));
+    let tenant = run(run(tenant, add(Provider::Anthropic, 2)), add(Provider::OpenAi, 3));
+    let entries: Vec<_> = Provider::ALL.into_iter().map(|provider| tenant.provider_key(provider)).collect();
+    assert_eq!(entries, [3, 2, 0, 0].map(|entry| (entry > 0).then(|| KeyringEntryId(Uuid::from_u128(entry)))));
+}
+
+#[test]
+fn a_removed_key_is_gone_and_names_the_entry_that_is_to_go() {
+    let tenant = run(annas(), TenantCommand::AddProviderKey(key(Provider::OpenAi, 1)));
+    let removed = ProviderKeyRemoved {
+        provider: Provider::OpenAi,
+        entry_id: KeyringEntryId(Uuid::from_u128(1)),
+        removed_by: BEN,
+        removed_at: AT,
+    };
+    assert_eq!(tenant.decide(remove_key(Provider::OpenAi)), Ok(vec![TenantEvent::ProviderKeyRemoved(removed)]));
+    let tenant = run(tenant, remove_key(Provider::OpenAi));
+    assert_eq!(tenant.provider_key(Provider::OpenAi), None);
+    let refused = Err(TenantRefusal::NoProviderKey { provider: Provider::OpenAi });
+    assert_eq!(tenant.decide(remove_key(Provider::OpenAi)), refused);
+}
+
+#[test]
+fn the_platforms_own_machines_take_no_key() {
+    let refused = annas().decide(TenantCommand::AddProviderKey(key(Provider::Ollama, 1)));
+    assert_eq!(refused, Err(TenantRefusal::TakesNoKey { provider: Provider::Ollama }));
+    let unknown = Tenant::default().decide(TenantCommand::AddProviderKey(key(Provider::OpenAi, 1)));
+    assert_eq!(unknown, Err(TenantRefusal::NotCreated));
+}
+
+#[test]
+fn no_more_of_a_key_than_its_end_is_ever_recorded() {
+    let whole = ProviderKeyAdded { last_four: "sk-a-whole-key-wxyü".to_owned(), ..key(Provider::OpenAi, 1) };
+    let tenant = run(annas(), TenantCommand::AddProviderKey(whole));
+    assert_eq!(tenant.provider_keys[&Provider::OpenAi].last_four, "wxyü");
 }
