@@ -74,6 +74,8 @@ pub fn usage(random: &mut SmallRng) -> UsageRecorded {
         completion_tokens,
         cached_tokens: 0,
         cache_write_tokens: 0,
+        cache_write_hour_tokens: 0,
+        failed_attempts: Vec::new(),
         reasoning_tokens: 0,
         provider_cost: micros(provider_cost),
         markup: micros(markup),

@@ -1,11 +1,13 @@
 //! The gateway's use case: hold, call, settle or release.
 //!
 //! Every call runs in a task of its own, so that whoever asked may leave without taking the bill along: [`admit`]
-//! decides on the key, the licence, the route and the hold; [`dispatch`] calls the provider while the hold commits;
-//! [`whole`] and [`streamed`] bring the answer home; [`settle`] charges what was used. A [`hold::HoldGuard`] ends the
+//! decides on the key, the licence, the route and the hold; [`dispatch`] calls while the hold commits, and [`attempts`]
+//! asks one provider after the other, within what [`traffic`] allows; [`whole`] and [`streamed`] bring the answer home; [`settle`] charges what was used. A [`hold::HoldGuard`] ends the
 //! hold whatever else goes wrong, and `processes::expire_holds` ends it when the whole process does.
 
 mod admit;
+mod attempts;
+mod breaker;
 mod catalogue;
 mod dispatch;
 mod failure;
@@ -13,6 +15,7 @@ mod hold;
 mod request;
 mod settle;
 mod streamed;
+mod traffic;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -27,17 +30,21 @@ use calos_domain::pricing::{Cost, PriceBook, Provider};
 use calos_domain::{KeyId, TenantId, UsageId};
 
 pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
+pub use breaker::CircuitState;
 pub use catalogue::ListedModel;
 pub use failure::ChatFailure;
-pub use request::{BadRequest, CHOICES_MAX, ChatCall, MESSAGES_MAX};
+pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
 pub use streamed::{ChatStream, Piece};
+pub use traffic::Circuit;
 pub use whole::{ChatAnswer, ClaimAnswer};
 
 use crate::log::EventLog;
 use crate::metadata::Metadata;
 use crate::ports::{Clock, Randomness};
 use crate::provider::ChatProvider;
+use admit::{Admission, Candidate};
 use catalogue::Catalogue;
+use traffic::Traffic;
 
 /// The providers this installation can reach with its own keys.
 pub type Providers = BTreeMap<Provider, Arc<dyn ChatProvider>>;
@@ -96,6 +103,17 @@ pub struct Served {
     pub usage_id: UsageId,
 }
 
+impl Served {
+    fn new(admission: &Admission, used: &Candidate) -> Self {
+        Self {
+            provider: used.route.provider,
+            model: used.route.model.clone(),
+            substituted_for: used.route.substituted_for.clone(),
+            usage_id: admission.usage_id,
+        }
+    }
+}
+
 /// The gateway: one per process, shared by every request.
 pub struct Gateway<L>(Arc<Inner<L>>);
 
@@ -105,6 +123,7 @@ struct Inner<L> {
     platform: Vec<Provider>,
     book: &'static PriceBook,
     catalogue: Catalogue,
+    traffic: Traffic,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     tasks: TaskTracker,
@@ -134,6 +153,7 @@ impl<L: EventLog> Gateway<L> {
             platform,
             book: PriceBook::current(),
             catalogue: Catalogue::default(),
+            traffic: Traffic::default(),
             clock,
             randomness,
             tasks: TaskTracker::new(),
@@ -145,6 +165,12 @@ impl<L: EventLog> Gateway<L> {
     #[must_use]
     pub fn platform(&self) -> &[Provider] {
         &self.0.platform
+    }
+
+    /// The circuits of the models that have been called.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<Circuit> {
+        self.0.traffic.circuits()
     }
 
     /// Breaks off what providers are still writing, charges what they wrote, and waits until every hold has ended.

@@ -1,8 +1,8 @@
 //! The role a model provider plays: it takes a chat request in OpenAI's shape and answers in OpenAI's shape.
 //!
-//! OpenAI's chat.completions dialect is the language of the house. A provider that speaks it gets the client's fields
-//! untouched; a provider that speaks another one translates both ways in its own adapter. Dropping a future or a
-//! stream of this port cancels the call upstream.
+//! A request comes in the dialect its client speaks, OpenAI's or Anthropic's, and is answered in it. A provider of the
+//! same dialect gets the client's fields untouched; one that speaks another translates both ways in its own adapter.
+//! Dropping a future or a stream of this port cancels the call upstream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,17 +12,32 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::log::Boxed;
+use crate::ports::SecretText;
 use crate::raw_object::RawObject;
 use crate::tokens;
 
 /// The most tokens a provider's report is believed for in one call; beyond it the report counts as missing.
 pub const USAGE_MAX_TOKENS: u64 = 100_000_000;
 
-/// A chat call as a provider gets it.
+/// Whose words a request and its answer are in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Dialect {
+    /// OpenAI's: `chat.completion` objects and chunks; `embeddings` too.
+    #[default]
+    OpenAi,
+    /// Anthropic's: `message` objects and the events of a message stream.
+    Anthropic,
+}
+
+/// A call as a provider gets it.
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
     /// The id of the use, for answers whose provider gives none of its own.
     pub answer_id: String,
+    /// In whose words the fields are, and the answer is to be.
+    pub dialect: Dialect,
+    /// The tenant's own key, to be used in place of the platform's.
+    pub key: Option<SecretText>,
     /// The model, by the provider's name for it.
     pub model: String,
     /// Everything the client sent, apart from what this struct says instead: `model`, `stream`, `stream_options`,
@@ -61,12 +76,17 @@ impl MaxTokensField {
 /// What a call consumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TokenUsage {
-    /// Tokens in, cached ones included.
+    /// Tokens in, those read from and written to a cache included.
     pub prompt_tokens: u64,
     /// Tokens out, reasoning included.
     pub completion_tokens: u64,
     /// Of the tokens in: read from the provider's cache. Never more than `prompt_tokens`.
     pub cached_tokens: u64,
+    /// Of the tokens in: written to the provider's cache for minutes. With the cached ones never more than
+    /// `prompt_tokens`.
+    pub cache_write_tokens: u64,
+    /// Of the tokens in: written to the provider's cache for an hour, beside those written for minutes.
+    pub cache_write_hour_tokens: u64,
     /// Of the tokens out: spent on reasoning. Never more than `completion_tokens`.
     pub reasoning_tokens: u64,
     /// Whether any of it is our own count because the provider reported none.
@@ -82,8 +102,16 @@ impl TokenUsage {
             completion_tokens: completion,
             cached_tokens: cached.min(prompt),
             reasoning_tokens: reasoning.min(completion),
-            estimated: false,
+            ..Self::default()
         })
+    }
+
+    /// The same report with what was written to the provider's cache, held to what is left of the prompt.
+    #[must_use]
+    pub fn with_cache_writes(mut self, minutes: u64, hour: u64) -> Self {
+        self.cache_write_hour_tokens = hour.min(self.prompt_tokens - self.cached_tokens);
+        self.cache_write_tokens = minutes.min(self.prompt_tokens - self.cached_tokens - self.cache_write_hour_tokens);
+        self
     }
 }
 
@@ -103,32 +131,43 @@ pub struct Produced {
     pub pieces: u64,
     /// Bytes of content: text, reasoning, refusals, tool arguments.
     pub bytes: u64,
+    /// Its tokens, where the adapter has counted them with a tokenizer.
+    pub counted_tokens: u64,
 }
 
 impl Produced {
     /// One piece of content of that many bytes; an empty one counts as nothing.
     #[must_use]
     pub const fn piece(bytes: u64) -> Self {
-        Self { pieces: if bytes == 0 { 0 } else { 1 }, bytes }
+        Self { pieces: if bytes == 0 { 0 } else { 1 }, bytes, counted_tokens: 0 }
+    }
+
+    /// The same, with its tokens counted.
+    #[must_use]
+    pub const fn counted(self, tokens: u64) -> Self {
+        Self { counted_tokens: tokens, ..self }
     }
 
     /// More was produced.
     pub fn add(&mut self, more: Self) {
         self.pieces = self.pieces.saturating_add(more.pieces);
         self.bytes = self.bytes.saturating_add(more.bytes);
+        self.counted_tokens = self.counted_tokens.saturating_add(more.counted_tokens);
     }
 
-    /// The likely number of tokens: pieces may carry several tokens each, never less than one.
+    /// The number of tokens: as a tokenizer counted them, else what is likely. Pieces may carry several tokens each,
+    /// never less than one.
     #[must_use]
     pub fn tokens(self) -> u64 {
-        tokens::about(self.bytes).max(self.pieces)
+        let counted = if self.counted_tokens > 0 { self.counted_tokens } else { tokens::about(self.bytes) };
+        counted.max(self.pieces)
     }
 }
 
 /// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Completion {
-    /// The `chat.completion` object.
+    /// The answer's object, in the request's dialect: a `chat.completion`, a `message`, a list of embeddings.
     pub body: RawObject,
     /// The model that answered, by the provider's name for it.
     pub model: String,
@@ -143,9 +182,9 @@ pub struct Completion {
 pub enum ChunkKind {
     /// Role, text, tool calls.
     Content,
-    /// Carries a `finish_reason`.
+    /// Says why the answer ends: a `finish_reason`, a `message_delta`.
     Finish,
-    /// Carries the usage and no choices.
+    /// Follows the end and holds no content: the usage, a `message_stop`.
     Usage,
 }
 
@@ -154,7 +193,8 @@ pub enum ChunkKind {
 pub struct Chunk {
     /// What it is.
     pub kind: ChunkKind,
-    /// The `chat.completion.chunk` object as the client may see it; a usage chunk nobody asked for has none.
+    /// The object as the client may see it: a `chat.completion.chunk`, or an event of a message stream with its `type`.
+    /// A usage chunk nobody asked for has none.
     pub json: Option<Bytes>,
     /// The model that answers, when the chunk says so.
     pub model: Option<String>,
@@ -209,6 +249,24 @@ pub enum ProviderError {
         provider: &'static str,
         /// The transport's words.
         detail: String,
+    },
+    /// It failed so often of late that it is left alone for a while; nothing was sent.
+    #[error("{provider} has failed too often with {model}; it is tried again in {} s", retry_after.as_secs().max(1))]
+    CircuitOpen {
+        /// Who.
+        provider: &'static str,
+        /// With which model.
+        model: String,
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// As many calls as it may have at a time are under way, and none ended in time; nothing was sent.
+    #[error("{provider} has {limit} calls under way, as many as it may have")]
+    Busy {
+        /// Who.
+        provider: &'static str,
+        /// How many.
+        limit: usize,
     },
     /// It took too long.
     #[error("{provider} did not {phase} within {} s", limit.as_secs())]
@@ -274,11 +332,34 @@ pub trait ChatProvider: Send + Sync + 'static {
     /// See [`ProviderError`]; once the stream is there, as its last item.
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>>;
 
+    /// Vectors for texts: `fields` is an `embeddings` request without its model, the body of the answer OpenAI's list.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unsupported`] where there are no embedding models; else see [`ProviderError`].
+    fn embed<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
+        let message = format!("{} has no embedding models: name one of OpenAI's or Ollama's", self.name());
+        let (provider, param) = (self.name(), "model");
+        let _no_model = request;
+        Box::pin(std::future::ready(Err(ProviderError::Unsupported { provider, param, message })))
+    }
+
     /// The models it has now.
     ///
     /// # Errors
     /// See [`ProviderError`].
     fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>>;
+
+    /// Whether an account key opens anything there, asked with a call that costs nothing.
+    ///
+    /// # Errors
+    /// [`ProviderError::Status`] with 401 or 403 when it does not; [`ProviderError::Unsupported`] where there are no
+    /// accounts.
+    fn check_key<'a>(&'a self, key: &'a SecretText) -> Boxed<'a, Result<(), ProviderError>> {
+        let message = format!("{} takes no keys", self.name());
+        let (provider, param) = (self.name(), "provider");
+        let _nothing_to_check = key;
+        Box::pin(std::future::ready(Err(ProviderError::Unsupported { provider, param, message })))
+    }
 }
 
 #[cfg(test)]

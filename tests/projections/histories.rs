@@ -4,13 +4,18 @@ use calos_domain::account::{
     AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
 };
 use calos_domain::api_key::{ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, KeyLimits};
+use calos_domain::pricing::Provider;
 use calos_domain::sealed::Sealed;
-use calos_domain::tenant::{MemberAdded, MemberRemoved, MemberRole, StrictModelsSet, TenantCreated, TenantEvent};
+use calos_domain::tenant::{
+    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, TenantCreated,
+    TenantEvent,
+};
 use calos_domain::wallet::{
     DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded, Wallet, WalletCommand,
 };
 use calos_domain::{
-    Asset, Decider, GrantId, HoldId, KeyId, MicroUsd, SubjectId, TenantId, Timestamp, Units, UsageId, UserId,
+    Asset, Decider, GrantId, HoldId, KeyId, KeyringEntryId, MicroUsd, SubjectId, TenantId, Timestamp, Units, UsageId,
+    UserId,
 };
 use uuid::Uuid;
 
@@ -201,6 +206,8 @@ fn usage(dice: &mut Dice, usage_id: UsageId, total: Units) -> UsageRecorded {
         completion_tokens: dice.below(1_000),
         cached_tokens: 0,
         cache_write_tokens: 0,
+        cache_write_hour_tokens: 0,
+        failed_attempts: Vec::new(),
         reasoning_tokens: 3,
         provider_cost: MicroUsd::new(total.get() - markup),
         markup: MicroUsd::new(markup),
@@ -259,6 +266,7 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
         events.push(account(AccountEvent::StaffRoleRevoked(StaffRoleRevoked { role, revoked_at: at })));
         events.push(of_tenant(TenantEvent::MemberRemoved(MemberRemoved { user_id: guest, removed_at: at })));
     }
+    events.extend(provider_keys(dice, user, at).into_iter().map(of_tenant));
     for number in 0..2 {
         let key_id = key_id(number);
         let stream = format!("{tenant}/{key_id}");
@@ -283,6 +291,25 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
         if dice.below(2) == 0 {
             let event = ApiKeyEvent::ApiKeyRevoked(ApiKeyRevoked { revoked_by: user, revoked_at: at.plus_seconds(5) });
             events.push(Raw::of("api_key", &stream, &event));
+        }
+    }
+    events
+}
+
+/// Keys a tenant brought for its providers: added, replaced, removed and brought again.
+fn provider_keys(dice: &mut Dice, user: UserId, at: Timestamp) -> Vec<TenantEvent> {
+    let mut events = Vec::new();
+    for provider in [Provider::OpenAi, Provider::Anthropic, Provider::DeepSeek] {
+        for round in 0..dice.below(3) {
+            let entry_id = KeyringEntryId(dice.uuid());
+            let last_four = format!("{:04}", dice.below(10_000));
+            let added = ProviderKeyAdded { provider, entry_id, last_four, added_by: user, added_at: at };
+            events.push(TenantEvent::ProviderKeyAdded(added));
+            if round == 1 || dice.below(2) == 0 {
+                let removed =
+                    ProviderKeyRemoved { provider, entry_id, removed_by: user, removed_at: at.plus_seconds(1) };
+                events.push(TenantEvent::ProviderKeyRemoved(removed));
+            }
         }
     }
     events

@@ -196,6 +196,8 @@ fn usage(usage_id: UsageId) -> UsageRecorded {
         completion_tokens: 20,
         cached_tokens: 0,
         cache_write_tokens: 0,
+        cache_write_hour_tokens: 0,
+        failed_attempts: Vec::new(),
         reasoning_tokens: 0,
         provider_cost: MicroUsd::new(COST),
         markup: MicroUsd::ZERO,

@@ -278,7 +278,7 @@ mod tests {
             json(&content),
             r#"{"id":"c","choices":[{"index":0,"delta":{"content":"a\u00e9"},"finish_reason":null}]}"#
         );
-        assert_eq!(content.produced, Produced { pieces: 1, bytes: 3 });
+        assert_eq!(content.produced, Produced::piece(3));
 
         let last = r#"{"id":"c","model":"gpt-4","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
         let hidden = chunk(last, false);
@@ -308,7 +308,7 @@ mod tests {
     fn tool_arguments_count_as_produced() {
         let text =
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":1}"}}]}}]}"#;
-        assert_eq!(chunk(text, true).produced, Produced { pieces: 1, bytes: 7 });
+        assert_eq!(chunk(text, true).produced, Produced::piece(7));
     }
 
     #[test]

@@ -284,6 +284,8 @@ mod tests {
     fn telling(show_usage: bool) -> Telling {
         Telling::new(&ChatRequest {
             answer_id: "chatcmpl-7".to_owned(),
+            dialect: calos_commands::provider::Dialect::OpenAi,
+            key: None,
             model: "llama3.2:3b".to_owned(),
             fields: Arc::default(),
             max_tokens: 64,

@@ -307,6 +307,8 @@ mod tests {
     fn request(fields: &Value) -> ChatRequest {
         ChatRequest {
             answer_id: "chatcmpl-test".to_owned(),
+            dialect: calos_commands::provider::Dialect::OpenAi,
+            key: None,
             model: "llama3.2:3b".to_owned(),
             fields: Arc::new(serde_json::from_str(&fields.to_string()).unwrap()),
             max_tokens: 64,

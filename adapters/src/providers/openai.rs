@@ -218,6 +218,8 @@ mod tests {
     fn request(fields: &str) -> ChatRequest {
         ChatRequest {
             answer_id: "chatcmpl-test".to_owned(),
+            dialect: calos_commands::provider::Dialect::OpenAi,
+            key: None,
             model: "gpt-4".to_owned(),
             fields: Arc::new(serde_json::from_str(fields).unwrap()),
             max_tokens: 64,

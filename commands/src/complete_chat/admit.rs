@@ -1,14 +1,14 @@
 //! Decides whether a call may be made, by whom it is answered, and what is held for it.
 
-use calos_domain::api_key::ApiKey;
+use calos_domain::api_key::{ApiKey, ApiKeyIssued};
 use calos_domain::licence::Licence;
 use calos_domain::pricing::{Allowance, Payer, PriceBook};
 use calos_domain::routing::{Asked, Offer, Route, route};
 use calos_domain::tenant::Tenant;
-use calos_domain::wallet::{Meter, Wallet, WalletCommand};
+use calos_domain::wallet::{Wallet, WalletCommand};
 use calos_domain::{Asset, HoldId, MicroUsd, StreamId, Timestamp, UsageId};
 
-use super::{ChatCall, ChatCaller, ChatFailure};
+use super::{CallKind, ChatCall, ChatCaller, ChatFailure};
 use crate::log::{EventLog, Handle, Plan, Unit};
 
 /// How long a hold lasts by itself: beyond the longest answer a provider may take and the settlement after it.
@@ -21,16 +21,24 @@ pub const ANSWER_MIN_TOKENS: u64 = 64;
 /// A call that may be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Admission {
-    pub(super) route: Route,
-    pub(super) payer: Payer,
+    /// Who is asked, one after the other until one answers; never empty.
+    pub(super) chain: Vec<Candidate>,
     pub(super) hold_id: HoldId,
     pub(super) usage_id: UsageId,
+    /// The worst case of the dearest candidate.
+    pub(super) held: MicroUsd,
+    pub(super) at: Timestamp,
+}
+
+/// One who may answer, and within which bounds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Candidate {
+    pub(super) route: Route,
+    pub(super) payer: Payer,
     /// The most tokens of each answer; sent upstream.
     pub(super) max_tokens: u64,
     /// No tokenizer counts more for the prompt, its pictures included.
     pub(super) prompt_max_tokens: u64,
-    pub(super) held: MicroUsd,
-    pub(super) at: Timestamp,
 }
 
 /// The streams an admission looks at. All of them share the tenant's partition.
@@ -71,29 +79,24 @@ impl Question<'_> {
         })?;
         let tier = tier.ok_or(calos_domain::licence::LicenceRefusal::NotIssued)?;
         let strict = unit.with(streams.tenant, |tenant| tenant.strict_models);
-        let route = route(Asked { tier, model: self.call.model.as_deref(), strict }, &self.offer)?;
-        if let Some(key) = streams.key {
-            unit.with(key, |key| {
-                let issued = key.standing(at)?;
-                if issued.admits_model(&route.model) {
-                    Ok(())
-                } else {
-                    Err(ChatFailure::ModelNotAllowed { model: route.model.clone() })
-                }
-            })?;
-        }
-        let payer = if route.byok { Payer::Byok } else { Payer::Platform { markup_percent } };
         let (available, held_already) = unit
             .with(streams.wallet, |wallet| (wallet.available_at(Asset::Usd, at).get(), wallet.held(Asset::Usd).get()));
-        let money = Money {
-            book: self.offer.book,
-            route: &route,
-            payer,
-            available: MicroUsd::new(available),
-            held: MicroUsd::new(held_already),
+        let (available, held_already) = (MicroUsd::new(available), MicroUsd::new(held_already));
+        let routes = vec![route(Asked { tier, model: self.call.model.as_deref(), strict }, &self.offer)?];
+        let routes = match streams.key {
+            Some(key) => unit.with(key, |key| allowed(key.standing(at)?, routes))?,
+            None => routes,
         };
-        let (max_tokens, held) = money.worst_case(self.call)?;
-        let prompt_max_tokens = money.allowance(self.call, max_tokens).prompt_tokens;
+        let mut chain = Vec::with_capacity(routes.len());
+        let mut held = MicroUsd::ZERO;
+        for route in routes {
+            let payer = if route.byok { Payer::Byok } else { Payer::Platform { markup_percent } };
+            let money = Money { book: self.offer.book, route: &route, payer, available, held: held_already };
+            let (max_tokens, worst_case) = money.worst_case(self.call)?;
+            let prompt_max_tokens = money.allowance(self.call, max_tokens).prompt_tokens;
+            held = held.max(worst_case);
+            chain.push(Candidate { route, payer, max_tokens, prompt_max_tokens });
+        }
         let usage_id = UsageId(self.hold_id.0);
         unit.decide(
             streams.wallet,
@@ -101,14 +104,24 @@ impl Question<'_> {
                 hold_id: self.hold_id,
                 asset: Asset::Usd,
                 amount: held.into(),
-                meter: Meter::Chat,
+                meter: self.call.kind.meter(),
                 api_key_id: self.caller.key_id.clone(),
                 usage_id,
                 admitted_at: at,
                 expires_at: at.plus_seconds(HOLD_MAX_SECONDS),
             },
         )?;
-        Ok(Admission { route, payer, hold_id: self.hold_id, usage_id, max_tokens, prompt_max_tokens, held, at })
+        Ok(Admission { chain, hold_id: self.hold_id, usage_id, held, at })
+    }
+}
+
+/// Those of the routes whose models the key may use.
+fn allowed(key: &ApiKeyIssued, mut routes: Vec<Route>) -> Result<Vec<Route>, ChatFailure> {
+    let first = routes.first().map(|route| route.model.clone());
+    routes.retain(|route| key.admits_model(&route.model));
+    match (routes.is_empty(), first) {
+        (true, Some(model)) => Err(ChatFailure::ModelNotAllowed { model }),
+        (true, None) | (false, _) => Ok(routes),
     }
 }
 
@@ -125,6 +138,9 @@ impl Money<'_> {
     /// The answer's limit, and what prompt and answer cost at most.
     fn worst_case(&self, call: &ChatCall) -> Result<(u64, MicroUsd), ChatFailure> {
         let (provider, model) = (self.route.provider, self.route.model.as_str());
+        if call.kind == CallKind::Embeddings {
+            return Ok((0, self.cost(call, 0)?));
+        }
         let asked = call.max_tokens.map(|(limit, _)| limit);
         let mut max_tokens = self.book.output_tokens(provider, model, asked);
         if asked.is_none() {

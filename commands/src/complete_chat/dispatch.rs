@@ -4,30 +4,34 @@
 //! hold fail after all, the call is dropped, and what the provider may charge for it is CALOS's own loss.
 
 use std::pin::pin;
-use std::sync::Arc;
 
-use calos_domain::pricing::Provider;
 use calos_domain::routing::Offer;
+use calos_domain::wallet::FailedAttempt;
 use tokio::sync::watch;
 
-use super::admit::{Admission, Question, Streams};
+use super::admit::{Admission, Candidate, Question, Streams};
+use super::attempts::{Answering, Attempted, Start};
 use super::hold::HoldGuard;
 use super::{ChatCall, ChatCaller, ChatFailure, Gateway};
 use crate::log::{Boxed, EventLog, Failed, LogError, Plan};
-use crate::provider::{ChatProvider, ChatRequest, ProviderError};
+use crate::provider::ProviderError;
 
-/// A call that was admitted, with its hold durable, and what the provider answered.
+/// A call that was admitted, with its hold durable, and what came of asking.
 pub(super) struct Dispatched<L: EventLog, T> {
     pub(super) admission: Admission,
     pub(super) guard: HoldGuard<L>,
-    pub(super) answer: Result<T, ProviderError>,
+    /// Who answered, or failed last.
+    pub(super) used: Candidate,
+    /// What was tried in vain before.
+    pub(super) failed: Vec<FailedAttempt>,
+    pub(super) answer: Result<Answering<T>, ProviderError>,
 }
 
 /// A call on its way, or its answer while the hold is still on its way.
 enum Early<T> {
     None,
-    Calling(Admission, Boxed<'static, Result<T, ProviderError>>),
-    Answered(Admission, Result<T, ProviderError>),
+    Calling(Admission, Boxed<'static, Attempted<T>>),
+    Answered(Admission, Attempted<T>),
 }
 
 impl<T> Early<T> {
@@ -45,16 +49,12 @@ impl<L: EventLog> Gateway<L> {
     ///
     /// # Errors
     /// What the admission is refused for; the provider's own failure stands in the answer.
-    pub(super) async fn dispatch<T, C>(
+    pub(super) async fn dispatch<T: Send + 'static>(
         &self,
         caller: &ChatCaller,
         call: &ChatCall,
-        start: C,
-    ) -> Result<Dispatched<L, T>, ChatFailure>
-    where
-        T: Send + 'static,
-        C: Fn(Arc<dyn ChatProvider>, ChatRequest) -> Boxed<'static, Result<T, ProviderError>>,
-    {
+        start: impl Start<T>,
+    ) -> Result<Dispatched<L, T>, ChatFailure> {
         self.make_known(call.model.as_deref()).await;
         let installed = self.installed_locally();
         let mut plan = Plan::default();
@@ -115,7 +115,7 @@ impl<L: EventLog> Gateway<L> {
                         continue;
                     }
                     early = admission.map_or(Early::None, |admission| {
-                        let answer = self.call(&admission, call, &start);
+                        let answer = self.attempt(&admission, call, &start);
                         Early::Calling(admission, answer)
                     });
                 }
@@ -125,51 +125,17 @@ impl<L: EventLog> Gateway<L> {
             Ok(done) => done.answer,
             Err(failed) => return Err(not_held(failed, guard, !matches!(early, Early::None))),
         };
-        let answer = match early {
+        let Attempted { used, failed, answer } = match early {
             Early::Calling(begun, answer) if begun == admission => answer.await,
             Early::Answered(begun, answer) if begun == admission => answer,
-            Early::None | Early::Calling(..) | Early::Answered(..) => self.call(&admission, call, &start).await,
+            Early::None | Early::Calling(..) | Early::Answered(..) => self.attempt(&admission, call, &start).await,
         };
-        Ok(Dispatched { admission, guard, answer })
+        let Some(used) = admission.chain.get(used).cloned() else {
+            drop(guard);
+            return Err(ChatFailure::Lost("nobody was there to ask"));
+        };
+        Ok(Dispatched { admission, guard, used, failed, answer })
     }
-
-    fn call<T, C>(&self, admission: &Admission, call: &ChatCall, start: &C) -> Boxed<'static, Result<T, ProviderError>>
-    where
-        T: Send + 'static,
-        C: Fn(Arc<dyn ChatProvider>, ChatRequest) -> Boxed<'static, Result<T, ProviderError>>,
-    {
-        let provider = admission.route.provider;
-        let Some(adapter) = self.0.providers.get(&provider) else {
-            // The route only ever names providers that are there.
-            let detail = "no adapter is configured".to_owned();
-            let error = ProviderError::Unreachable { provider: provider.as_str(), detail };
-            return Box::pin(std::future::ready(Err(error)));
-        };
-        let request = ChatRequest {
-            answer_id: format!("chatcmpl-{}", admission.usage_id.0.simple()),
-            model: admission.route.model.clone(),
-            fields: Arc::clone(&call.fields),
-            max_tokens: admission.max_tokens,
-            max_tokens_field: call.max_tokens_field(&admission.route.model),
-            show_usage: call.include_usage,
-            prompt_estimate_tokens: call.prompt_about_tokens,
-        };
-        let answer = start(Arc::clone(adapter), request);
-        let stopping = self.0.stopping.clone();
-        Box::pin(async move {
-            tokio::select! {
-                biased;
-                answer = answer => answer,
-                () = stopping.cancelled() => Err(stopped(provider)),
-            }
-        })
-    }
-}
-
-/// What a call ends with when CALOS itself is stopping.
-pub(super) fn stopped(provider: Provider) -> ProviderError {
-    let detail = "CALOS is stopping".to_owned();
-    ProviderError::Unreachable { provider: provider.as_str(), detail }
 }
 
 /// A hold that did not come about. Only where its outcome is unknown does the guard have something to end.

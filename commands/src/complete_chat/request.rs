@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use calos_domain::wallet::Meter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::provider::MaxTokensField;
+use crate::provider::{Dialect, MaxTokensField};
 use crate::raw_object::RawObject;
 use crate::tokens::{ANSWER_FRAME_TOKENS, IMAGE_ABOUT_TOKENS, MESSAGE_FRAME_TOKENS, about, at_most};
 
@@ -47,9 +48,33 @@ pub struct BadRequest {
     pub unsupported: bool,
 }
 
+/// What is asked of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CallKind {
+    /// Words.
+    #[default]
+    Chat,
+    /// Vectors.
+    Embeddings,
+}
+
+impl CallKind {
+    /// What the use is metered as.
+    pub(super) const fn meter(self) -> Meter {
+        match self {
+            Self::Chat => Meter::Chat,
+            Self::Embeddings => Meter::Embeddings,
+        }
+    }
+}
+
 /// A request, read.
 #[derive(Clone, Debug)]
 pub struct ChatCall {
+    /// What is asked for.
+    pub kind: CallKind,
+    /// In whose words the request came, and the answer goes.
+    pub dialect: Dialect,
     /// The model, as the client named it; none leaves the choice to the tier.
     pub model: Option<String>,
     /// Whether the answer is to come in pieces.
@@ -93,6 +118,8 @@ impl ChatCall {
             body.remove(field);
         }
         Ok(Self {
+            kind: CallKind::Chat,
+            dialect: Dialect::OpenAi,
             model,
             streaming,
             include_usage,

@@ -2,12 +2,12 @@
 
 use calos_domain::licence::{Licence, LicenceCommand};
 use calos_domain::pricing::{Cost, TokenCounts};
-use calos_domain::wallet::{Meter, UsageOutcome, UsageRecorded, Wallet, WalletCommand};
+use calos_domain::wallet::{FailedAttempt, UsageOutcome, UsageRecorded, Wallet, WalletCommand};
 use calos_domain::{StreamId, Timestamp};
 
-use super::admit::{Admission, HOLD_MAX_SECONDS};
+use super::admit::{Admission, Candidate, HOLD_MAX_SECONDS};
 use super::hold::{PERSISTENCE_MAX_ATTEMPTS, follow_up, may_pass, pause_after};
-use super::{ChatCall, ChatCaller, ChatFailure, Gateway};
+use super::{CallKind, ChatCall, ChatCaller, ChatFailure, Gateway};
 use crate::log::{EventLog, Failed, IdempotencyClaim, LogError, Plan, Positions, Request};
 use crate::provider::{Produced, TokenUsage};
 
@@ -44,6 +44,8 @@ pub(super) struct Metered {
     pub(super) usage: TokenUsage,
     /// The model that answered, when the provider said so.
     pub(super) model: Option<String>,
+    /// What was tried in vain before.
+    pub(super) failed: Vec<FailedAttempt>,
 }
 
 /// A charge that is durable.
@@ -58,14 +60,15 @@ pub(super) fn metered_usage(
     reported: Option<TokenUsage>,
     produced: Produced,
     call: &ChatCall,
-    admission: &Admission,
+    used: &Candidate,
 ) -> TokenUsage {
-    reported.filter(|usage| usage.explains(produced)).unwrap_or_else(|| TokenUsage {
-        prompt_tokens: call.prompt_about_tokens.min(admission.prompt_max_tokens),
-        completion_tokens: produced.tokens().min(admission.max_tokens.saturating_mul(call.choices)),
-        cached_tokens: 0,
-        reasoning_tokens: 0,
-        estimated: true,
+    reported.filter(|usage| usage.explains(produced) || call.kind == CallKind::Embeddings).unwrap_or_else(|| {
+        TokenUsage {
+            prompt_tokens: call.prompt_about_tokens.min(used.prompt_max_tokens),
+            completion_tokens: produced.tokens().min(used.max_tokens.saturating_mul(call.choices)),
+            estimated: true,
+            ..TokenUsage::default()
+        }
     })
 }
 
@@ -77,13 +80,15 @@ impl<L: EventLog> Gateway<L> {
     pub(super) async fn settle(
         &self,
         caller: &ChatCaller,
+        call: &ChatCall,
         admission: &Admission,
+        used: &Candidate,
         metered: Metered,
         claim: Option<IdempotencyClaim>,
         patience: Patience,
     ) -> Result<Settled, ChatFailure> {
-        let cost = self.cost(admission, metered.usage)?;
-        let usage = self.usage_record(caller, admission, &metered, cost);
+        let cost = self.cost(used, metered.usage)?;
+        let usage = self.usage_record(caller, call, admission, used, metered, cost);
         let tokens = usage.prompt_tokens.saturating_add(usage.completion_tokens);
         let tenant = StreamId::key(caller.tenant_id);
         let mut plan = Plan::default();
@@ -124,40 +129,51 @@ impl<L: EventLog> Gateway<L> {
     }
 
     /// What a use costs by the price book.
-    pub(super) fn cost(&self, admission: &Admission, usage: TokenUsage) -> Result<Cost, ChatFailure> {
+    pub(super) fn cost(&self, used: &Candidate, usage: TokenUsage) -> Result<Cost, ChatFailure> {
         let counts = TokenCounts {
             prompt: usage.prompt_tokens,
             completion: usage.completion_tokens,
             cached: usage.cached_tokens,
-            cache_write: 0,
+            cache_write: usage.cache_write_tokens,
+            cache_write_hour: usage.cache_write_hour_tokens,
         };
-        Ok(self.0.book.cost(admission.route.provider, &admission.route.model, counts, admission.payer)?)
+        Ok(self.0.book.cost(used.route.provider, &used.route.model, counts, used.payer)?)
     }
 
-    fn usage_record(&self, caller: &ChatCaller, admission: &Admission, metered: &Metered, cost: Cost) -> UsageRecorded {
+    fn usage_record(
+        &self,
+        caller: &ChatCaller,
+        call: &ChatCall,
+        admission: &Admission,
+        used: &Candidate,
+        metered: Metered,
+        cost: Cost,
+    ) -> UsageRecorded {
         let elapsed = self.0.clock.now().micros().saturating_sub(admission.at.micros());
         let model = metered.model.as_deref().map(recorded_model).filter(|model| !model.is_empty());
-        let model = model.unwrap_or_else(|| recorded_model(&admission.route.model));
+        let model = model.unwrap_or_else(|| recorded_model(&used.route.model));
         UsageRecorded {
             usage_id: admission.usage_id,
-            meter: Meter::Chat,
+            meter: call.kind.meter(),
             api_key_id: caller.key_id.clone(),
-            provider: admission.route.provider.as_str().to_owned(),
+            provider: used.route.provider.as_str().to_owned(),
             model,
             prompt_tokens: metered.usage.prompt_tokens,
             completion_tokens: metered.usage.completion_tokens,
             cached_tokens: metered.usage.cached_tokens,
-            cache_write_tokens: 0,
+            cache_write_tokens: metered.usage.cache_write_tokens,
+            cache_write_hour_tokens: metered.usage.cache_write_hour_tokens,
             reasoning_tokens: metered.usage.reasoning_tokens,
             provider_cost: cost.provider_cost,
             markup: cost.markup,
             total: cost.total,
-            byok: admission.route.byok,
+            byok: used.route.byok,
             estimated: metered.usage.estimated,
             price_book_version: self.0.book.version().to_owned(),
             latency_ms: u64::try_from(elapsed / 1_000).unwrap_or(0),
             task_type: TASK_TYPE.to_owned(),
             outcome: metered.outcome,
+            failed_attempts: metered.failed,
         }
     }
 }

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calos_domain::pricing::{Cost, Provider};
-use calos_domain::wallet::{ReleaseCause, UsageOutcome};
+use calos_domain::wallet::{FailedAttempt, ReleaseCause, UsageOutcome};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Admission, HOLD_MAX_SECONDS};
-use super::dispatch::{Dispatched, stopped};
+use super::admit::{Admission, Candidate, HOLD_MAX_SECONDS};
+use super::attempts::{Answering, speaks_against_provider, stopped};
+use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience, metered_usage};
 use super::whole::with_bill;
 use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
 use crate::log::EventLog;
-use crate::provider::{Chunk, ChunkKind, ChunkStream, Phase, Produced, ProviderError, TokenUsage};
+use crate::provider::{Chunk, ChunkKind, ChunkStream, Dialect, Phase, Produced, ProviderError, TokenUsage};
 use crate::raw_object::RawObject;
 
 /// Pieces that may wait for a slow client.
@@ -49,6 +50,8 @@ pub enum Piece {
 /// the provider; what was produced is charged all the same. A stream that ends without `Done` or `Failed` was lost.
 #[derive(Debug)]
 pub struct ChatStream {
+    /// In whose words the pieces are.
+    pub dialect: Dialect,
     /// Who answers.
     pub served: Served,
     /// The pieces.
@@ -82,12 +85,12 @@ impl<L: EventLog> Gateway<L> {
                 })
             })
             .await;
-        let Dispatched { admission, guard, answer } = match dispatched {
+        let Dispatched { admission, guard, used, failed, answer } = match dispatched {
             Ok(dispatched) => dispatched,
             Err(failure) => return refuse(begun, failure),
         };
-        let (first, chunks) = match answer {
-            Ok(begun) => begun,
+        let Answering { value: (first, chunks), mut turn } = match answer {
+            Ok(answering) => answering,
             Err(error) => {
                 self.release(&caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
@@ -95,28 +98,33 @@ impl<L: EventLog> Gateway<L> {
             }
         };
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-        let served = Served {
-            provider: admission.route.provider,
-            model: admission.route.model.clone(),
-            substituted_for: admission.route.substituted_for.clone(),
-            usage_id: admission.usage_id,
-        };
-        let stream = ChatStream { served: served.clone(), pieces };
+        let served = Served::new(&admission, &used);
+        let stream = ChatStream { dialect: call.dialect, served: served.clone(), pieces };
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.
         drop(begun.send(Ok(stream)));
-        let mut told = Told::new(sender, admission.route.provider);
+        let mut told = Told::new(sender, used.route.provider, call.dialect);
         let ended = told.pass_on_until(first, chunks, deadline, &self.0.stopping).await;
-        let bill = self.bill(&caller, &call, &admission, &told, &ended).await;
+        if let Ended::Broken(error) = &ended
+            && speaks_against_provider(error)
+            && !self.0.stopping.is_cancelled()
+        {
+            turn.failed();
+        }
+        drop(turn);
+        let bill = self.bill(&caller, &call, &admission, &used, failed, &told, &ended).await;
         guard.disarm();
         told.finish(&served, &admission, ended, bill).await;
     }
 
     /// Charges what was produced, or gives the hold back when nothing was.
+    #[expect(clippy::too_many_arguments, reason = "everything a bill is made of")]
     async fn bill(
         &self,
         caller: &ChatCaller,
         call: &ChatCall,
         admission: &Admission,
+        used: &Candidate,
+        failed: Vec<FailedAttempt>,
         told: &Told,
         ended: &Ended,
     ) -> Result<Option<Cost>, ChatFailure> {
@@ -127,9 +135,9 @@ impl<L: EventLog> Gateway<L> {
                 return Ok(None);
             }
         };
-        let usage = metered_usage(told.usage, told.produced, call, admission);
-        let metered = Metered { outcome, usage, model: told.model.clone() };
-        let settled = self.settle(caller, admission, metered, None, Patience::UntilExpired).await?;
+        let usage = metered_usage(told.usage, told.produced, call, used);
+        let metered = Metered { outcome, usage, model: told.model.clone(), failed };
+        let settled = self.settle(caller, call, admission, used, metered, None, Patience::UntilExpired).await?;
         Ok(Some(settled.cost))
     }
 }
@@ -159,6 +167,7 @@ enum Ended {
 struct Told {
     sender: mpsc::Sender<Piece>,
     provider: Provider,
+    dialect: Dialect,
     /// The last chunk that may turn out to be the last of all: it waits for the bill.
     last: Option<Bytes>,
     /// Whether the provider has said why it stopped, and has said nothing since.
@@ -169,9 +178,9 @@ struct Told {
 }
 
 impl Told {
-    fn new(sender: mpsc::Sender<Piece>, provider: Provider) -> Self {
+    fn new(sender: mpsc::Sender<Piece>, provider: Provider, dialect: Dialect) -> Self {
         let (produced, usage) = (Produced::default(), None);
-        Self { sender, provider, last: None, finished: false, usage, produced, model: None }
+        Self { sender, provider, dialect, last: None, finished: false, usage, produced, model: None }
     }
 
     /// Whether the provider has reported what can be true.
@@ -321,7 +330,10 @@ impl Told {
         let mut body = match self.last.take() {
             Some(json) => serde_json::from_slice(&json).map_err(unreadable)?,
             // A backend that never says why it stopped still owes a bill.
-            None => bare_chunk(served, usage_id).map_err(unreadable)?,
+            None => match self.dialect {
+                Dialect::OpenAi => bare_chunk(served, usage_id).map_err(unreadable)?,
+                Dialect::Anthropic => bare_stop().map_err(unreadable)?,
+            },
         };
         with_bill(&mut body, served, cost, usage_id)?;
         serde_json::to_vec(&body).map(Bytes::from).map_err(unreadable)
@@ -335,6 +347,12 @@ fn bare_chunk(served: &Served, usage_id: calos_domain::UsageId) -> Result<RawObj
     body.set("created", &0)?;
     body.set("model", &served.model)?;
     body.set("choices", &[(); 0])?;
+    Ok(body)
+}
+
+fn bare_stop() -> Result<RawObject, serde_json::Error> {
+    let mut body = RawObject::default();
+    body.set("type", "message_stop")?;
     Ok(body)
 }
 

@@ -20,7 +20,7 @@ type Item = Result<Chunk, ProviderError>;
 async fn told(first: Chunk, rest: Vec<Item>) -> (Told, Ended) {
     let (sender, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
     tokio::spawn(async move { while pieces.recv().await.is_some() {} });
-    let mut told = Told::new(sender, Provider::OpenAi);
+    let mut told = Told::new(sender, Provider::OpenAi, Dialect::OpenAi);
     let deadline = Instant::now() + STREAM_MAX;
     let ended = told.pass_on_until(first, Box::pin(stream::iter(rest)), deadline, &CancellationToken::new()).await;
     (told, ended)
@@ -30,7 +30,7 @@ async fn told(first: Chunk, rest: Vec<Item>) -> (Told, Ended) {
 async fn who_leaves_before_the_first_word_pays_for_the_prompt() {
     let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
     drop(pieces);
-    let mut told = Told::new(sender, Provider::OpenAi);
+    let mut told = Told::new(sender, Provider::OpenAi, Dialect::OpenAi);
     let waiting = Box::pin(stream::pending::<Item>());
     let deadline = Instant::now() + STREAM_MAX;
     let role = chunk(ChunkKind::Content, 0, None);
@@ -48,7 +48,7 @@ async fn a_provider_that_breaks_off_before_the_first_word_is_paid_nothing() {
 #[tokio::test]
 async fn a_stream_ends_while_its_hold_stands() {
     let (sender, _pieces) = mpsc::channel(PIECES_WAITING_MAX);
-    let mut told = Told::new(sender, Provider::OpenAi);
+    let mut told = Told::new(sender, Provider::OpenAi, Dialect::OpenAi);
     let waiting = Box::pin(stream::pending::<Item>());
     let word = chunk(ChunkKind::Content, 4, None);
     let soon = Instant::now() + Duration::from_millis(20);

@@ -1,13 +1,15 @@
 //! Brings a whole answer home.
 
+use std::sync::Arc;
+
 use calos_domain::wallet::{ReleaseCause, UsageOutcome};
 use tokio::sync::oneshot;
 
 use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience, metered_usage};
-use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
-use crate::log::{EventLog, IdempotencyClaim, Positions};
-use crate::provider::Completion;
+use super::{Billing, CallKind, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
+use crate::log::{Boxed, EventLog, IdempotencyClaim, Positions};
+use crate::provider::{ChatProvider, ChatRequest, Completion, ProviderError};
 use crate::raw_object::RawObject;
 
 /// An answer, charged.
@@ -62,37 +64,44 @@ impl<L: EventLog> Gateway<L> {
         claim: &ClaimAnswer,
         reply: &mut oneshot::Sender<Result<ChatAnswer, ChatFailure>>,
     ) -> Result<ChatAnswer, ChatFailure> {
-        let dispatched = self
-            .dispatch(caller, call, |provider, request| Box::pin(async move { provider.complete(&request).await }))
-            .await?;
-        let Dispatched { admission, guard, answer } = dispatched;
-        let completion: Completion = match answer {
-            Ok(completion) => completion,
+        let dispatched = match call.kind {
+            CallKind::Chat => self.dispatch(caller, call, complete).await?,
+            CallKind::Embeddings => self.dispatch(caller, call, embed).await?,
+        };
+        let Dispatched { admission, guard, used, failed, answer } = dispatched;
+        let completion = match answer {
+            Ok(answering) => answering.value,
             Err(error) => {
                 self.release(caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
                 return Err(error.into());
             }
         };
-        let usage = metered_usage(completion.usage, completion.produced, call, &admission);
+        let usage = metered_usage(completion.usage, completion.produced, call, &used);
         let outcome = if reply.is_closed() { UsageOutcome::ClientGone } else { UsageOutcome::Completed };
-        let metered = Metered { outcome, usage, model: Some(completion.model) };
-        let served = Served {
-            provider: admission.route.provider,
-            model: admission.route.model.clone(),
-            substituted_for: admission.route.substituted_for.clone(),
-            usage_id: admission.usage_id,
-        };
+        let metered = Metered { outcome, usage, model: Some(completion.model), failed };
+        let served = Served::new(&admission, &used);
         let mut body = completion.body;
-        let cost = self.cost(&admission, usage)?;
+        let cost = self.cost(&used, usage)?;
         with_bill(&mut body, &served, cost, admission.usage_id)?;
         let mut answer = ChatAnswer { body, served, positions: Positions::default() };
         let claimed = claim(&answer);
-        let settled = self.settle(caller, &admission, metered, claimed, Patience::ForAnAnswer).await?;
+        let settled = self.settle(caller, call, &admission, &used, metered, claimed, Patience::ForAnAnswer).await?;
         guard.disarm();
         answer.positions = settled.positions;
         Ok(answer)
     }
+}
+
+fn complete(
+    provider: Arc<dyn ChatProvider>,
+    request: ChatRequest,
+) -> Boxed<'static, Result<Completion, ProviderError>> {
+    Box::pin(async move { provider.complete(&request).await })
+}
+
+fn embed(provider: Arc<dyn ChatProvider>, request: ChatRequest) -> Boxed<'static, Result<Completion, ProviderError>> {
+    Box::pin(async move { provider.embed(&request).await })
 }
 
 /// Puts who answered, and the bill, into an answer or a stream's last chunk.

@@ -21,17 +21,18 @@ pub(super) const fn default_price(provider: Provider) -> Price {
 
 /// No discount for cached tokens.
 const fn flat(input: u64, output: u64) -> Price {
-    Price { input, output, cached_input: input, cache_write: input }
+    Price { input, output, cached_input: input, cache_write: input, cache_write_hour: input }
 }
 
 /// Cached tokens at a price of their own; writing to the cache costs nothing extra.
 const fn cached(input: u64, cached_input: u64, output: u64) -> Price {
-    Price { input, output, cached_input, cache_write: input }
+    Price { input, output, cached_input, cache_write: input, cache_write_hour: input }
 }
 
-/// Anthropic's list: reading its cache costs a tenth of the input, writing for five minutes a quarter more than it.
+/// Anthropic's list: reading its cache costs a tenth of the input, writing for five minutes a quarter more than it, for
+/// an hour twice as much.
 const fn anthropic(input: u64, output: u64) -> Price {
-    Price { input, output, cached_input: input / 10, cache_write: input / 4 * 5 }
+    Price { input, output, cached_input: input / 10, cache_write: input / 4 * 5, cache_write_hour: input * 2 }
 }
 
 /// A model at its provider's price.

@@ -85,8 +85,10 @@ pub struct Price {
     pub output: u64,
     /// A million tokens in that were read from the provider's cache.
     pub cached_input: u64,
-    /// A million tokens in that were written to the provider's cache.
+    /// A million tokens in that were written to the provider's cache for minutes.
     pub cache_write: u64,
+    /// A million tokens in that were written to the provider's cache for an hour.
+    pub cache_write_hour: u64,
 }
 
 /// One model of the price book.
@@ -113,8 +115,10 @@ pub struct TokenCounts {
     pub completion: u64,
     /// Of those in: read from the provider's cache.
     pub cached: u64,
-    /// Of those in: written to the provider's cache.
+    /// Of those in: written to the provider's cache for minutes.
     pub cache_write: u64,
+    /// Of those in: written to the provider's cache for an hour.
+    pub cache_write_hour: u64,
 }
 
 /// What a call costs: `total = provider_cost + markup`, always.
@@ -268,10 +272,12 @@ impl PriceBook {
         let Payer::Platform { markup_percent } = payer else { return Ok(self.byok_cost()) };
         let cached = tokens.cached.min(tokens.prompt);
         let written = tokens.cache_write.min(tokens.prompt - cached);
-        let plain = tokens.prompt - cached - written;
+        let written_hour = tokens.cache_write_hour.min(tokens.prompt - cached - written);
+        let plain = tokens.prompt - cached - written - written_hour;
         let exact = product(plain, price.input)
             + product(cached, price.cached_input)
             + product(written, price.cache_write)
+            + product(written_hour, price.cache_write_hour)
             + product(tokens.completion, price.output);
         Ok(marked_up(exact, markup_percent)?)
     }
@@ -335,7 +341,7 @@ impl PriceBook {
 impl Price {
     /// Nobody knows beforehand what a provider will cache, so the dearest way in is held for.
     fn dearest_input(self) -> u64 {
-        self.input.max(self.cache_write).max(self.cached_input)
+        self.input.max(self.cache_write).max(self.cache_write_hour).max(self.cached_input)
     }
 }
 

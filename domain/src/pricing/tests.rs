@@ -47,7 +47,7 @@ fn a_total_is_rounded_half_up_once() {
 
 #[test]
 fn cached_and_cache_written_tokens_have_prices_of_their_own() {
-    let counts = TokenCounts { prompt: 1_000, cached: 600, cache_write: 300, completion: 10 };
+    let counts = TokenCounts { prompt: 1_000, cached: 600, cache_write: 300, cache_write_hour: 0, completion: 10 };
     let cost = book().cost(Provider::Anthropic, "claude-sonnet-4-20250514", counts, NO_MARKUP).unwrap();
     // 100 x 3 + 600 x 0.3 + 300 x 3.75 + 10 x 15
     assert_eq!(micros(cost).0, 300 + 180 + 1_125 + 150);
@@ -55,7 +55,8 @@ fn cached_and_cache_written_tokens_have_prices_of_their_own() {
 
 #[test]
 fn more_cached_tokens_than_tokens_are_not_believed() {
-    let counts = TokenCounts { prompt: 10, cached: u64::MAX, cache_write: u64::MAX, completion: 0 };
+    let counts =
+        TokenCounts { prompt: 10, cached: u64::MAX, cache_write: u64::MAX, cache_write_hour: u64::MAX, completion: 0 };
     let cost = book().cost(Provider::OpenAi, "gpt-4", counts, NO_MARKUP).unwrap();
     assert_eq!(micros(cost).0, 300);
 }
@@ -148,7 +149,7 @@ proptest! {
         entry in any_model(), prompt in 0..10_000_000u64, completion in 0..1_000_000u64,
         cached in 0..10_000_000u64, cache_write in 0..10_000_000u64, markup_percent in 0..1_000u32,
     ) {
-        let counts = TokenCounts { prompt, completion, cached, cache_write };
+        let counts = TokenCounts { prompt, completion, cached, cache_write, cache_write_hour: cache_write / 2 };
         let cost = book().cost(entry.provider, entry.name, counts, Payer::Platform { markup_percent }).unwrap();
         prop_assert_eq!(cost.provider_cost.get() + cost.markup.get(), cost.total.get());
         prop_assert!(cost.markup.get() >= 0 && cost.provider_cost.get() >= 0);
@@ -162,7 +163,7 @@ proptest! {
         let payer = Payer::Platform { markup_percent };
         let allowance = Allowance { prompt_tokens: prompt, output_tokens: output, answers };
         let completion = output * answers * used / 100;
-        let counts = TokenCounts { prompt, completion, cached, cache_write };
+        let counts = TokenCounts { prompt, completion, cached, cache_write, cache_write_hour: cache_write / 2 };
         let worst = book().worst_case(entry.provider, entry.name, allowance, payer).unwrap();
         prop_assert!(book().cost(entry.provider, entry.name, counts, payer).unwrap().total <= worst.total);
     }

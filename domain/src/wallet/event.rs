@@ -251,6 +251,9 @@ pub struct UsageRecorded {
     /// Of the tokens in: written to the provider's cache, where that has a price of its own.
     #[serde(default)]
     pub cache_write_tokens: u64,
+    /// Of the tokens in: written to the provider's cache for an hour, beside those above.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_hour_tokens: u64,
     /// Of the tokens out: spent on reasoning.
     pub reasoning_tokens: u64,
     /// What the provider charges CALOS.
@@ -271,6 +274,20 @@ pub struct UsageRecorded {
     pub task_type: String,
     /// How it ended.
     pub outcome: UsageOutcome,
+    /// What was tried in vain before this model answered, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<FailedAttempt>,
+}
+
+/// A model that was tried and did not answer; it costs the tenant nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Who was asked.
+    pub provider: String,
+    /// For which model.
+    pub model: String,
+    /// Why there was no answer: `unreachable`, `timeout`, `status_503`, `circuit_open`, ….
+    pub failure: String,
 }
 
 /// See [`WalletEvent::CreditsDeducted`].
@@ -401,4 +418,10 @@ pub struct WalletFrozen {
 pub struct WalletThawed {
     /// Why.
     pub cause: FreezeCause,
+}
+
+/// For fields that are left out while they say nothing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

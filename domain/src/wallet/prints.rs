@@ -62,6 +62,8 @@ pub(super) fn of_usage(usage: &UsageRecorded) -> u64 {
         .word(usage.latency_ms)
         .text(&usage.task_type)
         .word(usage.outcome as u64)
+        .word(usage.cache_write_hour_tokens)
+        .word(usage.failed_attempts.len() as u64)
         .finish()
 }
 

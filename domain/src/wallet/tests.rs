@@ -135,6 +135,8 @@ fn usage(n: u64, total: i64) -> UsageRecorded {
         completion_tokens: 20,
         cached_tokens: 0,
         cache_write_tokens: 0,
+        cache_write_hour_tokens: 0,
+        failed_attempts: Vec::new(),
         reasoning_tokens: 0,
         provider_cost: MicroUsd::new(total - total / 4),
         markup: MicroUsd::new(total / 4),

@@ -146,6 +146,12 @@ fn provider(error: ProviderError, charged: Charged) -> ApiError {
             };
             ApiError::new(Code::ProviderUnavailable, text).retry_after(PROVIDER_RETRY_AFTER_SECONDS).because(message)
         }
+        ProviderError::CircuitOpen { retry_after, .. } => {
+            ApiError::new(Code::ProviderUnavailable, message).retry_after(retry_after.as_secs().max(1))
+        }
+        ProviderError::Busy { .. } => {
+            ApiError::new(Code::ProviderUnavailable, message).retry_after(PROVIDER_RETRY_AFTER_SECONDS)
+        }
         ProviderError::Timeout { .. } => ApiError::new(Code::ProviderTimeout, message),
         ProviderError::BadAnswer { provider, .. } => {
             ApiError::new(Code::ProviderError, format!("{provider} gave an answer that cannot be used; try again"))

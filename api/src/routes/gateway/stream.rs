@@ -20,7 +20,7 @@ const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// The response around a stream that has begun.
 pub(super) fn respond(stream: ChatStream) -> Response {
-    let ChatStream { served, pieces } = stream;
+    let ChatStream { dialect: _, served, pieces } = stream;
     let state = Some((pieces, served.clone()));
     let events = stream::unfold(state, |state| async move {
         let (mut pieces, served) = state?;

@@ -1,0 +1,292 @@
+//! Asks the candidates of an admission one after the other until one answers.
+//!
+//! Nothing has gone to the client yet, so a failure that may pass is tried again after a jittered pause, and one that
+//! stays leads to the next candidate. A provider's own mistakes count against its circuit; the caller's do not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use calos_domain::pricing::Provider;
+use calos_domain::wallet::FailedAttempt;
+use tokio::time::Instant;
+
+use super::admit::{Admission, Candidate};
+use super::traffic::Turn;
+use super::{ChatCall, Gateway};
+use crate::log::{Boxed, EventLog};
+use crate::provider::{ChatProvider, ChatRequest, ProviderError};
+
+/// How often one candidate is asked again.
+const RETRIES_MAX: u32 = 2;
+
+/// The pause before the first repetition, before jitter; it doubles.
+const RETRY_FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest a provider's own `retry-after` is waited for; beyond it the next candidate is asked.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3);
+
+/// How long after the admission another attempt may begin: the hold has to outlast the answer to it.
+const ATTEMPTS_MAX: Duration = Duration::from_secs(180);
+
+/// An answer that has begun, and the turn it takes at its provider.
+pub(super) struct Answering<T> {
+    pub(super) value: T,
+    pub(super) turn: Turn,
+}
+
+/// What came of asking.
+pub(super) struct Attempted<T> {
+    /// Which candidate's answer, or last failure, this is.
+    pub(super) used: usize,
+    /// What was tried in vain before.
+    pub(super) failed: Vec<FailedAttempt>,
+    pub(super) answer: Result<Answering<T>, ProviderError>,
+}
+
+/// Begins an answer at a provider.
+pub(super) trait Start<T>:
+    Fn(Arc<dyn ChatProvider>, ChatRequest) -> Boxed<'static, Result<T, ProviderError>> + Clone + Send + Sync + 'static
+{
+}
+
+impl<T, F> Start<T> for F where
+    F: Fn(Arc<dyn ChatProvider>, ChatRequest) -> Boxed<'static, Result<T, ProviderError>>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+impl<L: EventLog> Gateway<L> {
+    /// Asks until somebody answers, nobody is left, or CALOS stops.
+    pub(super) fn attempt<T: Send + 'static>(
+        &self,
+        admission: &Admission,
+        call: &ChatCall,
+        start: &impl Start<T>,
+    ) -> Boxed<'static, Attempted<T>> {
+        let (gateway, admission, call, start) = (self.clone(), admission.clone(), call.clone(), start.clone());
+        Box::pin(async move {
+            let stopping = gateway.0.stopping.clone();
+            tokio::select! {
+                biased;
+                attempted = gateway.ask_in_turn(&admission, &call, start) => attempted,
+                () = stopping.cancelled() => {
+                    let provider = admission.chain.first().map_or(Provider::Ollama, |first| first.route.provider);
+                    Attempted { used: 0, failed: Vec::new(), answer: Err(stopped(provider)) }
+                }
+            }
+        })
+    }
+
+    async fn ask_in_turn<T: Send + 'static>(
+        &self,
+        admission: &Admission,
+        call: &ChatCall,
+        start: impl Start<T>,
+    ) -> Attempted<T> {
+        let begun = Instant::now();
+        let mut failed = Vec::new();
+        let mut used = 0;
+        loop {
+            let answer = match admission.chain.get(used) {
+                Some(candidate) => self.ask_one(admission, candidate, call, &start, begun, &mut failed).await,
+                // A chain is never empty, so this is never reached.
+                None => Err(stopped(Provider::Ollama)),
+            };
+            let goes_on = match &answer {
+                Ok(_) => false,
+                Err(error) => {
+                    used + 1 < admission.chain.len() && begun.elapsed() < ATTEMPTS_MAX && another_may_help(error)
+                }
+            };
+            match answer {
+                Err(error) if goes_on => {
+                    let candidate = &admission.chain[used];
+                    tracing::info!(provider = %candidate.route.provider, model = %candidate.route.model, %error, "falling back");
+                    failed.push(in_vain(candidate, &error));
+                    used += 1;
+                }
+                answer => return Attempted { used, failed, answer },
+            }
+        }
+    }
+
+    async fn ask_one<T: Send + 'static>(
+        &self,
+        admission: &Admission,
+        candidate: &Candidate,
+        call: &ChatCall,
+        start: &impl Start<T>,
+        begun: Instant,
+        failed: &mut Vec<FailedAttempt>,
+    ) -> Result<Answering<T>, ProviderError> {
+        let provider = candidate.route.provider;
+        let Some(adapter) = self.0.providers.get(&provider) else {
+            // The route only ever names providers that are there.
+            let detail = "no adapter is configured".to_owned();
+            return Err(ProviderError::Unreachable { provider: provider.as_str(), detail });
+        };
+        let request = request_for(admission, candidate, call);
+        let mut tries = 0;
+        loop {
+            let mut turn = self.0.traffic.enter(provider, &candidate.route.model).await?;
+            let error = match start(Arc::clone(adapter), request.clone()).await {
+                Ok(value) => {
+                    turn.answered();
+                    return Ok(Answering { value, turn });
+                }
+                Err(error) => error,
+            };
+            if speaks_against_provider(&error) {
+                turn.failed()
+            } else {
+                turn.answered()
+            }
+            drop(turn);
+            let pause = pause_before_retry(&error, tries, || self.0.randomness.id().as_u128());
+            match pause {
+                Some(pause) if tries < RETRIES_MAX && begun.elapsed() + pause < ATTEMPTS_MAX => {
+                    tracing::debug!(%provider, model = %candidate.route.model, %error, tries, "asking again");
+                    failed.push(in_vain(candidate, &error));
+                    tokio::time::sleep(pause).await;
+                    tries += 1;
+                }
+                Some(_) | None => return Err(error),
+            }
+        }
+    }
+}
+
+fn request_for(admission: &Admission, candidate: &Candidate, call: &ChatCall) -> ChatRequest {
+    ChatRequest {
+        answer_id: format!("chatcmpl-{}", admission.usage_id.0.simple()),
+        dialect: call.dialect,
+        key: None,
+        model: candidate.route.model.clone(),
+        fields: Arc::clone(&call.fields),
+        max_tokens: candidate.max_tokens,
+        max_tokens_field: call.max_tokens_field(&candidate.route.model),
+        show_usage: call.include_usage,
+        prompt_estimate_tokens: call.prompt_about_tokens,
+    }
+}
+
+/// What a call ends with when CALOS itself is stopping.
+pub(super) fn stopped(provider: Provider) -> ProviderError {
+    let detail = "CALOS is stopping".to_owned();
+    ProviderError::Unreachable { provider: provider.as_str(), detail }
+}
+
+fn in_vain(candidate: &Candidate, error: &ProviderError) -> FailedAttempt {
+    FailedAttempt {
+        provider: candidate.route.provider.as_str().to_owned(),
+        model: candidate.route.model.clone(),
+        failure: name_of(error),
+    }
+}
+
+/// A failure as the usage record names it; none of the provider's own words.
+fn name_of(error: &ProviderError) -> String {
+    match error {
+        ProviderError::Unreachable { .. } => "unreachable".to_owned(),
+        ProviderError::CircuitOpen { .. } => "circuit_open".to_owned(),
+        ProviderError::Busy { .. } => "busy".to_owned(),
+        ProviderError::Timeout { .. } => "timeout".to_owned(),
+        ProviderError::Status { status, .. } => format!("status_{status}"),
+        ProviderError::BadAnswer { .. } => "bad_answer".to_owned(),
+        ProviderError::Unsupported { .. } => "unsupported".to_owned(),
+    }
+}
+
+/// Whether the failure is the provider's own.
+pub(super) fn speaks_against_provider(error: &ProviderError) -> bool {
+    match error {
+        ProviderError::Unreachable { .. } | ProviderError::Timeout { .. } | ProviderError::BadAnswer { .. } => true,
+        ProviderError::Status { status, .. } => *status >= 500,
+        ProviderError::CircuitOpen { .. } | ProviderError::Busy { .. } | ProviderError::Unsupported { .. } => false,
+    }
+}
+
+/// Whether somebody else may answer what this one did not: anything but a mistake in the request.
+fn another_may_help(error: &ProviderError) -> bool {
+    match error {
+        ProviderError::Status { status, .. } => !matches!(status, 400 | 413 | 415 | 422),
+        ProviderError::Unreachable { .. }
+        | ProviderError::CircuitOpen { .. }
+        | ProviderError::Busy { .. }
+        | ProviderError::Timeout { .. }
+        | ProviderError::BadAnswer { .. }
+        | ProviderError::Unsupported { .. } => true,
+    }
+}
+
+/// How long to wait before the same candidate is asked again; none when that would not help. What timed out or came
+/// garbled has taken its time, and its money, already.
+fn pause_before_retry(error: &ProviderError, tries: u32, random: impl FnOnce() -> u128) -> Option<Duration> {
+    let named = match error {
+        ProviderError::Unreachable { .. } => None,
+        ProviderError::Status { status: 500 | 502 | 503 | 504 | 529, retry_after, .. } => *retry_after,
+        // Without a time to come back it is a cap on spending, which waiting does not lift.
+        ProviderError::Status { status: 429, retry_after, .. } => Some((*retry_after)?),
+        ProviderError::Status { .. }
+        | ProviderError::CircuitOpen { .. }
+        | ProviderError::Busy { .. }
+        | ProviderError::Timeout { .. }
+        | ProviderError::BadAnswer { .. }
+        | ProviderError::Unsupported { .. } => return None,
+    };
+    match named {
+        Some(named) => (named <= RETRY_AFTER_MAX).then_some(named),
+        None => {
+            let most = RETRY_FIRST_PAUSE.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX));
+            let thousandths = u32::try_from(random() % 1_000).unwrap_or(0);
+            Some(most.saturating_mul(500 + thousandths / 2) / 1_000)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16, retry_after_seconds: Option<u64>) -> ProviderError {
+        ProviderError::Status {
+            provider: "openai",
+            status,
+            message: "x".to_owned(),
+            code: None,
+            param: None,
+            retry_after: retry_after_seconds.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn pauses_double_and_are_jittered_by_half() {
+        let pause = |tries, random| pause_before_retry(&status(503, None), tries, || random).unwrap();
+        assert_eq!(pause(0, 0), RETRY_FIRST_PAUSE / 2);
+        assert!(pause(0, 999) < RETRY_FIRST_PAUSE);
+        assert_eq!(pause(1, 0), RETRY_FIRST_PAUSE);
+        assert_eq!(pause(2, 0), RETRY_FIRST_PAUSE * 2);
+    }
+
+    #[test]
+    fn a_providers_own_time_is_kept_unless_it_is_long() {
+        let pause = |error: &ProviderError| pause_before_retry(error, 0, || 0);
+        assert_eq!(pause(&status(429, Some(2))), Some(Duration::from_secs(2)));
+        assert_eq!(pause(&status(503, Some(2))), Some(Duration::from_secs(2)));
+        assert_eq!(pause(&status(429, Some(60))), None);
+        assert_eq!(pause(&status(429, None)), None, "a cap on spending");
+    }
+
+    #[test]
+    fn the_callers_mistakes_are_neither_repeated_nor_held_against_anybody() {
+        for code in [400, 401, 403, 404, 413, 422] {
+            let error = status(code, None);
+            assert!(!speaks_against_provider(&error) && pause_before_retry(&error, 0, || 0).is_none(), "{code}");
+        }
+        assert!(!another_may_help(&status(400, None)) && another_may_help(&status(401, None)));
+        assert!(speaks_against_provider(&status(500, None)) && another_may_help(&status(500, None)));
+    }
+}
