@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod api_keys;
+pub mod byok;
 pub mod client;
 pub mod complete_chat;
 pub mod fault;
@@ -17,10 +18,12 @@ pub mod ports;
 pub mod processes;
 pub mod provider;
 pub mod raw_object;
+pub mod redact;
 pub mod register;
 pub mod sessions;
 pub mod sourced;
 pub mod staff;
 pub mod tenants;
 pub mod tokens;
+pub mod web;
 pub mod whoami;

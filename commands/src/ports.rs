@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use calos_domain::email_claim::EmailAddress;
 use calos_domain::sealed::Sealed;
@@ -28,14 +29,15 @@ pub mod label {
     pub const USER_AGENT: &str = "user_agent";
 }
 
-/// A text that opens something. It shows itself to whoever asks for it by name, and to no formatter.
+/// A text that opens something. It shows itself to whoever asks for it by name, and to no formatter; its memory is wiped
+/// when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(String);
+pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
     /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself, for the one place that needs it.

@@ -30,6 +30,8 @@ pub enum KeyLabel {
     Wrapping,
     /// Wraps the root secret.
     RootWrapping,
+    /// Wraps the keyring's keys.
+    KeyringWrapping,
     /// Recognises the master key without revealing it.
     Version,
 }
@@ -44,6 +46,7 @@ impl KeyLabel {
             Self::KeyCache => b"calos/v1/key-cache",
             Self::Wrapping => b"calos/v1/subject-key-wrapping",
             Self::RootWrapping => b"calos/v1/root-wrapping",
+            Self::KeyringWrapping => b"calos/v1/keyring-wrapping",
             Self::Version => b"calos/v1/master-key-version",
         }
     }
@@ -126,6 +129,7 @@ mod tests {
             KeyLabel::KeyCache,
             KeyLabel::Wrapping,
             KeyLabel::RootWrapping,
+            KeyLabel::KeyringWrapping,
             KeyLabel::Version,
         ];
         let mut seen = std::collections::HashSet::new();

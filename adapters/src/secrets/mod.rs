@@ -7,6 +7,7 @@ mod aead;
 mod bcrypt_pool;
 mod common_passwords;
 mod email_index;
+mod keyring;
 mod master_key;
 mod passwords;
 mod root;
@@ -28,6 +29,7 @@ use crate::config::{MasterKey, Secret};
 pub use aead::Unopenable;
 pub use bcrypt_pool::HashingCores;
 pub use email_index::EmailIndex;
+pub use keyring::{Keyring, Rotated};
 pub use master_key::{DerivedKey, KeyLabel, derive, ledger_signing_key};
 pub use passwords::Passwords;
 pub use root::RootSecret;
@@ -87,6 +89,7 @@ struct Inner {
     tokens: Arc<SessionTokens>,
     tenant_keys: Arc<TenantKeys>,
     email_index: Arc<EmailIndex>,
+    keyring: Arc<Keyring>,
     idempotency: DerivedKey,
     ledger: SigningKey,
 }
@@ -114,6 +117,7 @@ impl Secrets {
             return Err(SecretsError::Cost(options.password_cost));
         }
         let root = RootSecret::open(&pool, master, previous).await?;
+        let keyring = Keyring::open(pool, master, previous).await?;
         let cores = HashingCores::of_machine();
         let passwords = Passwords::new(derive(root.expose(), KeyLabel::Pepper), options.password_cost, &cores)
             .map_err(|error| SecretsError::Hashing(error.to_string()))?;
@@ -123,6 +127,7 @@ impl Secrets {
             tokens: Arc::new(SessionTokens::new(&options.jwt_secret, &options.issuer)),
             tenant_keys: Arc::new(TenantKeys::new(derive(root.expose(), KeyLabel::KeyCache), &cores)),
             email_index: Arc::new(EmailIndex::new(derive(root.expose(), KeyLabel::EmailIndex))),
+            keyring: Arc::new(keyring),
             idempotency: derive(root.expose(), KeyLabel::Idempotency),
             ledger: ledger_signing_key(&root),
         })))
@@ -146,6 +151,12 @@ impl Secrets {
     #[must_use]
     pub fn subject_keys(&self) -> &SubjectKeys {
         &self.0.subject_keys
+    }
+
+    /// Tenants' own provider keys.
+    #[must_use]
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.0.keyring
     }
 
     /// Tenant keys.
