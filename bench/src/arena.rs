@@ -1,5 +1,6 @@
 //! Where measuring happens: databases of its own in the cluster, created for one scenario and dropped after it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -63,9 +64,17 @@ impl Arena {
     /// # Errors
     /// No cluster, somebody else is measuring on it, or it does not keep what it acknowledges.
     pub async fn open() -> Result<Arc<Self>, BenchError> {
+        let config = Config::from_env().map_err(|error| BenchError::Environment(error.to_string()))?;
+        Self::open_with(&config).await
+    }
+
+    /// The same with settings of one's own.
+    ///
+    /// # Errors
+    /// As [`Arena::open`].
+    pub async fn open_with(config: &Config) -> Result<Arc<Self>, BenchError> {
         let unfit = |error: &dyn std::fmt::Display| BenchError::Environment(error.to_string());
-        let config = Config::from_env().map_err(|error| unfit(&error))?;
-        let cluster = Database::open(&config).await.map_err(|error| unfit(&error))?;
+        let cluster = Database::open(config).await.map_err(|error| unfit(&error))?;
         let owner: PgConnectOptions = cluster.owner_url.parse()?;
         let owner = owner.disable_statement_logging();
         let mut admin = PgConnection::connect_with(&owner).await?;
@@ -86,6 +95,21 @@ impl Arena {
             Self { cluster, owner, admin: Mutex::new(admin), may_checkpoint, next_number: AtomicU32::new(1), meter };
         arena.drop_all().await?;
         Ok(Arc::new(arena))
+    }
+
+    /// The address of the cluster's own log, with the owner's rights.
+    pub fn owner_url(&self) -> &str {
+        &self.cluster.owner_url
+    }
+
+    /// One connection to the cluster's own log, with the owner's rights.
+    pub async fn connect_to_log(&self) -> Result<PgConnection, BenchError> {
+        Ok(PgConnection::connect_with(&self.owner).await?)
+    }
+
+    /// Where the embedded cluster lives; none for somebody else's database.
+    pub fn cluster_folder(&self) -> Option<PathBuf> {
+        self.cluster.cluster().map(|cluster| cluster.folder().to_owned())
     }
 
     /// Runs something with the administrative connection.

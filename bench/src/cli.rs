@@ -21,6 +21,17 @@ pub enum Command {
     Append(AppendArguments),
     /// Rebuilds of read models from the log.
     Replay(ReplayArguments),
+    /// Model calls: direct to a simulated provider, through a bare proxy, and through CALOS.
+    Gateway(GatewayArguments),
+    /// The simulated provider, as a process of its own.
+    #[command(hide = true)]
+    SimulatedProvider,
+    /// The bare proxy, as a process of its own.
+    #[command(hide = true)]
+    FloorProxy {
+        /// Where it forwards to, such as `http://127.0.0.1:8000`.
+        upstream: String,
+    },
 }
 
 /// What both measurements have in common.
@@ -75,4 +86,32 @@ pub struct ReplayArguments {
     /// Events in the sample that QueryReplay replays.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     pub sample: u32,
+}
+
+/// `calos-bench gateway`
+///
+/// Makes a private PostgreSQL and starts the `calos` beside this program on it.
+#[derive(Args, Clone, Debug)]
+pub struct GatewayArguments {
+    /// Print one JSON document instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Short windows and one round: about a minute altogether, and rougher.
+    #[arg(long)]
+    pub quick: bool,
+    /// Rounds, in each of which provider, floor and CALOS take their turn [default: 3, quick 1].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub rounds: Option<u16>,
+    /// Measured seconds of each run [default: 5, quick 1].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=120))]
+    pub seconds: Option<u16>,
+    /// Tenants, each with a key of its own, that the callers share.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub tenants: u16,
+    /// Only these cases, such as plain_64; all when left out.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// CALOS alone, to look at it while it works: nothing is compared.
+    #[arg(long)]
+    pub calos_alone: bool,
 }

@@ -54,6 +54,16 @@ impl CpuMeter {
         self.postmaster.is_some()
     }
 
+    /// What a process has spent so far; none when it is gone, or where there is no `/proc`.
+    pub fn of_process(&self, pid: u32) -> Option<Duration> {
+        times_of(pid).map(|times| self.duration(times.own_ticks))
+    }
+
+    /// What all of PostgreSQL's processes have spent so far.
+    pub fn of_postgres(&self) -> Option<Duration> {
+        self.postgres_ticks().map(|ticks| self.duration(ticks))
+    }
+
     /// Reads now; none where there is no `/proc`.
     pub fn read(&self) -> Option<CpuReading> {
         let client = self.duration(times_of(std::process::id())?.own_ticks);

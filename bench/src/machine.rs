@@ -104,6 +104,16 @@ pub fn peak_memory_mib() -> Option<u64> {
     memory_mib("/proc/self/status", "VmHWM")
 }
 
+/// The memory a process holds now, in MiB.
+pub fn resident_mib(pid: u32) -> Option<u64> {
+    memory_mib(&format!("/proc/{pid}/status"), "VmRSS")
+}
+
+/// The most memory a process has held, in MiB.
+pub fn peak_resident_mib(pid: u32) -> Option<u64> {
+    memory_mib(&format!("/proc/{pid}/status"), "VmHWM")
+}
+
 /// Starts the peak of this process's memory anew; answers whether the system let it.
 pub fn forget_peak_memory() -> bool {
     const RESET_PEAK: &str = "5";

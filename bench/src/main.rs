@@ -8,6 +8,7 @@ mod copy_baseline;
 mod cpu;
 mod drive;
 mod error;
+mod gateway;
 mod growth;
 mod insert_select;
 mod lanes;
@@ -30,7 +31,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::arena::Arena;
-use crate::cli::{Cli, Command, Common};
+use crate::cli::{AppendArguments, Cli, Command, Common, GatewayArguments, ReplayArguments};
 use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
 use crate::progress::Progress;
@@ -44,14 +45,62 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = match cli.command {
+        // One thread is what it needs, and the least it can take from whom it serves.
+        Command::SimulatedProvider => tokio::runtime::Builder::new_current_thread(),
+        Command::Append(_) | Command::Replay(_) | Command::Gateway(_) | Command::FloorProxy { .. } => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&BenchError::Output(error)),
     };
-    match runtime.block_on(measure(&cli)) {
+    let done = runtime.block_on(dispatch(&cli));
+    // A thread may still wait for input that never comes.
+    runtime.shutdown_background();
+    match done {
         Ok(code) => code,
         Err(error) => fail(&error),
     }
+}
+
+async fn dispatch(cli: &Cli) -> Result<ExitCode, BenchError> {
+    match &cli.command {
+        Command::Append(arguments) => measure(Log::Append(arguments)).await,
+        Command::Replay(arguments) => measure(Log::Replay(arguments)).await,
+        Command::Gateway(arguments) => measure_gateway(arguments).await,
+        Command::SimulatedProvider => gateway::run_provider().await.map(|()| ExitCode::SUCCESS),
+        Command::FloorProxy { upstream } => gateway::run_floor(upstream).await.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// What is measured of the log.
+#[derive(Clone, Copy)]
+enum Log<'a> {
+    Append(&'a AppendArguments),
+    Replay(&'a ReplayArguments),
+}
+
+impl Log<'_> {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Append(arguments) => &arguments.common,
+            Self::Replay(arguments) => &arguments.common,
+        }
+    }
+}
+
+async fn measure_gateway(arguments: &GatewayArguments) -> Result<ExitCode, BenchError> {
+    let report = gateway::run(arguments, &Progress::start()).await?;
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        report.write_json(&mut out)?;
+    } else {
+        report.write_text(&mut out)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fail(error: &BenchError) -> ExitCode {
@@ -60,11 +109,11 @@ fn fail(error: &BenchError) -> ExitCode {
 }
 
 /// Measures, whatever happens leaves no database behind, and reports.
-async fn measure(cli: &Cli) -> Result<ExitCode, BenchError> {
+async fn measure(what: Log<'_>) -> Result<ExitCode, BenchError> {
     let progress = Progress::start();
     let arena = Arena::open().await?;
     let measured = tokio::select! {
-        measured = run(&arena, cli, &progress) => measured,
+        measured = run(&arena, what, &progress) => measured,
         interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
             Ok(()) => BenchError::Environment("interrupted".to_owned()),
             Err(error) => BenchError::Output(error),
@@ -73,28 +122,20 @@ async fn measure(cli: &Cli) -> Result<ExitCode, BenchError> {
     let closed = arena.close().await;
     let report = measured?;
     closed?;
-    let common = match &cli.command {
-        Command::Append(arguments) => &arguments.common,
-        Command::Replay(arguments) => &arguments.common,
-    };
-    publish(&report, common)
+    publish(&report, what.common())
 }
 
-async fn run(arena: &Arc<Arena>, cli: &Cli, progress: &Progress) -> Result<Report, BenchError> {
+async fn run(arena: &Arc<Arena>, what: Log<'_>, progress: &Progress) -> Result<Report, BenchError> {
     let machine = Machine::describe(&mut *arena.admin().await, &arena.meter).await?;
     if machine.build == "debug" {
         progress.say("this is a debug build: its figures say nothing about CALOS");
     }
-    let (measurement, quick, measured) = match &cli.command {
-        Command::Append(arguments) if arguments.growth => {
+    let (measurement, quick, measured) = match what {
+        Log::Append(arguments) if arguments.growth => {
             ("growth", arguments.common.quick, growth::run(arena, arguments, progress).await?)
         }
-        Command::Append(arguments) => {
-            ("append", arguments.common.quick, append::run(arena, arguments, progress).await?)
-        }
-        Command::Replay(arguments) => {
-            ("replay", arguments.common.quick, replay::run(arena, arguments, progress).await?)
-        }
+        Log::Append(arguments) => ("append", arguments.common.quick, append::run(arena, arguments, progress).await?),
+        Log::Replay(arguments) => ("replay", arguments.common.quick, replay::run(arena, arguments, progress).await?),
     };
     let Measured { scenarios, ratios, tables, notes } = measured;
     Ok(Report { measurement, quick, took_seconds: progress.seconds(), machine, scenarios, ratios, tables, notes })
