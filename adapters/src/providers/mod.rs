@@ -1,9 +1,10 @@
 //! Model providers, one wire format per module.
 //!
 //! [`http`] sends and bounds, [`lines`] and [`sse`] cut a body into events, [`chunks`] reads OpenAI's answers wherever
-//! they come from. [`openai`] and [`ollama`] are the vendors.
+//! they come from. [`openai`], [`deepseek`] and [`ollama`] are the vendors.
 
 pub mod chunks;
+pub mod deepseek;
 pub mod http;
 pub mod lines;
 pub mod ollama;
@@ -21,7 +22,7 @@ pub use http::{HttpSettings, NoHttpClient, ProviderHttp};
 pub use ollama::Ollama;
 pub use openai::{BadKey, OpenAi};
 
-use crate::config::ProvidersConfig;
+use crate::config::{ProviderConfig, ProvidersConfig};
 
 /// Why the configured providers cannot be called.
 #[derive(Debug, thiserror::Error)]
@@ -29,23 +30,35 @@ pub enum ProvidersError {
     /// No HTTP client.
     #[error(transparent)]
     Http(#[from] NoHttpClient),
-    /// `OPENAI_API_KEY` cannot be sent.
-    #[error("OPENAI_API_KEY cannot be used: {0}")]
-    OpenAiKey(#[from] BadKey),
+    /// A key from the settings cannot be sent.
+    #[error("{name} cannot be used: {cause}")]
+    Key {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        cause: BadKey,
+    },
 }
 
-/// The providers the settings lead to: Ollama always, the others when there is a key for them.
+/// An adapter for every provider: those without a key in the settings serve tenants that bring their own.
 ///
 /// # Errors
 /// See [`ProvidersError`].
 pub fn configured(config: &ProvidersConfig, settings: HttpSettings) -> Result<Providers, ProvidersError> {
     let http = ProviderHttp::new(settings)?;
+    let openai = OpenAi::new(http.clone(), config.openai.base_url.as_str(), key(&config.openai))
+        .map_err(|cause| ProvidersError::Key { name: "OPENAI_API_KEY", cause })?;
+    let deepseek = deepseek::account(http.clone(), config.deepseek.base_url.as_str(), key(&config.deepseek))
+        .map_err(|cause| ProvidersError::Key { name: "DEEPSEEK_API_KEY", cause })?;
+    let ollama = Ollama::new(http, config.ollama.base_url.as_str());
     let mut providers = Providers::new();
-    let ollama = Ollama::new(http.clone(), config.ollama.base_url.as_str());
+    providers.insert(Provider::OpenAi, Arc::new(openai));
+    providers.insert(Provider::DeepSeek, Arc::new(deepseek));
     providers.insert(Provider::Ollama, Arc::new(ollama));
-    if let Some(key) = &config.openai.api_key {
-        let openai = OpenAi::new(http, config.openai.base_url.as_str(), key.expose())?;
-        providers.insert(Provider::OpenAi, Arc::new(openai));
-    }
     Ok(providers)
+}
+
+/// The platform's own key.
+fn key(config: &ProviderConfig) -> Option<&str> {
+    config.api_key.as_ref().map(crate::config::Secret::expose)
 }

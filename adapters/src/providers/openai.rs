@@ -1,11 +1,13 @@
-//! OpenAI's chat.completions, and every backend that speaks it.
+//! OpenAI's API, and every vendor that speaks its dialect: the same adapter with another [`Vendor`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use calos_commands::log::Boxed;
+use calos_commands::ports::SecretText;
 use calos_commands::provider::{
-    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, ModelListing, ProviderError,
+    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, MaxTokensField, ModelListing, ProviderError,
 };
 use calos_commands::raw_object::RawObject;
 use futures_util::stream;
@@ -27,46 +29,108 @@ pub const DEFAULT_BASE_URL: &str = "https://api.openai.com";
 /// The most models of a listing that are taken in.
 const LISTING_MAX_MODELS: usize = 2_000;
 
-/// The key cannot stand in a header.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("an OpenAI key is visible ASCII without line breaks")]
-pub struct BadKey;
-
-/// One OpenAI account.
-#[derive(Clone)]
-pub struct OpenAi {
-    http: ProviderHttp,
-    base: Arc<str>,
-    authorization: HeaderValue,
+/// What sets one speaker of the dialect apart from the others.
+#[derive(Debug)]
+pub struct Vendor {
+    /// The name in events, answers and the price book.
+    pub name: &'static str,
+    /// The only name it has for the answer's limit; none when it knows both.
+    pub max_tokens_field: Option<MaxTokensField>,
+    /// Whether it knows the role `developer`; to others it is said as `system`, which it replaced.
+    pub has_developer_role: bool,
+    /// Whether it has embedding models.
+    pub has_embeddings: bool,
 }
 
-impl std::fmt::Debug for OpenAi {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenAi").field("base", &self.base).finish_non_exhaustive()
+/// OpenAI itself, or a compatible backend at its address.
+const OPENAI: Vendor = Vendor { name: NAME, max_tokens_field: None, has_developer_role: true, has_embeddings: true };
+
+/// The key cannot stand in a header.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a provider's key is visible ASCII without line breaks")]
+pub struct BadKey;
+
+/// An account at OpenAI, or at another vendor that speaks its dialect.
+#[derive(Clone)]
+pub struct OpenAi {
+    vendor: &'static Vendor,
+    http: ProviderHttp,
+    base: Arc<str>,
+    /// The platform's own; without one, only calls that bring a key can be made.
+    authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.vendor.name;
+        f.debug_struct("OpenAi").field("vendor", &name).field("base", &self.base).finish_non_exhaustive()
     }
 }
 
 impl OpenAi {
-    /// `base` is the server's root, as in [`DEFAULT_BASE_URL`], or what OpenAI's own SDKs take: the root and `/v1`.
+    /// `base` is the server's root, as in [`DEFAULT_BASE_URL`], or what OpenAI's own SDKs take: the root and `/v1`. The
+    /// key is the platform's; without one, calls have to bring a tenant's.
     ///
     /// # Errors
     /// [`BadKey`] when the key cannot be sent.
-    pub fn new(http: ProviderHttp, base: &str, key: &str) -> Result<Self, BadKey> {
-        let mut authorization = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| BadKey)?;
-        authorization.set_sensitive(true);
-        Ok(Self { http, base: versioned(base), authorization })
+    pub fn new<'k>(http: ProviderHttp, base: &str, key: impl Into<Option<&'k str>>) -> Result<Self, BadKey> {
+        Self::at(&OPENAI, http, base, key.into())
     }
 
-    fn post(&self, request: &ChatRequest, streaming: bool) -> Result<RequestBuilder, ProviderError> {
-        let body = body(request, streaming)?;
+    /// The same at another vendor.
+    ///
+    /// # Errors
+    /// [`BadKey`] when the key cannot be sent.
+    pub fn at(vendor: &'static Vendor, http: ProviderHttp, base: &str, key: Option<&str>) -> Result<Self, BadKey> {
+        Ok(Self { vendor, http, base: versioned(base), authorization: key.map(bearer).transpose()? })
+    }
+
+    /// The tenant's key when the call brings one, else the platform's.
+    fn authorization(&self, own: Option<&SecretText>) -> Result<HeaderValue, ProviderError> {
+        let provider = self.vendor.name;
+        match own {
+            Some(key) => bearer(key.expose()).map_err(|error| ProviderError::Status {
+                provider,
+                status: 401,
+                message: error.to_string(),
+                code: Some("invalid_api_key".to_owned()),
+                param: None,
+                retry_after: None,
+            }),
+            // No route leads here.
+            None => self.authorization.clone().ok_or_else(|| ProviderError::Unreachable {
+                provider,
+                detail: "this installation has no key of its own there".to_owned(),
+            }),
+        }
+    }
+
+    fn post(&self, path: &str, request: &ChatRequest, body: Vec<u8>) -> Result<RequestBuilder, ProviderError> {
         Ok(self
             .http
             .client()
-            .post(format!("{}/chat/completions", self.base))
-            .header(AUTHORIZATION, self.authorization.clone())
+            .post(format!("{}/{path}", self.base))
+            .header(AUTHORIZATION, self.authorization(request.key.as_ref())?)
             .header(CONTENT_TYPE, "application/json")
             .body(body))
     }
+
+    fn chat(&self, request: &ChatRequest, streaming: bool) -> Result<RequestBuilder, ProviderError> {
+        self.post("chat/completions", request, body(self.vendor, request, streaming)?)
+    }
+
+    async fn listing(&self, own: Option<&SecretText>) -> Result<Vec<ModelListing>, ProviderError> {
+        let request = self.http.client().get(format!("{}/models", self.base));
+        let request = request.header(AUTHORIZATION, self.authorization(own)?);
+        let text = self.http.whole(self.vendor.name, request, LISTING_TIMEOUT).await?;
+        read_listing(self.vendor.name, &text)
+    }
+}
+
+fn bearer(key: &str) -> Result<HeaderValue, BadKey> {
+    let mut authorization = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| BadKey)?;
+    authorization.set_sensitive(true);
+    Ok(authorization)
 }
 
 /// The base address with the version at its end.
@@ -78,48 +142,71 @@ fn versioned(base: &str) -> Arc<str> {
 }
 
 /// The client's fields with what CALOS decided in their place.
-fn body(request: &ChatRequest, streaming: bool) -> Result<Vec<u8>, ProviderError> {
+fn body(vendor: &Vendor, request: &ChatRequest, streaming: bool) -> Result<Vec<u8>, ProviderError> {
     #[derive(serde::Serialize)]
     struct StreamOptions {
         include_usage: bool,
     }
+    let name = vendor.name;
     let mut body = RawObject::clone(&request.fields);
-    set(NAME, &mut body, "model", &request.model)?;
-    set(NAME, &mut body, request.max_tokens_field.as_str(), &request.max_tokens)?;
-    if streaming {
-        set(NAME, &mut body, "stream", &true)?;
-        // Always asked for: a stream that is not counted would be given away.
-        set(NAME, &mut body, "stream_options", &StreamOptions { include_usage: true })?;
+    if !vendor.has_developer_role {
+        without_developer(name, &mut body)?;
     }
-    super::chunks::written(NAME, &body).map(Into::into)
+    set(name, &mut body, "model", &request.model)?;
+    let field = vendor.max_tokens_field.unwrap_or(request.max_tokens_field);
+    set(name, &mut body, field.as_str(), &request.max_tokens)?;
+    if streaming {
+        set(name, &mut body, "stream", &true)?;
+        // Always asked for: a stream that is not counted would be given away.
+        set(name, &mut body, "stream_options", &StreamOptions { include_usage: true })?;
+    }
+    super::chunks::written(name, &body).map(Into::into)
+}
+
+/// Says `system` where the client said `developer`.
+fn without_developer(provider: &'static str, body: &mut RawObject) -> Result<(), ProviderError> {
+    if !body.get("messages").is_some_and(|messages| messages.contains("\"developer\"")) {
+        return Ok(());
+    }
+    let mut messages: Vec<RawObject> = body.lenient("messages").unwrap_or_default();
+    for message in &mut messages {
+        if message.get("role") == Some("\"developer\"") {
+            set(provider, message, "role", "system")?;
+        }
+    }
+    set(provider, body, "messages", &messages)
 }
 
 impl ChatProvider for OpenAi {
     fn name(&self) -> &'static str {
-        NAME
+        self.vendor.name
+    }
+
+    fn has_platform_account(&self) -> bool {
+        self.authorization.is_some()
     }
 
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
-            let text = self.http.whole(NAME, self.post(request, false)?, self.http.settings().whole).await?;
-            read_completion(NAME, &text)
+            let name = self.vendor.name;
+            let text = self.http.whole(name, self.chat(request, false)?, self.http.settings().whole).await?;
+            read_completion(name, &text)
         })
     }
 
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
-            let pieces = self.http.pieces(NAME, self.post(request, true)?).await?;
-            Ok(chunk_stream(NAME, pieces, request.show_usage))
+            let pieces = self.http.pieces(self.vendor.name, self.chat(request, true)?).await?;
+            Ok(chunk_stream(self.vendor.name, pieces, request.show_usage))
         })
     }
 
     fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>> {
-        Box::pin(async move {
-            let request = self.http.client().get(format!("{}/models", self.base));
-            let request = request.header(AUTHORIZATION, self.authorization.clone());
-            let text = self.http.whole(NAME, request, LISTING_TIMEOUT).await?;
-            read_listing(&text)
-        })
+        Box::pin(self.listing(None))
+    }
+
+    fn check_key<'a>(&'a self, key: &'a SecretText) -> Boxed<'a, Result<(), ProviderError>> {
+        Box::pin(async move { self.listing(Some(key)).await.map(drop) })
     }
 }
 
@@ -137,13 +224,13 @@ struct WireModel {
     owned_by: Option<String>,
 }
 
-fn read_listing(text: &[u8]) -> Result<Vec<ModelListing>, ProviderError> {
+fn read_listing(provider: &'static str, text: &[u8]) -> Result<Vec<ModelListing>, ProviderError> {
     let listing: WireListing = serde_json::from_slice(text)
-        .map_err(|error| ProviderError::BadAnswer { provider: NAME, detail: error.to_string() })?;
+        .map_err(|error| ProviderError::BadAnswer { provider, detail: error.to_string() })?;
     let models = listing.data.into_iter().take(LISTING_MAX_MODELS).map(|model| ModelListing {
         id: model.id,
         created: model.created.unwrap_or(0),
-        owned_by: model.owned_by.unwrap_or_else(|| NAME.to_owned()),
+        owned_by: model.owned_by.unwrap_or_else(|| provider.to_owned()),
     });
     Ok(models.collect())
 }
@@ -233,12 +320,12 @@ mod tests {
     fn what_calos_decided_goes_upstream_and_the_rest_as_it_came() {
         let request =
             request(r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.10,"new_field":{"x":1}}"#);
-        let plain = String::from_utf8(body(&request, false).unwrap()).unwrap();
+        let plain = String::from_utf8(body(&OPENAI, &request, false).unwrap()).unwrap();
         assert_eq!(
             plain,
             r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.10,"new_field":{"x":1},"model":"gpt-4","max_tokens":64}"#
         );
-        let streaming = String::from_utf8(body(&request, true).unwrap()).unwrap();
+        let streaming = String::from_utf8(body(&OPENAI, &request, true).unwrap()).unwrap();
         assert!(streaming.ends_with(r#""stream":true,"stream_options":{"include_usage":true}}"#), "{streaming}");
     }
 
@@ -252,10 +339,10 @@ mod tests {
     #[test]
     fn a_listing_is_read() {
         let text = r#"{"object":"list","data":[{"id":"gpt-4","object":"model","created":1687882411,"owned_by":"openai"},{"id":"x"}]}"#;
-        let models = read_listing(text.as_bytes()).unwrap();
+        let models = read_listing(NAME, text.as_bytes()).unwrap();
         assert_eq!(models[0], ModelListing { id: "gpt-4".into(), created: 1_687_882_411, owned_by: "openai".into() });
         assert_eq!(models[1].owned_by, "openai");
-        assert!(read_listing(b"{}").is_err());
+        assert!(read_listing(NAME, b"{}").is_err());
     }
 
     #[test]
