@@ -68,6 +68,8 @@ codes! {
     ContextLengthExceeded => "context_length_exceeded", BAD_REQUEST, INVALID_REQUEST;
     /// The address is no email address.
     InvalidEmail => "invalid_email", BAD_REQUEST, INVALID_REQUEST;
+    /// The provider does not take the tenant's own key for it.
+    ProviderKeyRejected => "provider_key_rejected", BAD_REQUEST, AUTHENTICATION;
     /// The password is too short, too long or too well known.
     WeakPassword => "weak_password", BAD_REQUEST, INVALID_REQUEST;
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use calos_adapters::config::ProvidersConfig;
 use calos_adapters::postgres::PgLog;
 use calos_adapters::providers::{HttpSettings, ProvidersError, configured};
+use calos_adapters::secrets::Secrets;
 use calos_commands::complete_chat::Gateway;
 use calos_commands::ports::World;
 
@@ -18,13 +19,18 @@ pub const CATALOGUE_SECONDS: u64 = 60;
 /// How long calls that were broken off may take to be charged.
 pub const STOP_MAX_SECONDS: u64 = 30;
 
-/// The gateway over the configured providers.
+/// The gateway over the configured providers; tenants' own keys come from the keyring.
 ///
 /// # Errors
 /// [`ProvidersError`].
-pub fn open(providers: &ProvidersConfig, log: &PgLog, world: &World) -> Result<Gateway<PgLog>, ProvidersError> {
+pub fn open(
+    providers: &ProvidersConfig,
+    log: &PgLog,
+    secrets: &Secrets,
+    world: &World,
+) -> Result<Gateway<PgLog>, ProvidersError> {
     let providers = configured(providers, HttpSettings::default())?;
-    Ok(Gateway::new(log.clone(), providers, Arc::clone(&world.clock), Arc::clone(&world.randomness)))
+    Ok(Gateway::new(log.clone(), providers, Arc::clone(secrets.keyring()) as _, world))
 }
 
 /// Keeps the catalogue of models fresh until `stop`; begins at once.

@@ -13,6 +13,7 @@
 //! ```
 
 use std::collections::HashSet;
+use std::fmt;
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,12 +53,19 @@ const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::SET_COOKIE]
 
 /// What makes a repetition of a request the same request. Read it with [`crate::request::Post`], or from the headers
 /// and raw body where a handler reads those itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Attempt {
     key: Option<String>,
     method: Method,
     path: String,
     body: Bytes,
+}
+
+impl fmt::Debug for Attempt {
+    /// Without the body: it may hold a password or a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Attempt {

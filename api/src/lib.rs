@@ -26,4 +26,5 @@ pub mod routes;
 pub mod run;
 pub mod serve;
 pub mod simulated;
+pub mod sweep_keyring;
 pub mod wiring;

@@ -137,6 +137,8 @@ impl From<TenantRefusal> for ApiError {
             // Whether a tenant exists is nobody's business but its members'.
             TenantRefusal::NotCreated | TenantRefusal::NotAMember => ApiError::not_found("tenant"),
             TenantRefusal::NameLength { .. } => said(Code::InvalidField, &refusal).with_param("name"),
+            TenantRefusal::TakesNoKey { .. } => said(Code::InvalidField, &refusal).with_param("provider"),
+            TenantRefusal::NoProviderKey { .. } => said(Code::NotFound, &refusal),
             TenantRefusal::RoleTooLow { .. } => said(Code::Forbidden, &refusal),
         }
     }

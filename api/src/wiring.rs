@@ -35,6 +35,7 @@ use crate::idempotency::{self, InProgress};
 use crate::position;
 use crate::pulse::Pulse;
 use crate::routes::health::Looks;
+use crate::sweep_keyring;
 
 /// How often answers too old to be replayed are removed.
 const SWEEP_SECONDS: u64 = 600;
@@ -176,9 +177,10 @@ impl App {
         let following = auth.follow(&log, stop.clone());
         let (pulse, pulse_task) = Pulse::start(pool.clone(), stop.clone()).await;
         let world = secrets.world();
-        let gateway = gateway::open(&config.providers, &log, &world)?;
+        let gateway = gateway::open(&config.providers, &log, &secrets, &world)?;
         let catalogue = gateway::spawn_catalogue(gateway.clone(), stop.clone());
         let expiry = expire_holds::spawn(pool.clone(), log.clone(), stop.clone());
+        let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());
         let app = Self(Arc::new(Parts {
             world,
             gateway,
@@ -198,7 +200,13 @@ impl App {
         Ok((
             app,
             runner,
-            vec![("pulse", pulse_task), ("callers", following), ("catalogue", catalogue), ("hold expiry", expiry)],
+            vec![
+                ("pulse", pulse_task),
+                ("callers", following),
+                ("catalogue", catalogue),
+                ("hold expiry", expiry),
+                ("keyring sweep", keyring),
+            ],
         ))
     }
 

@@ -180,7 +180,8 @@ fn unchecked(provider: Provider, error: ProviderError) -> ByokFailure {
         | ProviderError::Timeout { .. }
         | ProviderError::BadAnswer { .. }
         | ProviderError::CircuitOpen { .. }
-        | ProviderError::Busy { .. }) => ByokFailure::Unchecked { provider, source },
+        | ProviderError::Busy { .. }
+        | ProviderError::KeyUnavailable { .. }) => ByokFailure::Unchecked { provider, source },
     }
 }
 

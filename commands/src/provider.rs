@@ -302,6 +302,14 @@ pub enum ProviderError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The tenant's own key is not to be had from the keyring; nothing was sent.
+    #[error("{provider} cannot be called with the tenant's own key: {detail}")]
+    KeyUnavailable {
+        /// Who.
+        provider: &'static str,
+        /// The keyring's words.
+        detail: String,
+    },
     /// The request cannot be said in its language; nothing was sent.
     #[error("{message}")]
     Unsupported {
@@ -348,6 +356,11 @@ pub trait ChatProvider: Send + Sync + 'static {
     /// # Errors
     /// See [`ProviderError`].
     fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>>;
+
+    /// Whether the platform has an account of its own there; without one it is called with tenants' own keys alone.
+    fn has_platform_account(&self) -> bool {
+        true
+    }
 
     /// Whether an account key opens anything there, asked with a call that costs nothing.
     ///

@@ -57,6 +57,7 @@ impl ProviderError {
             silent @ (Self::Timeout { .. }
             | Self::CircuitOpen { .. }
             | Self::Busy { .. }
+            | Self::KeyUnavailable { .. }
             | Self::Unsupported { .. }) => silent,
         }
     }

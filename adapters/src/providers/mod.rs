@@ -5,6 +5,7 @@
 
 pub mod chunks;
 pub mod deepseek;
+pub mod discreet;
 pub mod http;
 pub mod lines;
 pub mod ollama;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use calos_commands::complete_chat::Providers;
 use calos_domain::pricing::Provider;
 
+pub use discreet::Discreet;
 pub use http::{HttpSettings, NoHttpClient, ProviderHttp};
 pub use ollama::Ollama;
 pub use openai::{BadKey, OpenAi};
@@ -40,7 +42,7 @@ pub enum ProvidersError {
     },
 }
 
-/// An adapter for every provider: those without a key in the settings serve tenants that bring their own.
+/// An adapter for every provider, each held to say no key: those without a key in the settings serve tenants that bring their own.
 ///
 /// # Errors
 /// See [`ProvidersError`].
@@ -52,8 +54,8 @@ pub fn configured(config: &ProvidersConfig, settings: HttpSettings) -> Result<Pr
         .map_err(|cause| ProvidersError::Key { name: "DEEPSEEK_API_KEY", cause })?;
     let ollama = Ollama::new(http, config.ollama.base_url.as_str());
     let mut providers = Providers::new();
-    providers.insert(Provider::OpenAi, Arc::new(openai));
-    providers.insert(Provider::DeepSeek, Arc::new(deepseek));
+    providers.insert(Provider::OpenAi, Arc::new(Discreet::new(openai, key(&config.openai))));
+    providers.insert(Provider::DeepSeek, Arc::new(Discreet::new(deepseek, key(&config.deepseek))));
     providers.insert(Provider::Ollama, Arc::new(ollama));
     Ok(providers)
 }

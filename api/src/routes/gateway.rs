@@ -1,6 +1,7 @@
 //! The gateway's endpoints, in OpenAI's dialect: `/v1/chat/completions` and `/v1/models`. For tenant keys.
 
 mod failure;
+mod own_account;
 mod stream;
 
 use axum::Json;

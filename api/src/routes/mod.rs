@@ -1,6 +1,7 @@
 //! Every path there is. A handler parses, calls, renders; what it may be refused for stands in [`crate::codes`].
 
 pub mod auth;
+pub mod byok;
 pub mod credits;
 pub mod gateway;
 pub mod health;
@@ -29,6 +30,7 @@ pub fn all() -> OpenApiRouter<App> {
         .merge(auth::router())
         .merge(sessions::router())
         .merge(tenants::router())
+        .merge(byok::router())
         .merge(gateway::router())
 }
 

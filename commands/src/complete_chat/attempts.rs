@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::admit::{Admission, Candidate};
 use super::traffic::Turn;
 use super::{ChatCall, Gateway};
+use crate::byok::KeyringEntry;
 use crate::log::{Boxed, EventLog};
+use crate::ports::SecretText;
 use crate::provider::{ChatProvider, ChatRequest, ProviderError};
 
 /// How often one candidate is asked again.
@@ -98,7 +100,11 @@ impl<L: EventLog> Gateway<L> {
             let goes_on = match &answer {
                 Ok(_) => false,
                 Err(error) => {
-                    used + 1 < admission.chain.len() && begun.elapsed() < ATTEMPTS_MAX && another_may_help(error)
+                    let candidate = &admission.chain[used];
+                    used + 1 < admission.chain.len()
+                        && begun.elapsed() < ATTEMPTS_MAX
+                        && another_may_help(error)
+                        && !candidate.is_own_mistake(error)
                 }
             };
             match answer {
@@ -128,7 +134,10 @@ impl<L: EventLog> Gateway<L> {
             let detail = "no adapter is configured".to_owned();
             return Err(ProviderError::Unreachable { provider: provider.as_str(), detail });
         };
-        let request = request_for(admission, candidate, call);
+        let mut request = request_for(admission, candidate, call);
+        if let Some(entry) = candidate.own_key {
+            request.key = Some(self.open_own_key(entry).await?);
+        }
         let mut tries = 0;
         loop {
             let mut turn = self.0.traffic.enter(provider, &candidate.route.model).await?;
@@ -159,10 +168,29 @@ impl<L: EventLog> Gateway<L> {
     }
 }
 
+impl<L: EventLog> Gateway<L> {
+    /// The tenant's own key. It was there when the call was admitted; removed since, it is not used any more.
+    async fn open_own_key(&self, entry: KeyringEntry) -> Result<SecretText, ProviderError> {
+        self.0.own_keys.open(entry).await.map_err(|error| {
+            tracing::error!(tenant = %entry.tenant_id, provider = %entry.provider, %error, "an own key cannot be opened");
+            ProviderError::KeyUnavailable { provider: entry.provider.as_str(), detail: error.to_string() }
+        })
+    }
+}
+
+impl Candidate {
+    /// Whether the provider refuses the tenant's own key. Nobody else is asked then, at the platform's price: the tenant
+    /// has to hear of it.
+    fn is_own_mistake(&self, error: &ProviderError) -> bool {
+        self.own_key.is_some() && matches!(error, ProviderError::Status { status: 401..=403, .. })
+    }
+}
+
 fn request_for(admission: &Admission, candidate: &Candidate, call: &ChatCall) -> ChatRequest {
     ChatRequest {
         answer_id: format!("chatcmpl-{}", admission.usage_id.0.simple()),
         dialect: call.dialect,
+        // Opened once for all tries, right before the first.
         key: None,
         model: candidate.route.model.clone(),
         fields: Arc::clone(&call.fields),
@@ -196,6 +224,7 @@ fn name_of(error: &ProviderError) -> String {
         ProviderError::Timeout { .. } => "timeout".to_owned(),
         ProviderError::Status { status, .. } => format!("status_{status}"),
         ProviderError::BadAnswer { .. } => "bad_answer".to_owned(),
+        ProviderError::KeyUnavailable { .. } => "key_unavailable".to_owned(),
         ProviderError::Unsupported { .. } => "unsupported".to_owned(),
     }
 }
@@ -205,7 +234,10 @@ pub(super) fn speaks_against_provider(error: &ProviderError) -> bool {
     match error {
         ProviderError::Unreachable { .. } | ProviderError::Timeout { .. } | ProviderError::BadAnswer { .. } => true,
         ProviderError::Status { status, .. } => *status >= 500,
-        ProviderError::CircuitOpen { .. } | ProviderError::Busy { .. } | ProviderError::Unsupported { .. } => false,
+        ProviderError::CircuitOpen { .. }
+        | ProviderError::Busy { .. }
+        | ProviderError::KeyUnavailable { .. }
+        | ProviderError::Unsupported { .. } => false,
     }
 }
 
@@ -218,6 +250,7 @@ fn another_may_help(error: &ProviderError) -> bool {
         | ProviderError::Busy { .. }
         | ProviderError::Timeout { .. }
         | ProviderError::BadAnswer { .. }
+        | ProviderError::KeyUnavailable { .. }
         | ProviderError::Unsupported { .. } => true,
     }
 }
@@ -235,6 +268,7 @@ fn pause_before_retry(error: &ProviderError, tries: u32, random: impl FnOnce() -
         | ProviderError::Busy { .. }
         | ProviderError::Timeout { .. }
         | ProviderError::BadAnswer { .. }
+        | ProviderError::KeyUnavailable { .. }
         | ProviderError::Unsupported { .. } => return None,
     };
     match named {

@@ -8,6 +8,7 @@ use calos_domain::api_key::ApiKey;
 use calos_domain::licence::Licence;
 use calos_domain::pricing::Provider;
 use calos_domain::routing::LOCAL_DEFAULT_MODEL;
+use calos_domain::tenant::Tenant;
 use calos_domain::{StreamId, Timestamp};
 
 use super::{ChatCaller, ChatFailure, Gateway};
@@ -66,7 +67,8 @@ impl<L: EventLog> Gateway<L> {
     }
 
     async fn ask(&self) {
-        let asking = self.0.providers.iter().map(|(provider, adapter)| async move {
+        let reachable = self.0.providers.iter().filter(|(_, adapter)| adapter.has_platform_account());
+        let asking = reachable.map(|(provider, adapter)| async move {
             match adapter.models().await {
                 Ok(models) => self.0.catalogue.hear(*provider, models),
                 Err(error) => tracing::debug!(%provider, %error, "a provider's models are not known anew"),
@@ -97,7 +99,7 @@ impl<L: EventLog> Gateway<L> {
         }
     }
 
-    /// The models a caller may use: what its licence's tier reaches and its key allows.
+    /// The models a caller may use: what its licence's tier or its tenant's own keys reach, and its key allows.
     ///
     /// # Errors
     /// A key or a licence that opens nothing, and the log's.
@@ -105,46 +107,48 @@ impl<L: EventLog> Gateway<L> {
         let now = self.0.clock.now();
         let mut plan = Plan::default();
         let licence = plan.stream::<Licence>(StreamId::key(caller.tenant_id));
+        let tenant = plan.stream::<Tenant>(StreamId::key(caller.tenant_id));
         let key = caller.key_id.as_ref().map(|key| plan.stream::<ApiKey>(StreamId::under(caller.tenant_id, key)));
         let looked = self.0.log.execute(&plan, caller.metadata.clone().into(), |unit| {
             let paid = unit.with(licence, |licence| reaches_paid_models(licence, now))?;
             let allowed = key.map(|key| unit.with(key, |key| key.standing(now).map(|issued| issued.models.clone())));
             let allowed = allowed.transpose()?.flatten();
-            Ok::<_, ChatFailure>((paid, allowed))
+            let own = unit.with(tenant, |tenant| tenant.provider_keys.keys().copied().collect::<Vec<_>>());
+            Ok::<_, ChatFailure>((paid, own, allowed))
         });
-        let (paid, allowed) = match looked.await {
+        let (paid, own, allowed) = match looked.await {
             Ok(done) => done.answer,
             Err(Failed::Refused(refusal)) => return Err(refusal),
             Err(Failed::Log(error)) => return Err(error.into()),
         };
-        let mut models = self.listed(paid);
+        let mut models = self.listed(paid, &own);
         models.retain(|model| allowed.as_ref().is_none_or(|allowed| allowed.contains(&model.id)));
         Ok(models)
     }
 
-    fn listed(&self, paid: bool) -> Vec<ListedModel> {
+    fn listed(&self, paid: bool, own: &[Provider]) -> Vec<ListedModel> {
         let mut listed = Vec::new();
-        for provider in &self.0.platform {
-            let heard = self.0.catalogue.of(*provider);
-            if *provider == Provider::Ollama {
-                listed.extend(heard.iter().flat_map(|models| models.iter()).map(|model| named(model, *provider)));
-                continue;
-            }
-            if !paid {
-                continue;
-            }
-            // Of the models with a price, those the account really has, as far as it has said.
-            for entry in self.0.book.models().iter().filter(|entry| entry.provider == *provider) {
-                match &heard {
-                    Some(models) => {
-                        let found = models.iter().find(|model| model.id == entry.name);
-                        listed.extend(found.map(|model| named(model, *provider)));
+        for provider in Provider::ALL {
+            let brought = own.contains(&provider);
+            let ours = self.0.platform.contains(&provider);
+            let heard = self.0.catalogue.of(provider);
+            if provider == Provider::Ollama {
+                let installed = heard.iter().filter(|_| ours).flat_map(|models| models.iter());
+                listed.extend(installed.map(|model| named(model, provider)));
+            } else if brought || ours && paid {
+                // Of the models with a price, those the platform's account really has, as far as it has said; what a
+                // tenant's own account has is not known.
+                for entry in self.0.book.models().iter().filter(|entry| entry.provider == provider) {
+                    let found = heard.as_deref().and_then(|models| models.iter().find(|model| model.id == entry.name));
+                    match found {
+                        Some(model) => listed.push(named(model, provider)),
+                        None if brought || heard.is_none() => listed.push(ListedModel {
+                            id: entry.name.to_owned(),
+                            created: 0,
+                            owned_by: provider.as_str().to_owned(),
+                        }),
+                        None => {}
                     }
-                    None => listed.push(ListedModel {
-                        id: entry.name.to_owned(),
-                        created: 0,
-                        owned_by: provider.as_str().to_owned(),
-                    }),
                 }
             }
         }

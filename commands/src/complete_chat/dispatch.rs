@@ -66,7 +66,7 @@ impl<L: EventLog> Gateway<L> {
                 book: self.0.book,
                 ollama_models: &installed,
                 platform: &self.0.platform,
-                // Tenants' own keys are not stored yet, so no route can use one.
+                // The tenant's own keys are read from the tenant itself, within the decision.
                 byok: &[],
             },
             hold_id: calos_domain::HoldId(self.0.randomness.ordered_id()),

@@ -94,7 +94,7 @@ impl<L: EventLog> Gateway<L> {
             Err(error) => {
                 self.release(&caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
-                return refuse(begun, error.into());
+                return refuse(begun, ChatFailure::of(&used, error));
             }
         };
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
@@ -113,7 +113,7 @@ impl<L: EventLog> Gateway<L> {
         drop(turn);
         let bill = self.bill(&caller, &call, &admission, &used, failed, &told, &ended).await;
         guard.disarm();
-        told.finish(&served, &admission, ended, bill).await;
+        told.finish(&served, &admission, &used, ended, bill).await;
     }
 
     /// Charges what was produced, or gives the hold back when nothing was.
@@ -289,6 +289,7 @@ impl Told {
         mut self,
         served: &Served,
         admission: &Admission,
+        used: &Candidate,
         ended: Ended,
         bill: Result<Option<Cost>, ChatFailure>,
     ) {
@@ -310,10 +311,10 @@ impl Told {
             },
             (Ended::Complete, Ok(None)) => (ChatFailure::Lost("it was complete but not charged"), None),
             (Ended::Complete, Err(failure)) => (failure, None),
-            (Ended::Broken(error) | Ended::Late(error), Ok(cost)) => (error.into(), cost),
+            (Ended::Broken(error) | Ended::Late(error), Ok(cost)) => (ChatFailure::of(used, error), cost),
             (Ended::Broken(error) | Ended::Late(error), Err(failure)) => {
                 tracing::error!(usage = %usage_id, %failure, "what a provider left behind is not charged");
-                (error.into(), None)
+                (ChatFailure::of(used, error), None)
             }
         };
         let billing = cost.map(|cost| Billing::new(cost, usage_id));

@@ -74,7 +74,7 @@ impl<L: EventLog> Gateway<L> {
             Err(error) => {
                 self.release(caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
-                return Err(error.into());
+                return Err(ChatFailure::of(&used, error));
             }
         };
         let usage = metered_usage(completion.usage, completion.produced, call, &used);

@@ -11,6 +11,7 @@ use calos_domain::routing::RouteRefusal;
 use calos_domain::wallet::WalletRefusal;
 
 use super::field_refusal;
+use super::own_account::own_account;
 use crate::error::{ApiError, Code, kind};
 
 /// When to come back while open holds stand in the way.
@@ -20,10 +21,10 @@ const HOLDS_RETRY_AFTER_SECONDS: u64 = 2;
 const PROVIDER_RETRY_AFTER_SECONDS: u64 = 5;
 
 /// A provider's code for: the platform has no credit there.
-const NO_CREDIT: &str = "insufficient_quota";
+pub(super) const NO_CREDIT: &str = "insufficient_quota";
 
 /// A provider's code for: the platform calls it too often.
-const RATE_LIMITED: &str = "rate_limit_exceeded";
+pub(super) const RATE_LIMITED: &str = "rate_limit_exceeded";
 
 impl From<BadRequest> for ApiError {
     fn from(refusal: BadRequest) -> Self {
@@ -81,6 +82,7 @@ pub(super) fn told(failure: ChatFailure, charged: Charged) -> ApiError {
         ChatFailure::Wallet(refusal) => wallet(&refusal, waits),
         ChatFailure::Log(error) => error.into(),
         ChatFailure::Provider(error) => provider(error, charged),
+        ChatFailure::OwnAccount(error) => own_account(error, charged),
         ChatFailure::Lost(why) => ApiError::internal(why),
     }
 }
@@ -130,7 +132,7 @@ fn wallet(refusal: &WalletRefusal, waits: bool) -> ApiError {
 }
 
 /// What a provider's failure means to the client: its own mistakes are its own, ours and the provider's are ours.
-fn provider(error: ProviderError, charged: Charged) -> ApiError {
+pub(super) fn provider(error: ProviderError, charged: Charged) -> ApiError {
     let message = error.to_string();
     match error {
         ProviderError::Unreachable { provider, .. } => {
@@ -151,6 +153,10 @@ fn provider(error: ProviderError, charged: Charged) -> ApiError {
         }
         ProviderError::Busy { .. } => {
             ApiError::new(Code::ProviderUnavailable, message).retry_after(PROVIDER_RETRY_AFTER_SECONDS)
+        }
+        ProviderError::KeyUnavailable { provider, .. } => {
+            let text = format!("your own key for {provider} cannot be read right now; nothing was charged, try again");
+            ApiError::new(Code::ProviderUnavailable, text).because(message)
         }
         ProviderError::Timeout { .. } => ApiError::new(Code::ProviderTimeout, message),
         ProviderError::BadAnswer { provider, .. } => {
