@@ -4,6 +4,7 @@ pub mod anchors;
 pub mod config;
 pub mod database;
 pub mod embedded;
+pub mod fetch;
 pub mod postgres;
 pub mod providers;
 pub mod seal;

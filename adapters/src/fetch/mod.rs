@@ -1,0 +1,154 @@
+//! Fetches pages of the public web for somebody who may have been told to fetch something else.
+//!
+//! [`target`] looks at the URL, [`resolver`] at every address behind it, [`client`] connects to those addresses and reads
+//! within bounds, hop by hop; [`media`] and [`text`] make it readable. No proxy, cookie, credential or referer is sent.
+
+pub mod address;
+pub mod client;
+pub mod media;
+pub mod resolver;
+pub mod target;
+#[cfg(test)]
+mod tests;
+pub mod text;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calos_commands::log::Boxed;
+use calos_commands::web::{FetchRefusal, FetchedPage, WebFetcher};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use address::AddressPolicy;
+use client::{Document, Hops, NoFetcher, tls};
+use resolver::{NameLookup, SystemLookup};
+
+/// How long a name, and then a connection, may take to stand.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a site may be silent: before the head of its answer, and between two pieces of the body.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a fetch may take with all its redirects.
+pub const WHOLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The largest body.
+pub const BODY_MAX_BYTES: usize = 1024 * 1024;
+/// The longest text of a page.
+pub const TEXT_MAX_CHARACTERS: usize = 40_000;
+/// How many redirects are followed.
+pub const REDIRECTS_MAX: usize = 5;
+/// How many fetches run at a time; one more is refused, not queued.
+pub const FETCHES_MAX: usize = 64;
+
+/// Where a fetch may go, and how far. The default is the public web's usual ports.
+#[derive(Clone, Debug)]
+pub struct FetchSettings {
+    /// Which addresses may be connected to.
+    pub allow: AddressPolicy,
+    /// Ports besides 80 and 443.
+    pub extra_ports: Vec<u16>,
+    /// See [`CONNECT_TIMEOUT`].
+    pub connect: Duration,
+    /// See [`IDLE_TIMEOUT`].
+    pub idle: Duration,
+    /// See [`WHOLE_TIMEOUT`].
+    pub whole: Duration,
+    /// See [`BODY_MAX_BYTES`].
+    pub body_max_bytes: usize,
+    /// See [`TEXT_MAX_CHARACTERS`].
+    pub text_max_characters: usize,
+    /// See [`REDIRECTS_MAX`].
+    pub redirects_max: usize,
+    /// See [`FETCHES_MAX`].
+    pub fetches_max: usize,
+}
+
+impl Default for FetchSettings {
+    fn default() -> Self {
+        Self {
+            allow: AddressPolicy::PublicOnly,
+            extra_ports: Vec::new(),
+            connect: CONNECT_TIMEOUT,
+            idle: IDLE_TIMEOUT,
+            whole: WHOLE_TIMEOUT,
+            body_max_bytes: BODY_MAX_BYTES,
+            text_max_characters: TEXT_MAX_CHARACTERS,
+            redirects_max: REDIRECTS_MAX,
+            fetches_max: FETCHES_MAX,
+        }
+    }
+}
+
+/// The fetcher. A clone shares its bounds.
+#[derive(Clone)]
+pub struct SafeFetcher {
+    settings: Arc<FetchSettings>,
+    lookup: Arc<dyn NameLookup>,
+    tls: Arc<rustls::ClientConfig>,
+    running: Arc<Semaphore>,
+}
+
+impl fmt::Debug for SafeFetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SafeFetcher").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl SafeFetcher {
+    /// A fetcher that asks the system's resolver and trusts the system's certificates.
+    ///
+    /// # Errors
+    /// [`NoFetcher`].
+    pub fn new(settings: FetchSettings) -> Result<Self, NoFetcher> {
+        Self::with_lookup(settings, Arc::new(SystemLookup::default()))
+    }
+
+    /// A fetcher that asks `lookup` for names. What it answers is checked like any other answer.
+    ///
+    /// # Errors
+    /// [`NoFetcher`].
+    pub fn with_lookup(settings: FetchSettings, lookup: Arc<dyn NameLookup>) -> Result<Self, NoFetcher> {
+        let running = Arc::new(Semaphore::new(settings.fetches_max));
+        Ok(Self { settings: Arc::new(settings), lookup, tls: Arc::new(tls()?), running })
+    }
+
+    /// Fetches what stands at `url` and leaves reading it to the caller: feeds are parsed from their bytes.
+    ///
+    /// # Errors
+    /// Any [`FetchRefusal`].
+    pub async fn document(&self, url: &str) -> Result<Document, FetchRefusal> {
+        let _permit = self.running.try_acquire().map_err(|_| FetchRefusal::Busy)?;
+        let hops = Hops { settings: &self.settings, lookup: self.lookup.as_ref(), tls: &self.tls };
+        timeout(self.settings.whole, hops.document(url)).await.map_err(|_| FetchRefusal::Timeout)?
+    }
+
+    async fn page(&self, url: &str) -> Result<FetchedPage, FetchRefusal> {
+        let document = self.document(url).await?;
+        let limit = self.settings.text_max_characters;
+        // A megabyte of markup takes milliseconds to read, which other calls on this thread should not wait for.
+        let read = tokio::task::spawn_blocking(move || page_of(&document, limit)).await;
+        read.map_err(|error| {
+            tracing::error!(%error, "a fetched page could not be read");
+            FetchRefusal::Unreachable
+        })
+    }
+}
+
+impl WebFetcher for SafeFetcher {
+    fn fetch<'a>(&'a self, url: &'a str) -> Boxed<'a, Result<FetchedPage, FetchRefusal>> {
+        Box::pin(self.page(url))
+    }
+}
+
+fn page_of(document: &Document, limit: usize) -> FetchedPage {
+    let readable = text::readable(&document.media.decode(&document.body), document.media.form, &document.url, limit);
+    FetchedPage {
+        final_url: document.url.to_string(),
+        status: document.status,
+        content_type: document.media.essence.to_owned(),
+        title: readable.title,
+        text: readable.text,
+        truncated: readable.truncated,
+    }
+}
