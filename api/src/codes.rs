@@ -14,7 +14,9 @@ pub mod kind {
     pub const PERMISSION: &str = "permission_error";
     /// There is no credit for it.
     pub const QUOTA: &str = "insufficient_quota";
-    /// Too many requests, or too much in flight.
+    /// Too many calls in a window; OpenAI names what there were too many of.
+    pub const REQUESTS: &str = "requests";
+    /// Too many attempts, or too much in flight.
     pub const RATE_LIMIT: &str = "rate_limit_error";
     /// Our side, or the provider's.
     pub const SERVER: &str = "server_error";
@@ -84,6 +86,8 @@ codes! {
 
     /// The wallet cannot pay; SDKs do not retry it.
     InsufficientQuota => "insufficient_quota", PAYMENT_REQUIRED, QUOTA;
+    /// The key's budget for the day or month cannot pay; SDKs do not retry it.
+    BudgetExceeded => "budget_exceeded", PAYMENT_REQUIRED, QUOTA;
     /// The licence's tokens for this period are used up.
     TokenLimitReached => "token_limit_reached", PAYMENT_REQUIRED, QUOTA;
 
@@ -130,7 +134,7 @@ codes! {
     UnsupportedMediaType => "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST;
 
     /// Too many requests in a window.
-    RateLimitExceeded => "rate_limit_exceeded", TOO_MANY_REQUESTS, RATE_LIMIT;
+    RateLimitExceeded => "rate_limit_exceeded", TOO_MANY_REQUESTS, REQUESTS;
     /// Open holds stand in the way; they end.
     InFlightBudgetExhausted => "in_flight_budget_exhausted", TOO_MANY_REQUESTS, RATE_LIMIT;
     /// Too many failed tries from this account or address.

@@ -1,6 +1,6 @@
 //! Tenant keys: issuing and revoking them, and reading one that was presented.
 
-use calos_domain::api_key::{ApiKey, ApiKeyCommand, ApiKeyIssued, ApiKeyRefusal, KeyLimits};
+use calos_domain::api_key::{ApiKey, ApiKeyCommand, ApiKeyIssued, ApiKeyRefusal, KeyBudgets, KeyLimits};
 use calos_domain::tenant::{MemberRole, Tenant, TenantRefusal};
 use calos_domain::{KeyId, StreamId, TenantId, Timestamp, UserId};
 
@@ -29,6 +29,8 @@ pub struct KeyWish {
     pub ip_allowlist: Option<Vec<String>>,
     /// How often it may call.
     pub limits: KeyLimits,
+    /// What it may spend.
+    pub budgets: KeyBudgets,
     /// Until when.
     pub expires_at: Option<Timestamp>,
 }
@@ -78,6 +80,7 @@ pub async fn prepare<L: EventLog>(
         models: wish.models,
         ip_allowlist: wish.ip_allowlist,
         limits: wish.limits,
+        budgets: wish.budgets,
         expires_at: wish.expires_at,
         issued_by: user_id,
         issued_at: at,

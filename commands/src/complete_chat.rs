@@ -12,9 +12,11 @@ mod catalogue;
 mod dispatch;
 mod failure;
 mod hold;
+mod limits;
 mod request;
 mod settle;
 mod streamed;
+mod toolless;
 mod traffic;
 mod whole;
 
@@ -30,23 +32,26 @@ use calos_domain::pricing::{Cost, PriceBook, Provider};
 use calos_domain::{KeyId, TenantId, UsageId};
 
 pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
-pub use breaker::CircuitState;
+pub use breaker::{CircuitState, OPEN_AFTER_FAILURES, PAUSE_FIRST};
 pub use catalogue::ListedModel;
 pub use failure::ChatFailure;
+pub use limits::{LimitStatus, TokenStatus};
 pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
 pub use streamed::{ChatStream, Piece};
 pub use traffic::Circuit;
 pub use whole::{ChatAnswer, ClaimAnswer};
 
+use crate::byok::ProviderKeys;
 use crate::log::EventLog;
 use crate::metadata::Metadata;
-use crate::ports::{Clock, Randomness};
+use crate::ports::{Clock, Randomness, World};
 use crate::provider::ChatProvider;
 use admit::{Admission, Candidate};
 use catalogue::Catalogue;
+use toolless::Toolless;
 use traffic::Traffic;
 
-/// The providers this installation can reach with its own keys.
+/// The providers this installation can reach, with its own keys or its tenants'.
 pub type Providers = BTreeMap<Provider, Arc<dyn ChatProvider>>;
 
 /// Who calls, in whose name.
@@ -101,6 +106,8 @@ pub struct Served {
     pub substituted_for: Option<String>,
     /// The use, as it will stand in the usage log.
     pub usage_id: UsageId,
+    /// Where the caller stands with its limits, this call counted.
+    pub limits: LimitStatus,
 }
 
 impl Served {
@@ -110,6 +117,7 @@ impl Served {
             model: used.route.model.clone(),
             substituted_for: used.route.substituted_for.clone(),
             usage_id: admission.usage_id,
+            limits: admission.limits,
         }
     }
 }
@@ -124,8 +132,10 @@ struct Inner<L> {
     book: &'static PriceBook,
     catalogue: Catalogue,
     traffic: Traffic,
+    toolless: Toolless,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
+    own_keys: Arc<dyn ProviderKeys>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -143,10 +153,11 @@ impl<L> fmt::Debug for Gateway<L> {
 }
 
 impl<L: EventLog> Gateway<L> {
-    /// A gateway over these providers, with the price book in force.
+    /// A gateway over these providers, with the price book in force; tenants' own keys come from `own_keys`.
     #[must_use]
-    pub fn new(log: L, providers: Providers, clock: Arc<dyn Clock>, randomness: Arc<dyn Randomness>) -> Self {
-        let platform = providers.keys().copied().collect();
+    pub fn new(log: L, providers: Providers, own_keys: Arc<dyn ProviderKeys>, world: &World) -> Self {
+        let ours = providers.iter().filter(|(_, adapter)| adapter.has_platform_account());
+        let platform = ours.map(|(provider, _)| *provider).collect();
         Self(Arc::new(Inner {
             log,
             providers,
@@ -154,14 +165,22 @@ impl<L: EventLog> Gateway<L> {
             book: PriceBook::current(),
             catalogue: Catalogue::default(),
             traffic: Traffic::default(),
-            clock,
-            randomness,
+            toolless: Toolless::default(),
+            clock: Arc::clone(&world.clock),
+            randomness: Arc::clone(&world.randomness),
+            own_keys,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }))
     }
 
-    /// The providers it can reach.
+    /// How a provider is reached, with the platform's own key or a tenant's; none when nothing is configured for it.
+    #[must_use]
+    pub fn provider(&self, provider: Provider) -> Option<&dyn ChatProvider> {
+        self.0.providers.get(&provider).map(AsRef::as_ref)
+    }
+
+    /// The providers it can reach with the platform's own keys.
     #[must_use]
     pub fn platform(&self) -> &[Provider] {
         &self.0.platform

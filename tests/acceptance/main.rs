@@ -9,6 +9,7 @@ mod health;
 mod idempotency;
 mod identity;
 mod lifecycle;
+mod limits;
 mod overload;
 mod position;
 mod providers;

@@ -3,7 +3,7 @@
 use calos_domain::account::{
     AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
 };
-use calos_domain::api_key::{ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, KeyLimits};
+use calos_domain::api_key::{ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, KeyBudgets, KeyLimits};
 use calos_domain::pricing::Provider;
 use calos_domain::sealed::Sealed;
 use calos_domain::tenant::{
@@ -11,7 +11,8 @@ use calos_domain::tenant::{
     TenantEvent,
 };
 use calos_domain::wallet::{
-    DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded, Wallet, WalletCommand,
+    CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded, Wallet,
+    WalletCommand,
 };
 use calos_domain::{
     Asset, Decider, GrantId, HoldId, KeyId, KeyringEntryId, MicroUsd, SubjectId, TenantId, Timestamp, Units, UsageId,
@@ -167,7 +168,8 @@ impl Story {
             asset,
             amount: dice.amount(400),
             meter: Meter::Chat,
-            api_key_id: (dice.below(3) > 0).then(|| key_id(dice.below(2))),
+            caller: (dice.below(3) > 0).then(|| Caller::Key(key_id(dice.below(2)))),
+            terms: CallTerms::default(),
             usage_id,
             admitted_at: self.now,
             expires_at: self.now.plus_seconds(60),
@@ -283,6 +285,7 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
                 models: None,
                 ip_allowlist: (number == 1).then(Vec::new),
                 limits: KeyLimits::default(),
+                budgets: KeyBudgets::default(),
                 expires_at: (number == 1).then(|| at.plus_seconds(99)),
                 issued_by: user,
                 issued_at: at,

@@ -7,7 +7,9 @@ use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_commands::log::{EventLog, Plan, Request};
 use calos_commands::metadata::{Actor, Metadata};
 use calos_domain::operation::RunBy;
-use calos_domain::wallet::{GrantKind, Meter, UsageOutcome, UsageRecorded, Wallet, WalletCommand, WalletRefusal};
+use calos_domain::wallet::{
+    CallTerms, GrantKind, Meter, UsageOutcome, UsageRecorded, Wallet, WalletCommand, WalletRefusal,
+};
 use calos_domain::{Asset, GrantId, HoldId, MicroUsd, StreamId, TenantId, Timestamp, Units, UsageId};
 use calos_projections::{AnyProjection, Runner, RunnerOptions, registry};
 use calos_replay::operation::run_by;
@@ -170,7 +172,8 @@ pub async fn spend(log: &PgLog, tenant: TenantId) {
         asset: Asset::Usd,
         amount: Units::new(COST * 2),
         meter: Meter::Chat,
-        api_key_id: None,
+        caller: None,
+        terms: CallTerms::default(),
         usage_id: UsageId(id),
         admitted_at: at,
         expires_at: at.plus_seconds(600),

@@ -1,6 +1,7 @@
 //! The gateway's endpoints, in OpenAI's dialect: `/v1/chat/completions` and `/v1/models`. For tenant keys.
 
 mod failure;
+mod limits;
 mod own_account;
 mod stream;
 
@@ -208,6 +209,7 @@ fn rendered(answer: &ChatAnswer) -> Result<Answer, ApiError> {
 
 fn with_substitution(mut response: Response, served: &Served) -> Response {
     name_substitution(response.headers_mut(), served);
+    limits::tell(response.headers_mut(), &served.limits);
     response
 }
 

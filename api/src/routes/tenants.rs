@@ -190,6 +190,7 @@ impl KeyBody {
             models: self.models,
             ip_allowlist: self.ip_allowlist,
             limits,
+            budgets: calos_domain::api_key::KeyBudgets::default(),
             expires_at,
         })
     }

@@ -2,13 +2,15 @@
 
 use calos_domain::api_key::{ApiKey, ApiKeyIssued};
 use calos_domain::licence::Licence;
-use calos_domain::pricing::{Allowance, Payer, PriceBook};
+use calos_domain::pricing::{Allowance, Payer, PriceBook, Provider};
 use calos_domain::routing::{Asked, Offer, Route, route};
 use calos_domain::tenant::Tenant;
-use calos_domain::wallet::{Wallet, WalletCommand};
+use calos_domain::wallet::{CallTerms, Caller, Wallet, WalletCommand, WalletRefusal};
 use calos_domain::{Asset, HoldId, MicroUsd, StreamId, Timestamp, UsageId};
 
+use super::limits::{LimitStatus, TokenStatus, limited, terms_of_key, terms_of_person};
 use super::{CallKind, ChatCall, ChatCaller, ChatFailure};
+use crate::byok::KeyringEntry;
 use crate::log::{EventLog, Handle, Plan, Unit};
 
 /// How long a hold lasts by itself: beyond the longest answer a provider may take and the settlement after it.
@@ -19,7 +21,7 @@ pub const HOLD_MAX_SECONDS: i64 = 900;
 pub const ANSWER_MIN_TOKENS: u64 = 64;
 
 /// A call that may be made.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Admission {
     /// Who is asked, one after the other until one answers; never empty.
     pub(super) chain: Vec<Candidate>,
@@ -28,6 +30,17 @@ pub(super) struct Admission {
     /// The worst case of the dearest candidate.
     pub(super) held: MicroUsd,
     pub(super) at: Timestamp,
+    /// Where the caller stands with its limits, this call counted.
+    pub(super) limits: LimitStatus,
+}
+
+impl PartialEq for Admission {
+    /// Whether a provider is called the same way: what the limits have left, which others change all the time, is no
+    /// reason to call anew.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { chain, hold_id, usage_id, held, at, limits: _ } = self;
+        (chain, hold_id, usage_id, held, at) == (&other.chain, &other.hold_id, &other.usage_id, &other.held, &other.at)
+    }
 }
 
 /// One who may answer, and within which bounds.
@@ -39,6 +52,8 @@ pub(super) struct Candidate {
     pub(super) max_tokens: u64,
     /// No tokenizer counts more for the prompt, its pictures included.
     pub(super) prompt_max_tokens: u64,
+    /// Where the tenant's own key for the provider stands, when it is used in place of the platform's.
+    pub(super) own_key: Option<KeyringEntry>,
 }
 
 /// The streams an admission looks at. All of them share the tenant's partition.
@@ -78,24 +93,46 @@ impl Question<'_> {
             licence.may_use(at).map(|()| (licence.tier(), licence.markup_percent()))
         })?;
         let tier = tier.ok_or(calos_domain::licence::LicenceRefusal::NotIssued)?;
-        let strict = unit.with(streams.tenant, |tenant| tenant.strict_models);
+        let (strict, own_keys) = unit.with(streams.tenant, |tenant| {
+            let keys = tenant.provider_keys.iter().map(|(provider, key)| (*provider, key.entry_id));
+            (tenant.strict_models, keys.collect::<Vec<_>>())
+        });
+        let own: Vec<Provider> = own_keys.iter().map(|(provider, _)| *provider).collect();
+        let offer = Offer { byok: &own, ..self.offer };
         let (available, held_already) = unit
             .with(streams.wallet, |wallet| (wallet.available_at(Asset::Usd, at).get(), wallet.held(Asset::Usd).get()));
         let (available, held_already) = (MicroUsd::new(available), MicroUsd::new(held_already));
-        let routes = vec![route(Asked { tier, model: self.call.model.as_deref(), strict }, &self.offer)?];
+        let routes = vec![route(Asked { tier, model: self.call.model.as_deref(), strict }, &offer)?];
         let routes = match streams.key {
             Some(key) => unit.with(key, |key| allowed(key.standing(at)?, routes))?,
             None => routes,
         };
+        let (by, terms) = self.may_call(unit, streams)?;
+        let room = by.as_ref().and_then(|by| unit.with(streams.wallet, |wallet| wallet.budget_room(by, &terms, at)));
+        let carried = room.map_or(available, |room| available.min(room));
         let mut chain = Vec::with_capacity(routes.len());
         let mut held = MicroUsd::ZERO;
         for route in routes {
             let payer = if route.byok { Payer::Byok } else { Payer::Platform { markup_percent } };
-            let money = Money { book: self.offer.book, route: &route, payer, available, held: held_already };
-            let (max_tokens, worst_case) = money.worst_case(self.call)?;
+            let money = Money { book: self.offer.book, route: &route, payer, available: carried, held: held_already };
+            let (max_tokens, worst_case) = money.worst_case(self.call).map_err(|failure| match (failure, &by) {
+                // The wallet could pay; it is the key's budget that cannot carry even a short answer.
+                (ChatFailure::CannotPay { needed, .. }, Some(by)) if needed <= available => {
+                    let checked = unit.with(streams.wallet, |wallet| wallet.may_call(by, &terms, needed, at));
+                    checked.map_or_else(ChatFailure::from, |()| ChatFailure::Lost("its budget could not be reckoned"))
+                }
+                (ChatFailure::CannotPay { needed, held, .. }, _) => ChatFailure::CannotPay { needed, available, held },
+                (other, _) => other,
+            })?;
             let prompt_max_tokens = money.allowance(self.call, max_tokens).prompt_tokens;
             held = held.max(worst_case);
-            chain.push(Candidate { route, payer, max_tokens, prompt_max_tokens });
+            let own_key = own_keys.iter().find(|(provider, _)| route.byok && *provider == route.provider);
+            let own_key = own_key.map(|(provider, entry_id)| KeyringEntry {
+                tenant_id: self.caller.tenant_id,
+                provider: *provider,
+                entry_id: *entry_id,
+            });
+            chain.push(Candidate { route, payer, max_tokens, prompt_max_tokens, own_key });
         }
         let usage_id = UsageId(self.hold_id.0);
         unit.decide(
@@ -105,13 +142,44 @@ impl Question<'_> {
                 asset: Asset::Usd,
                 amount: held.into(),
                 meter: self.call.kind.meter(),
-                api_key_id: self.caller.key_id.clone(),
+                caller: by.clone(),
+                terms,
                 usage_id,
                 admitted_at: at,
                 expires_at: at.plus_seconds(HOLD_MAX_SECONDS),
             },
         )?;
-        Ok(Admission { chain, hold_id: self.hold_id, usage_id, held, at })
+        let limits = self.standing(unit, streams, by.as_ref(), &terms);
+        Ok(Admission { chain, hold_id: self.hold_id, usage_id, held, at, limits })
+    }
+
+    /// Who calls and what they are held to, unless they have called too often: then nothing else matters, and nothing
+    /// else is reckoned.
+    fn may_call(&self, unit: &mut Unit<'_>, streams: &Streams) -> Result<(Option<Caller>, CallTerms), ChatFailure> {
+        let by = limited(self.caller);
+        let terms = match (streams.key, &by) {
+            (Some(key), _) => unit.with(key, |key| terms_of_key(key, self.at))?,
+            (None, Some(_)) => terms_of_person(),
+            (None, None) => CallTerms::default(),
+        };
+        if let Some(by) = &by {
+            let checked = unit.with(streams.wallet, |wallet| wallet.may_call(by, &terms, MicroUsd::ZERO, self.at));
+            checked.map_err(|refusal| match refusal {
+                WalletRefusal::RateLimited(_) => {
+                    ChatFailure::RateLimited(self.standing(unit, streams, Some(by), &terms))
+                }
+                other => other.into(),
+            })?;
+        }
+        Ok((by, terms))
+    }
+
+    fn standing(&self, unit: &mut Unit<'_>, streams: &Streams, by: Option<&Caller>, terms: &CallTerms) -> LimitStatus {
+        let calls = by
+            .zip(terms.limits)
+            .map(|(by, limits)| unit.with(streams.wallet, |wallet| wallet.call_status(by, limits, self.at)));
+        let tokens = unit.with(streams.licence, |licence| TokenStatus::of(licence, self.at));
+        LimitStatus { calls, tokens, at: self.at }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Why a chat call has no answer.
 
-use calos_domain::MicroUsd;
 use calos_domain::api_key::KeyDenial;
 use calos_domain::licence::LicenceRefusal;
 use calos_domain::pricing::PriceRefusal;
 use calos_domain::routing::RouteRefusal;
-use calos_domain::wallet::WalletRefusal;
+use calos_domain::wallet::{BudgetPeriod, WalletRefusal};
+use calos_domain::{MicroUsd, Timestamp};
 
+use super::admit::Candidate;
+use super::limits::LimitStatus;
 use crate::log::LogError;
 use crate::provider::ProviderError;
 
@@ -41,6 +43,28 @@ pub enum ChatFailure {
         /// What open holds keep.
         held: MicroUsd,
     },
+    /// The caller has called too often; a call that is not let in counts for nothing.
+    #[error("{}", too_often(.0))]
+    RateLimited(LimitStatus),
+    /// The key's budget cannot carry the worst case.
+    #[error(
+        "this call needs {needed} micro-dollars at most; of the key's {budget} a {} {spent} are spent and {held} held",
+        period.as_str()
+    )]
+    BudgetExceeded {
+        /// Which budget.
+        period: BudgetPeriod,
+        /// How much it is.
+        budget: MicroUsd,
+        /// What the key's calls have cost in the period.
+        spent: MicroUsd,
+        /// What its calls in flight keep.
+        held: MicroUsd,
+        /// What the worst case costs.
+        needed: MicroUsd,
+        /// When the next period begins.
+        ends_at: Timestamp,
+    },
     /// The wallet refuses for another reason.
     #[error(transparent)]
     Wallet(WalletRefusal),
@@ -50,6 +74,9 @@ pub enum ChatFailure {
     /// The provider gave no answer, or broke off.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// The provider refused, or broke off, a call with the tenant's own key: its words are about the tenant's account.
+    #[error("with the tenant's own key: {0}")]
+    OwnAccount(ProviderError),
     /// The call ended without saying how; its hold is released.
     #[error("the call ended without an answer: {0}")]
     Lost(&'static str),
@@ -63,17 +90,41 @@ impl ChatFailure {
             Self::CannotPay { needed, available, held } => {
                 available.get().saturating_add(held.get()) >= needed.get() && !held.is_zero()
             }
+            Self::BudgetExceeded { budget, spent, needed, .. } => {
+                spent.get().saturating_add(needed.get()) <= budget.get()
+            }
             Self::Wallet(WalletRefusal::TooManyHolds { .. }) => true,
             Self::Key(_)
             | Self::ModelNotAllowed { .. }
             | Self::Licence(_)
             | Self::Route(_)
             | Self::Price(_)
+            | Self::RateLimited(_)
             | Self::Wallet(_)
             | Self::Log(_)
             | Self::Provider(_)
+            | Self::OwnAccount(_)
             | Self::Lost(_) => false,
         }
+    }
+}
+
+impl ChatFailure {
+    /// What a candidate's failure means: whose account the provider's words are about.
+    pub(super) fn of(used: &Candidate, error: ProviderError) -> Self {
+        if used.own_key.is_some() { Self::OwnAccount(error) } else { Self::Provider(error) }
+    }
+}
+
+fn too_often(status: &LimitStatus) -> String {
+    match status.calls {
+        Some(calls) => format!(
+            "rate limit reached: {} calls a {} are allowed and {} were made",
+            calls.limit,
+            calls.window.as_str(),
+            calls.used
+        ),
+        None => "rate limit reached".to_owned(),
     }
 }
 
@@ -85,6 +136,9 @@ impl From<WalletRefusal> for ChatFailure {
                 available: MicroUsd::new(available.get()),
                 held: MicroUsd::new(held.get()),
             },
+            WalletRefusal::BudgetExceeded { period, budget, spent, held, needed, ends_at } => {
+                Self::BudgetExceeded { period, budget, spent, held, needed, ends_at }
+            }
             other => Self::Wallet(other),
         }
     }
@@ -104,5 +158,15 @@ mod tests {
         assert!(short(10, 4, 6).waits_for_holds());
         assert!(!short(10, 4, 5).waits_for_holds());
         assert!(!short(10, 9, 0).waits_for_holds());
+        let budget = |spent, held| ChatFailure::BudgetExceeded {
+            period: BudgetPeriod::Day,
+            budget: MicroUsd::new(10),
+            spent: MicroUsd::new(spent),
+            held: MicroUsd::new(held),
+            needed: MicroUsd::new(4),
+            ends_at: Timestamp::default(),
+        };
+        assert!(budget(6, 1).waits_for_holds());
+        assert!(!budget(7, 0).waits_for_holds());
     }
 }

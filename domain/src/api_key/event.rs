@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyId, TenantId, Timestamp, UserId};
+use crate::{KeyId, MicroUsd, TenantId, Timestamp, UserId};
 
 /// Everything that changes a key. Stored as `{"<name>": {…}}`.
 #[expect(clippy::large_enum_variant, reason = "an event is written or folded at once, never kept in numbers")]
@@ -38,6 +38,26 @@ impl Default for KeyLimits {
     }
 }
 
+/// What a key may spend. A call counts with what it may cost from the moment it is let in, so calls at the same time do
+/// not overshoot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct KeyBudgets {
+    /// From midnight to midnight, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_day: Option<MicroUsd>,
+    /// From the first of a month to the next, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_month: Option<MicroUsd>,
+}
+
+impl KeyBudgets {
+    /// Whether there is no budget at all.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// See [`ApiKeyEvent::ApiKeyIssued`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ApiKeyIssued {
@@ -63,6 +83,9 @@ pub struct ApiKeyIssued {
     pub ip_allowlist: Option<Vec<String>>,
     /// How often it may call.
     pub limits: KeyLimits,
+    /// What it may spend.
+    #[serde(default, skip_serializing_if = "KeyBudgets::is_unlimited")]
+    pub budgets: KeyBudgets,
     /// Until when, if not for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,

@@ -19,6 +19,7 @@ fn issue() -> ApiKeyIssued {
         models: None,
         ip_allowlist: None,
         limits: KeyLimits::default(),
+        budgets: KeyBudgets::default(),
         expires_at: None,
         issued_by: ANNA,
         issued_at: AT,

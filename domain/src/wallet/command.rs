@@ -1,8 +1,8 @@
 //! What can be asked of a wallet. Every moment, id and price is resolved before it comes here.
 
-use crate::{Asset, GrantId, HoldId, KeyId, MicroUsd, TenantId, Timestamp, Units, UsageId};
+use crate::{Asset, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
 
-use super::{DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageRecorded};
+use super::{CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageRecorded};
 
 /// What can be asked of a wallet. Repeating a command under the same id changes nothing and is no error; the same id
 /// with other content is refused.
@@ -48,8 +48,10 @@ pub enum WalletCommand {
         amount: Units,
         /// For what.
         meter: Meter,
-        /// The key that calls, when a key calls.
-        api_key_id: Option<KeyId>,
+        /// Who calls; none for what CALOS does by itself.
+        caller: Option<Caller>,
+        /// What the caller is held to. Not part of the content.
+        terms: CallTerms,
         /// The use this pays for: its own, shared with no other hold.
         usage_id: UsageId,
         /// Now. Not part of the content: a repetition may carry another moment.

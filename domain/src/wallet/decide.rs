@@ -42,8 +42,18 @@ pub(super) fn decide(wallet: &Wallet, command: WalletCommand) -> Decision {
             let terms = Terms { kind, amount, priority, effective_at, expires_at, cost_basis, source_ref };
             grant(wallet, grant_id, asset, terms, at)
         }
-        WalletCommand::PlaceHold { hold_id, asset, amount, meter, api_key_id, usage_id, admitted_at, expires_at } => {
-            let wanted = spend::Wanted { asset, amount, meter, api_key_id, usage_id, expires_at };
+        WalletCommand::PlaceHold {
+            hold_id,
+            asset,
+            amount,
+            meter,
+            caller,
+            terms,
+            usage_id,
+            admitted_at,
+            expires_at,
+        } => {
+            let wanted = spend::Wanted { asset, amount, meter, caller, terms, usage_id, expires_at };
             spend::place(wallet, hold_id, wanted, admitted_at)
         }
         WalletCommand::SettleHold { hold_id, usage, amount, at } => spend::settle(wallet, hold_id, usage, amount, at),

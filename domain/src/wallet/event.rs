@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Asset, GrantId, HoldId, KeyId, MicroUsd, TenantId, Timestamp, Units, UsageId};
+use crate::{Asset, GrantId, HoldId, KeyId, MicroUsd, TenantId, Timestamp, Units, UsageId, UserId};
 
 /// Everything that moves a wallet. Stored as `{"<name>": {…}}`.
 ///
@@ -218,9 +218,12 @@ pub struct HoldPlaced {
     /// The key that called, when a key called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<KeyId>,
+    /// The person who called, when one did in a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
     /// The use this pays for.
     pub usage_id: UsageId,
-    /// When the request was let in.
+    /// When the request was let in; for one caller it never goes back by a difference of clocks.
     pub admitted_at: Timestamp,
     /// When the hold returns by itself.
     pub expires_at: Timestamp,

@@ -1,7 +1,7 @@
 //! The content of commands as fingerprints, computed from the events so that a replay knows them too.
 
 use crate::fingerprint::Fingerprint;
-use crate::{Asset, KeyId, Units, UsageId};
+use crate::{Asset, KeyId, Units, UsageId, UserId};
 
 use super::{CreditsGranted, HoldPlaced, Meter, UsageRecorded};
 
@@ -25,6 +25,7 @@ pub(super) fn of_placement(
     amount: Units,
     meter: Meter,
     api_key_id: Option<&KeyId>,
+    user_id: Option<UserId>,
     usage_id: UsageId,
 ) -> u64 {
     Fingerprint::default()
@@ -32,13 +33,14 @@ pub(super) fn of_placement(
         .number(amount.get())
         .word(meter as u64)
         .optional(api_key_id, |print, key| print.text(key.as_str()))
+        .optional(user_id, |print, user| print.id(user.0))
         .id(usage_id.0)
         .finish()
 }
 
 /// What a placed hold asked for.
 pub(super) fn of_hold(hold: &HoldPlaced) -> u64 {
-    of_placement(hold.asset, hold.amount, hold.meter, hold.api_key_id.as_ref(), hold.usage_id)
+    of_placement(hold.asset, hold.amount, hold.meter, hold.api_key_id.as_ref(), hold.user_id, hold.usage_id)
 }
 
 /// A metered use, every figure of it.

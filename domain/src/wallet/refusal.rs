@@ -3,7 +3,9 @@
 use uuid::Uuid;
 
 use crate::money::OutOfRange;
-use crate::{Asset, GrantId, HoldId, TenantId, Timestamp, Units, UsageId};
+use crate::{Asset, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
+
+use super::{BudgetPeriod, WindowStatus};
 
 /// Why a wallet refuses a command. A refused command changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -28,6 +30,28 @@ pub enum WalletRefusal {
         available: Units,
         /// What open holds keep.
         held: Units,
+    },
+    /// The caller has used a window of its limits up.
+    #[error("{} calls a {} are allowed, {} were made", .0.limit, .0.window.as_str(), .0.used)]
+    RateLimited(WindowStatus),
+    /// The call could take the key beyond its budget. With `held` put back it might fit: then waiting helps.
+    #[error(
+        "needs {needed} micro-dollars of the key's budget of {budget} a {}: {spent} are spent, {held} held",
+        period.as_str()
+    )]
+    BudgetExceeded {
+        /// Which budget.
+        period: BudgetPeriod,
+        /// How much it is.
+        budget: MicroUsd,
+        /// What the key's calls have cost in the period.
+        spent: MicroUsd,
+        /// What its open holds keep.
+        held: MicroUsd,
+        /// What the call may cost.
+        needed: MicroUsd,
+        /// When the next period begins.
+        ends_at: Timestamp,
     },
     /// The id already stands for something else.
     #[error("the id {id} was used before with other content")]

@@ -1,13 +1,13 @@
 //! Holds, settlements and charges: how credit leaves a wallet.
 
-use crate::{Asset, HoldId, KeyId, Timestamp, Units, UsageId};
+use crate::{Asset, HoldId, MicroUsd, Timestamp, Units, UsageId};
 
 use super::decide::{Decision, at_least, fresh, not_forgotten, repeated};
 use super::draft::Draft;
 use super::uses::Known;
 use super::{
-    Allocation, CreditsDeducted, DebtCause, EndedUse, Ending, HOLDS_OPEN_MAX_COUNT, HoldPlaced, HoldReleased, Meter,
-    OpenHold, ReleaseCause, UsageRecorded, Wallet, WalletEvent, WalletRefusal, prints,
+    Allocation, CallTerms, Caller, CreditsDeducted, DebtCause, EndedUse, Ending, HOLDS_OPEN_MAX_COUNT, HoldPlaced,
+    HoldReleased, Meter, OpenHold, ReleaseCause, UsageRecorded, Wallet, WalletEvent, WalletRefusal, prints,
 };
 
 /// What a hold is asked for.
@@ -15,7 +15,8 @@ pub(super) struct Wanted {
     pub(super) asset: Asset,
     pub(super) amount: Units,
     pub(super) meter: Meter,
-    pub(super) api_key_id: Option<KeyId>,
+    pub(super) caller: Option<Caller>,
+    pub(super) terms: CallTerms,
     pub(super) usage_id: UsageId,
     pub(super) expires_at: Timestamp,
 }
@@ -28,8 +29,13 @@ pub(super) struct DebtAllowed {
 }
 
 pub(super) fn place(wallet: &Wallet, hold_id: HoldId, wanted: Wanted, admitted_at: Timestamp) -> Decision {
-    let Wanted { asset, amount, meter, api_key_id, usage_id, expires_at } = wanted;
-    let print = prints::of_placement(asset, amount, meter, api_key_id.as_ref(), usage_id);
+    let Wanted { asset, amount, meter, caller, terms, usage_id, expires_at } = wanted;
+    let (key, user) = match &caller {
+        Some(Caller::Key(key)) => (Some(key), None),
+        Some(Caller::User(user)) => (None, Some(*user)),
+        None => (None, None),
+    };
+    let print = prints::of_placement(asset, amount, meter, key, user, usage_id);
     match wallet.uses.get(hold_id.0) {
         Some(Known::Open(id, hold)) => return repeated(id == hold_id && hold.print == print, hold_id.0),
         Some(Known::Ended(ended)) => {
@@ -46,12 +52,20 @@ pub(super) fn place(wallet: &Wallet, hold_id: HoldId, wanted: Wanted, admitted_a
         return Err(WalletRefusal::Frozen);
     }
     at_least(amount, 0)?;
+    let admitted_at = wallet.callers.admission(caller.as_ref(), admitted_at);
     if expires_at <= admitted_at {
         return Err(WalletRefusal::ImpossibleHold { admitted_at, expires_at });
     }
     let open = wallet.uses.open().len();
     if open >= HOLDS_OPEN_MAX_COUNT {
         return Err(WalletRefusal::TooManyHolds { open, limit: HOLDS_OPEN_MAX_COUNT });
+    }
+    if let Some(caller) = &caller {
+        let needed = match asset {
+            Asset::Usd => MicroUsd::new(amount.get()),
+            Asset::Credit => MicroUsd::ZERO,
+        };
+        wallet.callers.check(caller, &terms, needed, admitted_at)?;
     }
     let mut draft = Draft::begin(wallet, asset, admitted_at);
     if amount > draft.available {
@@ -64,7 +78,8 @@ pub(super) fn place(wallet: &Wallet, hold_id: HoldId, wanted: Wanted, admitted_a
         amount,
         allocations,
         meter,
-        api_key_id,
+        api_key_id: key.cloned(),
+        user_id: user,
         usage_id,
         admitted_at,
         expires_at,

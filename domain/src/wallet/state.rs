@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Asset, Decider, GrantId, HoldId, TenantId, Timestamp, Units, UsageId};
+use crate::api_key::KeyLimits;
+use crate::{Asset, Decider, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
 
-use super::uses::Uses;
+use super::callers::Callers;
+use super::uses::{Known, Uses, id_moment};
 use super::{
-    CreditsDeducted, CreditsGranted, DebtIncurred, DebtRepaid, Deduction, DeductionReversed, Drawn, EndedUse, Ending,
+    BudgetPeriod, CallTerms, Caller, CreditsDeducted, CreditsGranted, DebtIncurred, DebtRepaid, Deduction, DeductionReversed, Drawn, EndedUse, Ending,
     FreezeCause, GRANTS_REMEMBERED_MAX_COUNT, Grant, GrantExpired, GrantVoided, HoldPlaced, HoldReleased, OpenHold,
-    UsageRecorded, WalletCommand, WalletEvent, WalletRefusal, burn_order, prints,
+    Spending, UsageRecorded, WalletCommand, WalletEvent, WalletRefusal, WindowStatus, burn_order, prints,
 };
 
 /// A tenant's wallet: one purse per asset, the open holds, and a bounded memory of what ended.
@@ -21,6 +23,8 @@ pub struct Wallet {
     pub(super) usd: Purse,
     pub(super) credit: Purse,
     pub(super) uses: Uses,
+    /// Who called of late, and what each key has spent.
+    pub(super) callers: Callers,
     /// Grants with nothing left, oldest closed first.
     pub(super) closed: VecDeque<Grant>,
     /// The latest effective date among closed grants that are forgotten.
@@ -59,7 +63,7 @@ pub(super) enum DebtOf {
 
 impl Decider for Wallet {
     const KIND: &'static str = "wallet";
-    const SNAPSHOT_VERSION: i32 = 1;
+    const SNAPSHOT_VERSION: i32 = 2;
 
     type Command = WalletCommand;
     type Event = WalletEvent;
@@ -94,7 +98,7 @@ impl Decider for Wallet {
 
     fn weight_bytes(&self) -> usize {
         let grants = self.usd.grants.len() + self.credit.grants.len() + self.closed.len();
-        std::mem::size_of::<Self>() + grants * std::mem::size_of::<Grant>() + self.uses.weight_bytes()
+        std::mem::size_of::<Self>() + grants * std::mem::size_of::<Grant>() + self.uses.weight_bytes() + self.callers.weight_bytes()
     }
 }
 
@@ -195,6 +199,45 @@ impl Wallet {
         open.chain(&self.closed).find(|grant| grant.grant_id == *grant_id)
     }
 
+    /// Where a caller with these limits stands at `at`, in the window that is nearest to being used up.
+    #[must_use]
+    pub fn call_status(&self, caller: &Caller, limits: KeyLimits, at: Timestamp) -> WindowStatus {
+        self.callers.status(caller, limits, at)
+    }
+
+    /// Whether a caller may make a call at `at` that costs up to `needed`: what [`WalletCommand::PlaceHold`] asks too.
+    ///
+    /// # Errors
+    /// [`WalletRefusal::RateLimited`] or [`WalletRefusal::BudgetExceeded`].
+    pub fn may_call(
+        &self,
+        caller: &Caller,
+        terms: &CallTerms,
+        needed: MicroUsd,
+        at: Timestamp,
+    ) -> Result<(), WalletRefusal> {
+        self.callers.check(caller, terms, needed, at)
+    }
+
+    /// What the tightest of a caller's budgets has left at `at`, never below zero; none without a budget.
+    #[must_use]
+    pub fn budget_room(&self, caller: &Caller, terms: &CallTerms, at: Timestamp) -> Option<MicroUsd> {
+        self.callers.room(caller, terms, at)
+    }
+
+    /// How many calls of a caller each minute of the last hour before its newest call saw, oldest first; minutes
+    /// without one are left out.
+    #[must_use]
+    pub fn calls_by_minute(&self, caller: &Caller) -> Vec<(Timestamp, u32)> {
+        self.callers.by_minute(caller)
+    }
+
+    /// What a key has spent, and keeps, in the period that holds `at`.
+    #[must_use]
+    pub fn spending(&self, caller: &Caller, period: BudgetPeriod, at: Timestamp) -> Spending {
+        self.callers.spending(caller, period, at)
+    }
+
     pub(super) fn grant_numbered(&self, number: u32) -> Option<&Grant> {
         let open = self.usd.grants.iter().chain(&self.credit.grants);
         open.chain(&self.closed).find(|grant| grant.number == number)
@@ -230,9 +273,18 @@ impl Wallet {
         purse.available = purse.available.saturating_minus(placed.amount);
         purse.held = purse.held.saturating_plus(placed.amount);
         self.uses.place(placed);
+        self.callers.placed(placed);
     }
 
     fn metered(&mut self, usage: &UsageRecorded) {
+        if let Some(key) = &usage.api_key_id {
+            // A use belongs to the period its hold was placed in; where that is gone, its id still tells when it began.
+            let at = match self.uses.get(usage.usage_id.0) {
+                Some(Known::Open(_, hold)) => hold.admitted_at,
+                Some(Known::Ended(_)) | None => id_moment(usage.usage_id.0),
+            };
+            self.callers.spent(key, usage.total, at);
+        }
         self.last = Some(DebtOf::Use(usage.usage_id, prints::of_usage(usage)));
     }
 
@@ -242,6 +294,9 @@ impl Wallet {
         let expired =
             deducted.hold_id.and_then(|hold_id| self.uses.ended_hold(hold_id)).map_or(0, |ended| ended.placed);
         let placed = open.as_ref().map_or(expired, |hold| hold.print);
+        if let Some(hold) = &open {
+            self.callers.ended(hold);
+        }
         let purse = self.purse_mut(deducted.asset);
         if let Some(hold) = &open {
             purse.unhold(hold);
@@ -273,6 +328,7 @@ impl Wallet {
     fn released(&mut self, released: &HoldReleased) {
         let Some(hold) = self.uses.take(released.hold_id) else { return };
         self.purse_mut(released.asset).unhold(&hold);
+        self.callers.ended(&hold);
         self.uses.end(EndedUse {
             usage_id: hold.usage_id,
             hold_id: Some(released.hold_id),

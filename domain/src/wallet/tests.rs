@@ -1,11 +1,13 @@
 //! Given what happened, when this is asked, then these events follow, or this refusal.
 
+mod budgets;
 mod charges;
 mod corrections;
 mod debts;
 mod grants;
 mod histories;
 mod holds;
+mod limits;
 mod memory;
 mod reference;
 mod settlements;
@@ -116,7 +118,8 @@ fn hold_at(n: u64, amount: i64, seconds: i64) -> WalletCommand {
         asset: Asset::Usd,
         amount: units(amount),
         meter: Meter::Chat,
-        api_key_id: None,
+        caller: None,
+        terms: CallTerms::default(),
         usage_id: usage_id(n),
         admitted_at: at(seconds),
         expires_at: at(seconds + 600),

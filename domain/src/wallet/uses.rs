@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Asset, HoldId, Timestamp, Units, UsageId};
+use crate::{Asset, HoldId, KeyId, Timestamp, Units, UsageId};
 
 use super::{Allocation, HoldPlaced, ReleaseCause, prints};
 
@@ -36,6 +36,12 @@ pub struct OpenHold {
     /// When it returns by itself.
     #[serde(rename = "x")]
     pub expires_at: Timestamp,
+    /// When it was placed.
+    #[serde(rename = "p")]
+    pub admitted_at: Timestamp,
+    /// The key it was placed for, when a key called.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
     #[serde(rename = "t")]
     pub(super) print: u64,
 }
@@ -162,6 +168,8 @@ impl Uses {
             amount: placed.amount,
             allocations: placed.allocations.clone(),
             expires_at: placed.expires_at,
+            admitted_at: placed.admitted_at,
+            key: placed.api_key_id.clone(),
             print: prints::of_hold(placed),
         };
         self.index.insert(placed.hold_id.0, Place::Open(placed.hold_id));
@@ -242,6 +250,11 @@ impl Uses {
 /// The millisecond a UUIDv7 carries in its first 48 bits.
 pub(super) const fn id_millis(id: Uuid) -> u64 {
     id.as_u64_pair().0 >> 16
+}
+
+/// The moment of that millisecond.
+pub(super) fn id_moment(id: Uuid) -> Timestamp {
+    Timestamp::from_micros(i64::try_from(id_millis(id)).unwrap_or(i64::MAX).saturating_mul(1_000))
 }
 
 fn drawn(ended: &EndedUse) -> usize {

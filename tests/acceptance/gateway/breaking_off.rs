@@ -80,7 +80,6 @@ async fn who_leaves_and_repeats_with_the_same_key_is_answered_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_gives_nothing_costs_nothing() {
-    let pro = Tenant::start(TierName::Pro).await;
     for (switch, status, code) in [
         ("[[fail_with=500]]", 502, "simulated_failure"),
         ("[[fail_with=503]]", 503, "provider_unavailable"),
@@ -89,18 +88,44 @@ async fn a_provider_that_gives_nothing_costs_nothing() {
         ("[[fail_with=400]]", 400, "simulated_failure"),
         ("[[drop_after_tokens=3]]", 503, "provider_unavailable"),
     ] {
+        // One call each: more failures in a row would open the circuit.
         for stream in [false, true] {
             if stream && switch.contains("drop") {
                 continue;
             }
+            let pro = Tenant::start(TierName::Pro).await;
             let answer = Answer::of(pro.chat(&question(switch, stream))).await.expect(status);
             assert_eq!(answer.body["error"]["code"], code, "{switch} {}", answer.text);
             assert_eq!(answer.header("retry-after").is_empty(), !matches!(status, 429 | 503), "{switch}");
+            let (usage, balance) = pro.settled(0).await;
+            assert!(usage.is_empty(), "{usage:?}");
+            assert_eq!(balance["balance_micros"], TRIAL_MICROS);
+            pro.app.stop().await;
         }
     }
-    let (usage, balance) = pro.settled(0).await;
-    assert!(usage.is_empty(), "{usage:?}");
-    assert_eq!(balance["balance_micros"], TRIAL_MICROS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_passes_is_not_seen_and_a_lasting_one_opens_the_circuit() {
+    let pro = Tenant::start(TierName::Pro).await;
+    let calls = |pro: &Tenant| pro.app.running.simulated().expect("simulated providers").refused();
+    let answer = pro.ask("[[fail_first=2]] [[fail_with=503]] hello").await.expect(200);
+    assert!(answer.text.contains("hello"));
+    let (usage, _) = pro.settled(1).await;
+    assert_eq!(usage.len(), 1);
+    assert_eq!(calls(&pro), 2, "two attempts failed before the third was answered");
+
+    for _ in 0..2 {
+        pro.ask("[[fail_with=503]] hello").await.expect(503);
+    }
+    let before = calls(&pro);
+    let refused = pro.ask("hello").await.expect(503);
+    assert!(refused.body["error"]["message"].as_str().is_some_and(|text| text.contains("too often")), "{}", refused.text);
+    assert!(!refused.header("retry-after").is_empty());
+    assert_eq!(calls(&pro), before, "nothing is sent while the circuit is open");
+    sleep(calos_commands::complete_chat::PAUSE_FIRST).await;
+    pro.ask("hello again").await.expect(200);
+    pro.ask("and again").await.expect(200);
     pro.app.stop().await;
 }
 
@@ -149,7 +174,7 @@ async fn a_server_that_stops_charges_what_was_written_and_says_so() {
 async fn a_hold_whose_owner_died_is_given_back() {
     use calos_commands::log::{EventLog, Plan};
     use calos_commands::metadata::{Actor, Metadata};
-    use calos_domain::wallet::{Meter, Wallet, WalletCommand, WalletRefusal};
+    use calos_domain::wallet::{CallTerms, Meter, Wallet, WalletCommand, WalletRefusal};
     use calos_domain::{Asset, HoldId, StreamId, Units, UsageId};
 
     let pro = Tenant::start(TierName::Pro).await;
@@ -164,7 +189,8 @@ async fn a_hold_whose_owner_died_is_given_back() {
             asset: Asset::Usd,
             amount: Units::new(4_000_000),
             meter: Meter::Chat,
-            api_key_id: None,
+            caller: None,
+            terms: CallTerms::default(),
             usage_id: UsageId(id),
             admitted_at: now.plus_seconds(-120),
             expires_at: now.plus_seconds(-60),

@@ -10,8 +10,8 @@ use calos_domain::pricing::PriceRefusal;
 use calos_domain::routing::RouteRefusal;
 use calos_domain::wallet::WalletRefusal;
 
-use super::field_refusal;
 use super::own_account::own_account;
+use super::{field_refusal, limits};
 use crate::error::{ApiError, Code, kind};
 
 /// When to come back while open holds stand in the way.
@@ -78,6 +78,22 @@ pub(super) fn told(failure: ChatFailure, charged: Charged) -> ApiError {
                 .with_fact("needed_micros", needed.get())
                 .with_fact("available_micros", available.get())
                 .with_fact("held_micros", held.get())
+        }
+        ChatFailure::RateLimited(status) => limits::too_many(&status, &message),
+        ChatFailure::BudgetExceeded { period, budget, spent, held, needed, ends_at } => {
+            let error = if waits {
+                let message = format!("{message}; calls in flight keep the rest, so try again in a moment");
+                ApiError::new(Code::InFlightBudgetExhausted, message).retry_after(HOLDS_RETRY_AFTER_SECONDS)
+            } else {
+                let message = format!("{message}; raise the key's budget, or wait for the next {}", period.as_str());
+                ApiError::new(Code::BudgetExceeded, message)
+            };
+            error
+                .with_fact("budget_micros", budget.get())
+                .with_fact("spent_micros", spent.get())
+                .with_fact("held_micros", held.get())
+                .with_fact("needed_micros", needed.get())
+                .with_fact("ends_at_micros", ends_at.micros())
         }
         ChatFailure::Wallet(refusal) => wallet(&refusal, waits),
         ChatFailure::Log(error) => error.into(),

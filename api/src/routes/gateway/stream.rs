@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use calos_commands::complete_chat::{Billing, ChatFailure, ChatStream, Piece, Served};
 
 use super::failure::{Charged, told};
-use super::name_substitution;
+use super::{limits, name_substitution};
 use crate::boundary::LOG_TARGET;
 use crate::error::Dialect;
 
@@ -39,6 +39,7 @@ pub(super) fn respond(stream: ChatStream) -> Response {
     // A buffering proxy in front would turn a stream into a wait.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     name_substitution(headers, &served);
+    limits::tell(headers, &served.limits);
     response
 }
 

@@ -15,6 +15,7 @@ fn a_hold_moves_credit_from_available_to_held() {
             allocations: allocations([(1, 40)]),
             meter: Meter::Chat,
             api_key_id: None,
+            user_id: None,
             usage_id: usage_id(1),
             admitted_at: at(1),
             expires_at: at(601),
@@ -69,8 +70,18 @@ fn the_same_hold_with_other_content_is_refused() {
     assert_eq!(wallet.when(hold_at(1, 40, 9)), Ok(Vec::new()));
     let other_meter = |command| match command {
         WalletCommand::PlaceHold { hold_id, asset, amount, usage_id, admitted_at, expires_at, .. } => {
-            let (meter, api_key_id) = (Meter::Embeddings, None);
-            WalletCommand::PlaceHold { hold_id, asset, amount, meter, api_key_id, usage_id, admitted_at, expires_at }
+            let (meter, caller, terms) = (Meter::Embeddings, None, CallTerms::default());
+            WalletCommand::PlaceHold {
+                hold_id,
+                asset,
+                amount,
+                meter,
+                caller,
+                terms,
+                usage_id,
+                admitted_at,
+                expires_at,
+            }
         }
         other => other,
     };
@@ -95,7 +106,8 @@ fn a_use_has_one_hold() {
         asset: Asset::Usd,
         amount: units(10),
         meter: Meter::Chat,
-        api_key_id: None,
+        caller: None,
+        terms: CallTerms::default(),
         usage_id: usage_id(1),
         admitted_at: at(1),
         expires_at: at(2),
@@ -113,7 +125,8 @@ fn a_hold_and_its_use_may_share_one_id() {
         asset: Asset::Usd,
         amount: units(10),
         meter: Meter::Chat,
-        api_key_id: None,
+        caller: None,
+        terms: CallTerms::default(),
         usage_id: UsageId(shared),
         admitted_at: at(1),
         expires_at: at(600),
@@ -138,7 +151,8 @@ fn less_than_nothing_cannot_be_held_nor_a_hold_end_before_it_begins() {
         asset: Asset::Usd,
         amount: units(1),
         meter: Meter::Chat,
-        api_key_id: None,
+        caller: None,
+        terms: CallTerms::default(),
         usage_id: usage_id(1),
         admitted_at: at(5),
         expires_at: at(5),
@@ -218,7 +232,8 @@ fn ids_must_carry_a_time_that_can_be() {
         asset: Asset::Usd,
         amount: units(1),
         meter: Meter::Chat,
-        api_key_id: None,
+        caller: None,
+        terms: CallTerms::default(),
         usage_id: UsageId(usage_id),
         admitted_at: at(1),
         expires_at: at(2),
