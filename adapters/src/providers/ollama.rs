@@ -53,14 +53,15 @@ impl ChatProvider for Ollama {
 
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
-            let text = self.http.whole(NAME, self.post(request, false)?, self.http.settings().whole).await?;
+            let answer = self.http.whole(NAME, self.post(request, false)?, self.http.settings().whole).await;
+            let text = answer.map_err(refusing_tools)?;
             Telling::new(request).whole(&text)
         })
     }
 
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
-            let pieces = self.http.pieces(NAME, self.post(request, true)?).await?;
+            let pieces = self.http.pieces(NAME, self.post(request, true)?).await.map_err(refusing_tools)?;
             let reader = Reader {
                 pieces,
                 lines: Lines::default(),
@@ -78,6 +79,16 @@ impl ChatProvider for Ollama {
             let request = self.http.client().get(format!("{}/api/tags", self.base));
             read_listing(&self.http.whole(NAME, request, LISTING_TIMEOUT).await?)
         })
+    }
+}
+
+/// Ollama tells a model that calls no tools from other mistakes in its words alone.
+fn refusing_tools(error: ProviderError) -> ProviderError {
+    match error {
+        ProviderError::Status { status: 400, message, .. } if message.contains("does not support tools") => {
+            ProviderError::Unsupported { provider: NAME, param: "tools", message }
+        }
+        other => other,
     }
 }
 

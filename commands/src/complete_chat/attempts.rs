@@ -11,6 +11,7 @@ use calos_domain::wallet::FailedAttempt;
 use tokio::time::Instant;
 
 use super::admit::{Admission, Candidate};
+use super::toolless::refuses_tools;
 use super::traffic::Turn;
 use super::{ChatCall, Gateway};
 use crate::byok::KeyringEntry;
@@ -138,6 +139,12 @@ impl<L: EventLog> Gateway<L> {
         if let Some(entry) = candidate.own_key {
             request.key = Some(self.open_own_key(entry).await?);
         }
+        let mut words = call.in_words.as_ref();
+        if self.0.toolless.knows(provider, &candidate.route.model, std::time::Instant::now())
+            && let Some(words) = words.take()
+        {
+            request.fields = Arc::clone(words);
+        }
         let mut tries = 0;
         loop {
             let mut turn = self.0.traffic.enter(provider, &candidate.route.model).await?;
@@ -154,6 +161,13 @@ impl<L: EventLog> Gateway<L> {
                 turn.answered()
             }
             drop(turn);
+            if refuses_tools(&error)
+                && let Some(words) = words.take()
+            {
+                self.0.toolless.remember(provider, &candidate.route.model, std::time::Instant::now());
+                request.fields = Arc::clone(words);
+                continue;
+            }
             let pause = pause_before_retry(&error, tries, || self.0.randomness.id().as_u128());
             match pause {
                 Some(pause) if tries < RETRIES_MAX && begun.elapsed() + pause < ATTEMPTS_MAX => {

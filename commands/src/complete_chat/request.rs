@@ -87,6 +87,8 @@ pub struct ChatCall {
     pub choices: u64,
     /// Everything else, as it came: what goes to a provider of the same dialect.
     pub fields: Arc<RawObject>,
+    /// The same request said without tools, for a model that calls none.
+    pub in_words: Option<Arc<RawObject>>,
     /// No tokenizer counts more for the prompt, its pictures apart.
     pub prompt_max_tokens: u64,
     /// How many pictures the prompt has; what each counts at most depends on the model.
@@ -126,10 +128,23 @@ impl ChatCall {
             max_tokens,
             choices,
             fields: Arc::new(body),
+            in_words: None,
             prompt_max_tokens: prompt.most + ANSWER_FRAME_TOKENS,
             images: prompt.images,
             prompt_about_tokens: prompt.likely + ANSWER_FRAME_TOKENS,
         })
+    }
+
+    /// The same call, which a model that calls no tools gets as `words`. What is held covers either.
+    #[must_use]
+    pub fn or_in_words(self, words: Self) -> Self {
+        Self {
+            prompt_max_tokens: self.prompt_max_tokens.max(words.prompt_max_tokens),
+            images: self.images.max(words.images),
+            prompt_about_tokens: self.prompt_about_tokens.max(words.prompt_about_tokens),
+            in_words: Some(words.fields),
+            ..self
+        }
     }
 
     /// The field the answer's limit goes upstream in: what the client called it, else what the model takes.
