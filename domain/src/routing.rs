@@ -1,10 +1,17 @@
 //! Which model answers a call to `/v1`: the tenant's own key first, then what the licence's tier reaches.
 //!
 //! A pure function of what is asked and what is there. The router of `/api/chat/complete`, which chooses by task and
-//! balance, is another function over the same [`Offer`].
+//! balance, is another function over the same [`Offer`]: [`task::task_route`].
+
+pub mod personas;
+pub mod task;
+
+mod embeddings;
 
 use crate::pricing::{PriceBook, Provider};
 use crate::tiers::Tier;
+
+pub use embeddings::{LOCAL_EMBEDDING_MODEL, PAID_EMBEDDING_MODEL, embedding_route, makes_vectors};
 
 /// What free and starter tenants get.
 pub const LOCAL_DEFAULT_MODEL: &str = "llama3.2:3b";
@@ -71,6 +78,18 @@ pub enum RouteRefusal {
         /// The lowest tier that reaches it.
         needs: Tier,
     },
+    /// The model gives vectors, and words are asked for.
+    #[error("the model {model} makes vectors, not words: send it to /v1/embeddings, or name a chat model here")]
+    NoWords {
+        /// The model.
+        model: String,
+    },
+    /// The model gives words, and vectors are asked for.
+    #[error("the model {model} makes words, not vectors: name an embedding model such as text-embedding-3-small")]
+    NoVectors {
+        /// The model.
+        model: String,
+    },
     /// The provider of the model has no key or address here.
     #[error("the model {model} is served by {provider}, which is not configured here")]
     NotConfigured {
@@ -78,6 +97,16 @@ pub enum RouteRefusal {
         provider: Provider,
         /// The model.
         model: String,
+    },
+    /// The model is one provider's and another provider was asked for.
+    #[error("the model {model} is served by {provider}, not by {asked}")]
+    AnotherProvider {
+        /// The model, as named.
+        model: String,
+        /// Whose it is.
+        provider: Provider,
+        /// Who was asked for.
+        asked: Provider,
     },
 }
 
@@ -87,9 +116,7 @@ pub enum RouteRefusal {
 /// See [`RouteRefusal`].
 pub fn route(asked: Asked<'_>, offer: &Offer<'_>) -> Result<Route, RouteRefusal> {
     let named = asked.model.unwrap_or(default_model(asked.tier));
-    let Some((provider, model)) = offer.find(named) else {
-        return Err(RouteRefusal::UnknownModel { model: named.to_owned() });
-    };
+    let (provider, model) = offer.find_words(named)?;
     if provider != Provider::Ollama && offer.byok.contains(&provider) {
         return Ok(Route { provider, model, substituted_for: None, byok: true });
     }
@@ -109,6 +136,20 @@ pub const fn default_model(tier: Tier) -> &'static str {
 }
 
 impl Offer<'_> {
+    /// Who runs a model of that name, and what they call it; a model of words.
+    fn find_words(&self, named: &str) -> Result<(Provider, String), RouteRefusal> {
+        let Some((provider, model)) = self.find(named) else {
+            return Err(RouteRefusal::UnknownModel { model: named.to_owned() });
+        };
+        let is_embedding = match provider {
+            Provider::Ollama => makes_vectors(&model),
+            Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek => {
+                self.book.model(&model).is_some_and(|entry| entry.kind.is_embedding())
+            }
+        };
+        if is_embedding { Err(RouteRefusal::NoWords { model }) } else { Ok((provider, model)) }
+    }
+
     /// Who runs a model of that name, and what they call it.
     fn find(&self, named: &str) -> Option<(Provider, String)> {
         if let Some(entry) = self.book.model(named) {
@@ -232,6 +273,18 @@ mod tests {
                 check((tier, Some(""), strict, ALL, &[], Unknown("")));
                 check((tier, Some("llama2"), strict, ALL, &[], Unknown("llama2")));
             }
+        }
+    }
+
+    #[test]
+    fn a_model_of_vectors_answers_no_chat() {
+        let installed = ["nomic-embed-text:latest".to_owned()];
+        let offer = Offer { book: PriceBook::current(), ollama_models: &installed, platform: ALL, byok: ALL };
+        for (named, model) in
+            [("text-embedding-3-small", "text-embedding-3-small"), ("nomic-embed-text", "nomic-embed-text:latest")]
+        {
+            let refused = route(Asked { tier: Pro, model: Some(named), strict: false }, &offer);
+            assert_eq!(refused, Err(RouteRefusal::NoWords { model: model.to_owned() }));
         }
     }
 

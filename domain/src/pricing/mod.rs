@@ -91,6 +91,30 @@ pub struct Price {
     pub cache_write_hour: u64,
 }
 
+/// What a model gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ModelKind {
+    /// Words.
+    Chat {
+        /// Whether it thinks in tokens nobody sees, which only its own report counts: who leaves its answer early is
+        /// charged by that report.
+        hidden_reasoning: bool,
+    },
+    /// Vectors.
+    Embedding {
+        /// How many numbers each has, unless fewer are asked for.
+        dimensions: u64,
+    },
+}
+
+impl ModelKind {
+    /// Whether it gives vectors.
+    #[must_use]
+    pub const fn is_embedding(self) -> bool {
+        matches!(self, Self::Embedding { .. })
+    }
+}
+
 /// One model of the price book.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ModelEntry {
@@ -98,6 +122,8 @@ pub struct ModelEntry {
     pub name: &'static str,
     /// Who runs it.
     pub provider: Provider,
+    /// What it gives.
+    pub kind: ModelKind,
     /// The most tokens one answer can have.
     pub max_output_tokens: u64,
     /// The most tokens one picture of a prompt counts as.
@@ -215,6 +241,12 @@ impl PriceBook {
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&'static ModelEntry> {
         self.models.iter().find(|entry| entry.name == name)
+    }
+
+    /// Whether the model of that name thinks in tokens nobody sees.
+    #[must_use]
+    pub fn hides_reasoning(&self, name: &str) -> bool {
+        self.model(name).is_some_and(|entry| entry.kind == ModelKind::Chat { hidden_reasoning: true })
     }
 
     /// The price of a model: its own, or its provider's.

@@ -128,7 +128,9 @@ fn names_are_unique_and_every_model_can_answer() {
     let count = names.len();
     names.dedup();
     assert_eq!(names.len(), count);
-    assert!(book().models().iter().all(|entry| entry.max_output_tokens > 0 && entry.provider != Provider::Ollama));
+    assert!(book().models().iter().all(|entry| entry.provider != Provider::Ollama));
+    let answers = |entry: &ModelEntry| (entry.max_output_tokens > 0) != entry.kind.is_embedding();
+    assert!(book().models().iter().all(answers));
 }
 
 #[test]
@@ -141,6 +143,10 @@ fn a_provider_is_read_back_from_its_name() {
 
 fn any_model() -> impl Strategy<Value = ModelEntry> {
     proptest::sample::select(book().models())
+}
+
+fn any_chat_model() -> impl Strategy<Value = ModelEntry> {
+    any_model().prop_filter("vectors have no output to carry", |entry| !entry.kind.is_embedding())
 }
 
 proptest! {
@@ -170,7 +176,7 @@ proptest! {
 
     #[test]
     fn what_a_budget_carries_is_the_most_it_carries(
-        entry in any_model(), budget in 0..100_000_000i64, prompt in 0..100_000u64, answers in 1..8u64,
+        entry in any_chat_model(), budget in 0..100_000_000i64, prompt in 0..100_000u64, answers in 1..8u64,
         markup_percent in 0..100u32,
     ) {
         let payer = Payer::Platform { markup_percent };
@@ -187,5 +193,24 @@ proptest! {
                 prop_assert!(with(most + 1) > budget);
             }
         }
+    }
+}
+
+#[test]
+fn an_embedding_costs_its_prompt_alone() {
+    let cost = |model, prompt| micros(book().cost(Provider::OpenAi, model, tokens(prompt, 0), NO_MARKUP).unwrap()).0;
+    assert_eq!(cost("text-embedding-3-small", 1_000_000), 20_000);
+    assert_eq!(cost("text-embedding-3-large", 1_000_000), 130_000);
+    assert_eq!(cost("text-embedding-ada-002", 1_000_000), 100_000);
+    assert_eq!(book().max_output_tokens(Provider::OpenAi, "text-embedding-3-small"), 0);
+}
+
+#[test]
+fn only_models_that_think_unseen_hide_their_reasoning() {
+    for model in ["o1", "o3", "o4-mini", "gpt-5", "gpt-5-nano", "gpt-5.2"] {
+        assert!(book().hides_reasoning(model), "{model}");
+    }
+    for model in ["gpt-4", "gpt-4.1", "deepseek-reasoner", "text-embedding-3-small", "llama3.2:3b"] {
+        assert!(!book().hides_reasoning(model), "{model}");
     }
 }
