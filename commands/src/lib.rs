@@ -25,5 +25,6 @@ pub mod sourced;
 pub mod staff;
 pub mod tenants;
 pub mod tokens;
+pub mod tool_loop;
 pub mod web;
 pub mod whoami;
