@@ -208,6 +208,8 @@ mod tests {
         }
         let long = format!("http://example.com/{}", "a".repeat(URL_MAX_BYTES));
         assert_eq!(host(&long), Err(FetchRefusal::BadUrl));
+        let fragment = format!("http://example.com/#{}", "a".repeat(URL_MAX_BYTES));
+        assert_eq!(host(&fragment), Err(FetchRefusal::BadUrl), "too long before its fragment goes");
         let grows = format!("http://example.com/{}", "ü".repeat(500));
         assert_eq!(host(&grows), Err(FetchRefusal::BadUrl), "3,000 bytes once it is escaped");
         let label = format!("http://{}.example.com/", "a".repeat(64));
