@@ -109,11 +109,16 @@ const fn stream(name: &'static str, what: &'static str, callers: usize, switches
 /// When something does not start or does other work than it should; never for a missed figure.
 pub async fn run(arguments: &GatewayArguments, progress: &Progress) -> Result<GatewayReport, BenchError> {
     let cases = chosen(arguments)?;
-    let stage = Stage::open(usize::from(arguments.tenants), progress).await?;
+    let mut asked = std::pin::pin!(asked_to_stop());
+    // What has started by then ends when it is dropped.
+    let stage = tokio::select! {
+        opened = Stage::open(usize::from(arguments.tenants), progress) => opened?,
+        stopped = asked.as_mut() => return Err(stopped),
+    };
     let gateway = Gateway::new(&stage, arguments, progress);
     let measured = tokio::select! {
         measured = gateway.measure(&cases) => measured,
-        stopped = asked_to_stop() => Err(stopped),
+        stopped = asked => Err(stopped),
     };
     let closed = stage.close().await;
     let report = measured?;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,9 @@ impl Stage {
             ids.push(text_at(&answer(created).await?, "tenantId")?);
         }
         for id in &ids {
-            let status = calos(&["admin", "tier", id, TIER], data_dir, "admin.log")?.status().await?;
+            let mut command = calos(&["admin", "tier", id, TIER], data_dir, "admin.log")?;
+            // Our own output is the report alone.
+            let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await?;
             if !status.success() {
                 return Err(BenchError::Environment(format!("`calos admin tier {id} {TIER}` ended with {status}")));
             }
