@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use calos_adapters::config::{Config, Vars};
 use calos_adapters::database::Database;
+use calos_adapters::fetch::address::AddressPolicy;
 use calos_api::cli::{AdminCommand, TierName};
 use calos_api::run::Running;
 use reqwest::{Client, RequestBuilder, StatusCode};
@@ -18,9 +19,10 @@ use crate::logs;
 /// How long a test's calls may take to finish at its end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Signing secret and master key of every test.
-const SECRET: &str = "a-test-secret-of-more-than-32-characters";
-const MASTER_KEY: &str = "bm90IGEgcmVhbCBrZXksIG9ubHkgZm9yIHRlc3RzISE=";
+/// Signing secret of every test.
+pub const SECRET: &str = "a-test-secret-of-more-than-32-characters";
+/// Master key of every test.
+pub const MASTER_KEY: &str = "bm90IGEgcmVhbCBrZXksIG9ubHkgZm9yIHRlc3RzISE=";
 
 /// A password nobody has on a list.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -102,6 +104,19 @@ impl TestApp {
     /// Starts with further settings, by the names of the environment.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         Self::over_with(TestDatabase::create().await, settings).await
+    }
+
+    /// Starts with a fetcher that may connect to these sockets though they are not public.
+    pub async fn start_reading(sites: Vec<SocketAddr>) -> Self {
+        logs::keep();
+        let database = TestDatabase::create().await;
+        let data_dir = tempfile::tempdir().expect("a folder for the data");
+        let mut config = config(&database.url, &data_dir, &[]);
+        config.fetch.extra_ports = sites.iter().map(SocketAddr::port).collect();
+        config.fetch.allow = AddressPolicy::PublicAndNonPublic(sites);
+        let running = run_with(config).await;
+        let address = running.address();
+        Self { running, address, client: Client::new(), database, data_dir }
     }
 
     async fn over_with(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
@@ -197,7 +212,10 @@ pub fn config(database_url: &str, data_dir: &TempDir, settings: &[(&str, &str)])
 }
 
 async fn run(database_url: &str, data_dir: &TempDir, settings: &[(&str, &str)]) -> Running {
-    let config = config(database_url, data_dir, settings);
+    run_with(config(database_url, data_dir, settings)).await
+}
+
+async fn run_with(config: Config) -> Running {
     let database = Database::open(&config).await.expect("the test's database opens");
     Running::start(config, database, true).await.expect("CALOS starts")
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, registry};
 
@@ -21,16 +22,38 @@ pub struct Line {
 
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
 
+static SPANS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 struct Keep;
 
 impl<S: Subscriber> Layer<S> for Keep {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        let metadata = event.metadata();
-        let line = Line { level: metadata.level().to_string(), target: metadata.target().to_owned(), text: text.0 };
-        LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        push(event.metadata(), text);
     }
+
+    fn on_new_span(&self, span: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        let mut text = Text(format!("span={} ", span.metadata().name()));
+        span.record(&mut text);
+        push_span(text);
+    }
+
+    fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        let mut text = Text(String::new());
+        values.record(&mut text);
+        push_span(text);
+    }
+}
+
+fn push(metadata: &Metadata<'_>, text: Text) {
+    let line = Line { level: metadata.level().to_string(), target: metadata.target().to_owned(), text: text.0 };
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+}
+
+/// Spans are no lines of their own; what they carry is shown with the lines inside them.
+fn push_span(text: Text) {
+    SPANS.lock().unwrap_or_else(PoisonError::into_inner).push(text.0);
 }
 
 struct Text(String);
@@ -47,13 +70,33 @@ impl Visit for Text {
 
 /// Begins to keep what is logged in this process; further calls change nothing.
 pub fn keep() {
+    keep_as("info,calos=debug,sqlx=warn");
+}
+
+/// The same, down to the last trace of CALOS and the debug lines of what it uses. It has to be called before anything
+/// else begins to keep lines.
+pub fn keep_everything() {
+    keep_as("debug,calos=trace,sqlx=trace,reqwest=trace,hyper=trace,hyper_util=trace");
+}
+
+fn keep_as(filter: &str) {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,calos=debug,sqlx=warn"));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
         let shown = tracing_subscriber::fmt::layer().with_test_writer();
         // Whoever was first keeps the lines; there is only this one in a test process.
         let _ = tracing::subscriber::set_global_default(registry().with(filter).with(shown).with(Keep));
     });
+}
+
+/// Everything that was logged so far, spans included, as one text.
+#[must_use]
+pub fn everything() -> String {
+    let mut all = SPANS.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+    for line in LINES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = write!(all, "\n{} {} {}", line.level, line.target, line.text);
+    }
+    all
 }
 
 /// The lines that name a request, debug lines left out.

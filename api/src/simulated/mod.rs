@@ -1,23 +1,25 @@
 //! Simulated model providers on loopback, so that a newcomer can run everything without an account anywhere.
 //!
 //! They speak the real wire formats, counts, streams and failures included, and are labelled wherever a person looks:
-//! every response carries [`LABEL_HEADER`], listed models are `owned_by: "simulated"`, and every answer begins with
-//! `[simulated]`. CALOS reaches them over HTTP like any other provider; nothing else in CALOS knows of them.
+//! every response carries [`LABEL_HEADER`], listed models are `owned_by: "simulated"`, and every answer in words begins
+//! with `[simulated]`. CALOS reaches them over HTTP like any other provider; nothing else in CALOS knows of them.
 //!
-//! Two control endpoints stand on every port: `GET`/`PUT /simulated/switches` ([`Switches`]) and
-//! `GET`/`DELETE /simulated/produced` ([`Tally`]: what the servers gave out, to compare bills with). A prompt can
-//! switch its own answer: see [`switches`].
+//! Three control endpoints stand on every port: `GET`/`PUT /simulated/switches` ([`Switches`]) and
+//! `GET`/`DELETE /simulated/produced` ([`Tally`]: what the servers gave out, to compare bills with), and
+//! `GET /simulated/accounts` (which keys calls came with, by their last four characters). A prompt can switch its own
+//! answer: see [`switches`].
 
+mod accounts;
 pub mod ollama;
 pub mod openai;
 pub mod produced;
 mod story;
 pub mod switches;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode};
@@ -29,6 +31,7 @@ use calos_adapters::config::{BaseUrl, ProvidersConfig, Secret};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use accounts::Accounts;
 use produced::{Produced, Tally};
 use switches::Switches;
 
@@ -52,11 +55,32 @@ pub const KEY: &str = "sk-simulated";
 pub(crate) struct Stage {
     switches: RwLock<Switches>,
     produced: Produced,
+    accounts: Accounts,
+    /// How often calls with the same switches were refused.
+    refused: Mutex<HashMap<String, u64>>,
 }
 
 impl Stage {
     fn switches(&self) -> Switches {
         self.switches.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A call was refused because of the tools it offered.
+    fn refuse_tools(&self, model: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(format!("tools for {model}")).or_default() += 1;
+    }
+
+    /// The status a call with these switches is refused with, if it is refused.
+    fn failure(&self, switches: &Switches) -> Option<StatusCode> {
+        let status = switches.failure()?;
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = refused.entry(format!("{switches:?}")).or_default();
+        if switches.fail_first.is_some_and(|most| *before >= most) {
+            return None;
+        }
+        *before += 1;
+        Some(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
     fn set(&self, switches: Switches) {
@@ -126,6 +150,18 @@ impl SimulatedProviders {
         self.stage.produced.tallies()
     }
 
+    /// How many calls were refused because of a switch, or of tools that a model does not call.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.stage.refused.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    /// How many calls came with which key, by its last four characters.
+    #[must_use]
+    pub fn accounts(&self) -> BTreeMap<String, u64> {
+        self.stage.accounts.calls()
+    }
+
     /// Stops at once; what is on its way breaks off.
     pub async fn stop(mut self) {
         for server in std::mem::take(&mut self.servers) {
@@ -162,6 +198,7 @@ async fn serve(routes: Router<Arc<Stage>>, stage: &Arc<Stage>) -> std::io::Resul
     let router = routes
         .route("/simulated/switches", get(read_switches).put(set_switches))
         .route("/simulated/produced", get(read_produced).delete(clear_produced))
+        .route("/simulated/accounts", get(read_accounts))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .layer(axum::middleware::map_response(label))
         .with_state(Arc::clone(stage));
@@ -189,6 +226,10 @@ async fn set_switches(State(stage): State<Arc<Stage>>, Json(switches): Json<Swit
 
 async fn read_produced(State(stage): State<Arc<Stage>>) -> Json<BTreeMap<String, Tally>> {
     Json(stage.produced.tallies())
+}
+
+async fn read_accounts(State(stage): State<Arc<Stage>>) -> Json<BTreeMap<String, u64>> {
+    Json(stage.accounts.calls())
 }
 
 async fn clear_produced(State(stage): State<Arc<Stage>>) -> StatusCode {

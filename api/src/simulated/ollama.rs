@@ -32,6 +32,9 @@ pub const MODELS: [&str; 7] = [
     "roughsparks:latest",
 ];
 
+/// Those of them that call tools; the others refuse a request that offers one.
+const TOOL_MODELS: [&str; 1] = ["llama3.2:3b"];
+
 /// The version it claims.
 const VERSION: &str = "0.9.6";
 
@@ -97,11 +100,15 @@ async fn chat(State(stage): State<Arc<Stage>>, body: Bytes) -> Response {
     if !MODELS.contains(&model.as_str()) {
         return failure(StatusCode::NOT_FOUND, &format!("model '{}' not found", asked.model));
     }
+    if !asked.tools.is_empty() && !TOOL_MODELS.contains(&model.as_str()) {
+        stage.refuse_tools(&model);
+        let message = format!("registry.ollama.ai/library/{model} does not support tools");
+        return failure(StatusCode::BAD_REQUEST, &message);
+    }
     let begun = Instant::now();
     let switches = switches(stage.switches(), &asked.messages);
     switches.before_first_byte().await;
-    if let Some(status) = switches.failure() {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(status) = stage.failure(&switches) {
         return failure(status, "[simulated] The switch fail_with is set.");
     }
     let streaming = asked.stream;
@@ -161,7 +168,7 @@ impl Call {
 
     fn tool_call(&self) -> Value {
         json!({"role": "assistant", "content": "",
-            "tool_calls": [{"function": {"name": self.tool, "arguments": {"simulated": true}}}]})
+            "tool_calls": [{"function": {"name": self.tool, "arguments": self.switches.tool_arguments()}}]})
     }
 
     async fn whole(mut self) -> Response {
@@ -208,7 +215,7 @@ impl Call {
             self.counted.complete();
             return (Ok(text(&self.last(&json!({"role": "assistant", "content": ""})))), None);
         };
-        self.switches.before_token().await;
+        self.switches.before_token(index as u64).await;
         self.counted.wrote(1);
         (Ok(text(&self.line(&json!({"role": "assistant", "content": word})))), Some(index + 1))
     }

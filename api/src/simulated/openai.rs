@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::accounts::bearer;
 use super::produced::Counted;
 use super::story::{SaidMessage, Story, prompt_tokens, switches};
 use super::switches::{Switches, break_off};
@@ -51,6 +52,8 @@ struct Asked {
     stream_options: Option<StreamOptions>,
     #[serde(default)]
     tools: Option<Vec<Tool>>,
+    #[serde(default)]
+    tool_choice: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -69,9 +72,9 @@ struct Function {
     name: String,
 }
 
-async fn models(headers: HeaderMap) -> Response {
-    if !authorised(&headers) {
-        return unauthorised();
+async fn models(State(stage): State<Arc<Stage>>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = account(&stage, &headers) {
+        return *refusal;
     }
     let entries = PriceBook::current().models().iter().filter(|entry| entry.provider == Provider::OpenAi);
     let data: Vec<Value> = entries
@@ -81,9 +84,11 @@ async fn models(headers: HeaderMap) -> Response {
 }
 
 async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) -> Response {
-    if !authorised(&headers) {
-        return unauthorised();
-    }
+    let key = match account(&stage, &headers) {
+        Ok(key) => key,
+        Err(refusal) => return *refusal,
+    };
+    stage.accounts.count(key);
     let asked: Asked = match serde_json::from_slice(&body) {
         Ok(asked) => asked,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("We could not parse the body: {error}"), None),
@@ -97,11 +102,12 @@ async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) 
     }
     let switches = switches(stage.switches(), &asked.messages);
     switches.before_first_byte().await;
-    if let Some(status) = switches.failure() {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return failure(status, "[simulated] The switch fail_with is set.", Some("simulated_failure"));
+    if let Some(status) = stage.failure(&switches) {
+        let message = format!("[simulated] The switch fail_with is set.{}", switches.echo(key));
+        return failure(status, &message, Some("simulated_failure"));
     }
-    let call = Call::new(&stage, asked, switches);
+    let echo = switches.echo(key);
+    let call = Call { echo, ..Call::new(&stage, asked, switches) };
     if call.streaming { call.stream() } else { call.whole().await }
 }
 
@@ -117,12 +123,15 @@ struct Call {
     include_usage: bool,
     tool: Option<String>,
     switches: Switches,
+    /// What an error adds to its message.
+    echo: String,
     counted: Counted,
 }
 
 impl Call {
     fn new(stage: &Arc<Stage>, asked: Asked, switches: Switches) -> Self {
-        let tool = asked.tools.unwrap_or_default().into_iter().next().map(|tool| tool.function.name);
+        let tools = asked.tools.filter(|_| asked.tool_choice != Some(json!("none"))).unwrap_or_default();
+        let tool = tools.into_iter().next().map(|tool| tool.function.name);
         let limit = asked.max_completion_tokens.or(asked.max_tokens);
         let prompt_tokens = prompt_tokens(&asked.messages);
         Self {
@@ -135,6 +144,7 @@ impl Call {
             include_usage: asked.stream_options.is_some_and(|options| options.include_usage),
             tool,
             switches,
+            echo: String::new(),
             counted: Counted::new(stage, "openai", &asked.model, prompt_tokens),
             model: asked.model,
         }
@@ -163,7 +173,7 @@ impl Call {
 
     fn tool_call(&self) -> Value {
         json!({"id": format!("call_{}", self.id), "type": "function",
-            "function": {"name": self.tool, "arguments": "{\"simulated\":true}"}})
+            "function": {"name": self.tool, "arguments": self.switches.tool_arguments().to_string()}})
     }
 
     async fn whole(mut self) -> Response {
@@ -212,8 +222,9 @@ impl Call {
                 Some((Err(break_off().await), Step::End))
             }
             Step::Word(index) if self.switches.error_after_tokens == Some(index as u64) => {
-                let error = json!({"error": {"message": "[simulated] The switch error_after_tokens is set.",
-                    "type": "server_error", "param": null, "code": null}});
+                let message = format!("[simulated] The switch error_after_tokens is set.{}", self.echo);
+                let error = json!({"error": {"message": message, "type": "server_error",
+                    "param": null, "code": null}});
                 Some((Ok(data(&error)), Step::End))
             }
             Step::Word(0) if self.story.calls_tool => {
@@ -223,7 +234,7 @@ impl Call {
                 Some((Ok(self.event(&json!({"tool_calls": [call]}), None)), Step::Finish))
             }
             Step::Word(index) if index < self.story.words.len() => {
-                self.switches.before_token().await;
+                self.switches.before_token(index as u64).await;
                 self.counted.wrote(self.choices);
                 Some((Ok(self.event(&json!({"content": self.story.words[index]}), None)), Step::Word(index + 1)))
             }
@@ -286,13 +297,14 @@ fn broken_body() -> Response {
     response
 }
 
-fn authorised(headers: &HeaderMap) -> bool {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    bearer.and_then(|text| text.strip_prefix("Bearer ")).is_some_and(|key| !key.trim().is_empty())
-}
-
-fn unauthorised() -> Response {
-    failure(StatusCode::UNAUTHORIZED, "You didn't provide an API key.", Some("invalid_api_key"))
+/// The key a call came with, unless it is missing or refused.
+fn account<'h>(stage: &Stage, headers: &'h HeaderMap) -> Result<&'h str, Box<Response>> {
+    let refused = |message: &str| Box::new(failure(StatusCode::UNAUTHORIZED, message, Some("invalid_api_key")));
+    let key = bearer(headers).ok_or_else(|| refused("You didn't provide an API key."))?;
+    if stage.switches().rejects(key) {
+        return Err(refused(&format!("Incorrect API key provided: {key}. You can find your API key in your account.")));
+    }
+    Ok(key)
 }
 
 fn failure(status: StatusCode, message: &str, code: Option<&str>) -> Response {

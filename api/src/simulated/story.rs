@@ -11,6 +11,8 @@ const MESSAGE_TOKENS: u64 = 4;
 const ANSWER_TOKENS: u64 = 3;
 /// How many words of the question an answer repeats.
 const ECHO_MAX_WORDS: usize = 60;
+/// Stands in a prompt that explains how to ask for a page in words.
+const EXPLAINED: &str = "FETCH_WEB: <url>";
 /// Tokens of a tool call.
 const TOOL_CALL_TOKENS: u64 = 12;
 
@@ -70,12 +72,15 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn tell(messages: &[SaidMessage], limit: Option<u64>, has_tools: bool, switches: &Switches) -> Self {
-        if has_tools && switches.call_tool {
+        if has_tools && (switches.call_tool || switches.fetch.is_some()) {
             return Self { words: Vec::new(), cut: false, calls_tool: true };
         }
-        let mut words = match switches.answer_tokens {
-            Some(tokens) => filler(tokens.min(ANSWER_MAX_TOKENS)),
-            None => echo(messages),
+        let explained = messages.iter().flat_map(SaidMessage::texts).any(|text| text.contains(EXPLAINED));
+        let mut words = match (switches.answer_tokens, &switches.fetch) {
+            // An answer that is a request for a page is nothing else, so it alone goes without the label.
+            (_, Some(url)) if explained => vec![format!("FETCH_WEB: {url}")],
+            (Some(tokens), _) => filler(tokens.min(ANSWER_MAX_TOKENS)),
+            (None, _) => echo(messages),
         };
         let limit = usize::try_from(limit.unwrap_or(ANSWER_MAX_TOKENS)).unwrap_or(usize::MAX);
         let cut = words.len() > limit;
@@ -100,9 +105,11 @@ fn filler(tokens: u64) -> Vec<String> {
 
 fn echo(messages: &[SaidMessage]) -> Vec<String> {
     let mut words: Vec<String> = [LABEL, " You", " said:"].map(str::to_owned).into();
-    let asked = messages.iter().rev().find(|message| message.role == "user").or(messages.last());
-    let asked = asked.into_iter().flat_map(SaidMessage::texts).flat_map(str::split_whitespace);
-    words.extend(asked.take(ECHO_MAX_WORDS).map(|word| format!(" {word}")));
+    let asked = messages.iter().rev().find(|message| matches!(message.role.as_str(), "user" | "tool"));
+    let asked = asked.or(messages.last()).into_iter().flat_map(SaidMessage::texts);
+    let asked: Vec<&str> = asked.flat_map(str::split_whitespace).collect();
+    // The end of a long message is what it is about: a page's text stands after what is said of it.
+    words.extend(asked[asked.len().saturating_sub(ECHO_MAX_WORDS)..].iter().map(|word| format!(" {word}")));
     words
 }
 
@@ -125,6 +132,31 @@ mod tests {
         let story = Story::tell(&messages, None, false, &Switches::default());
         assert_eq!(story.text(), "[simulated] You said: hello there");
         assert_eq!((story.tokens(), story.cut), (5, false));
+    }
+
+    #[test]
+    fn a_page_is_asked_for_with_a_tool_or_in_words_if_anybody_explained_how() {
+        let asked = |text: &str, has_tools| {
+            let messages = messages(text);
+            let switches = switches(Switches::default(), &messages);
+            let story = Story::tell(&messages, None, has_tools, &switches);
+            (story.calls_tool, story.text())
+        };
+        assert!(asked("[[fetch=http://a.example/]]", true).0);
+        let explained = asked("FETCH_WEB: <url> [[fetch=http://a.example/]]", false);
+        assert_eq!(explained, (false, "FETCH_WEB: http://a.example/".to_owned()));
+        assert!(asked("[[fetch=http://a.example/]]", false).1.starts_with(LABEL));
+    }
+
+    #[test]
+    fn a_tools_answer_is_repeated_like_a_question() {
+        let messages: Vec<SaidMessage> = serde_json::from_value(serde_json::json!([
+            {"role": "user", "content": "hello"}, {"role": "tool", "content": format!("{} end", "long ".repeat(80))}
+        ]))
+        .unwrap();
+        let text = Story::tell(&messages, None, false, &Switches::default()).text();
+        assert!(text.starts_with("[simulated] You said: long") && text.ends_with(" end"), "{text}");
+        assert_eq!(text.split(' ').count(), 3 + ECHO_MAX_WORDS);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// How a simulated provider behaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,20 +18,33 @@ pub struct Switches {
     pub token_delay_ms: u64,
     /// Answer with this HTTP status instead, 400 to 599.
     pub fail_with: Option<u16>,
+    /// Fail only so many times with the same last message, then answer.
+    pub fail_first: Option<u64>,
     /// Break the connection after this many tokens.
     pub drop_after_tokens: Option<u64>,
     /// Send an error event after this many tokens of a stream.
     pub error_after_tokens: Option<u64>,
+    /// Write nothing more of a stream after this many tokens, for as long as the caller stays, up to a minute.
+    pub stall_after_tokens: Option<u64>,
     /// Report no usage.
     pub omit_usage: bool,
+    /// Refuse keys that end so with 401.
+    pub rejected_key_ending: Option<String>,
+    /// Repeat the caller's key in every error, as careless providers do.
+    pub echo_key: bool,
     /// The length of the answer; without it, the answer repeats what it was asked.
     pub answer_tokens: Option<u64>,
     /// Call the first tool that is offered.
     pub call_tool: bool,
+    /// Ask for the page at this URL: with the first tool that is offered, or in words where that was explained.
+    pub fetch: Option<String>,
 }
 
 /// The longest answer a simulated provider writes.
 pub const ANSWER_MAX_TOKENS: u64 = 100_000;
+
+/// How long a stalled stream is kept.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How long a connection that is about to break has to send what was written.
 const FLUSH_PAUSE: Duration = Duration::from_millis(5);
@@ -50,14 +64,21 @@ impl Switches {
 
     fn set(&mut self, switch: &str) {
         let (name, value) = switch.split_once('=').unwrap_or((switch, "1"));
+        if name.trim() == "fetch" {
+            self.fetch = Some(value.trim().to_owned());
+            return;
+        }
         let Ok(value) = value.trim().parse::<u64>() else { return };
         match name.trim() {
             "first_byte_delay_ms" => self.first_byte_delay_ms = value,
             "token_delay_ms" => self.token_delay_ms = value,
             "fail_with" => self.fail_with = u16::try_from(value).ok(),
+            "fail_first" => self.fail_first = Some(value),
             "drop_after_tokens" => self.drop_after_tokens = Some(value),
             "error_after_tokens" => self.error_after_tokens = Some(value),
+            "stall_after_tokens" => self.stall_after_tokens = Some(value),
             "omit_usage" => self.omit_usage = value != 0,
+            "echo_key" => self.echo_key = value != 0,
             "answer_tokens" => self.answer_tokens = Some(value),
             "call_tool" => self.call_tool = value != 0,
             _ => {}
@@ -70,13 +91,22 @@ impl Switches {
         self.fail_with.filter(|status| (400..600).contains(status))
     }
 
+    /// The arguments of the tool that is called.
+    #[must_use]
+    pub fn tool_arguments(&self) -> Value {
+        self.fetch.as_ref().map_or_else(|| json!({"simulated": true}), |url| json!({"url": url}))
+    }
+
     /// Waits as long as the first byte is to take.
     pub async fn before_first_byte(&self) {
         pause(self.first_byte_delay_ms).await;
     }
 
-    /// Waits as long as one token is to take.
-    pub async fn before_token(&self) {
+    /// Waits as long as the token after so many others is to take.
+    pub async fn before_token(&self, written: u64) {
+        if self.stall_after_tokens == Some(written) {
+            tokio::time::sleep(STALL_MAX).await;
+        }
         pause(self.token_delay_ms).await;
     }
 
@@ -109,6 +139,13 @@ mod tests {
         let own = process.overridden_by("hi [[answer_tokens=40]] there [[omit_usage]] [[fail_with=x]] [[what]] [[");
         assert_eq!((own.answer_tokens, own.omit_usage, own.token_delay_ms), (Some(40), true, 3));
         assert_eq!(own.failure(), Some(500));
+    }
+
+    #[test]
+    fn a_page_is_asked_for_by_its_url() {
+        let own = Switches::default().overridden_by("[[fetch=http://a.example/?b=c]] read that");
+        assert_eq!(own.tool_arguments(), json!({"url": "http://a.example/?b=c"}));
+        assert_eq!(Switches::default().tool_arguments(), json!({"simulated": true}));
     }
 
     #[test]
