@@ -1,15 +1,27 @@
 //! Model providers, one wire format per module.
 //!
 //! [`http`] sends and bounds, [`lines`] and [`sse`] cut a body into events, [`chunks`] reads OpenAI's answers wherever
-//! they come from. [`openai`], [`deepseek`] and [`ollama`] are the vendors.
+//! they come from. [`openai`], [`anthropic`], [`deepseek`] and [`ollama`] are the vendors;
+//! [`in_anthropic`] teaches Anthropic's dialect to those that do not speak it.
 
+pub mod anthropic;
+mod anthropic_answer;
+mod anthropic_request;
+mod anthropic_stream;
 pub mod chunks;
 pub mod deepseek;
 pub mod discreet;
+pub mod embeddings;
 pub mod http;
+pub mod in_anthropic;
+mod in_anthropic_answer;
+mod in_anthropic_request;
+mod in_anthropic_stream;
 pub mod lines;
 pub mod ollama;
 mod ollama_answer;
+mod ollama_count;
+mod ollama_embed;
 mod ollama_request;
 pub mod openai;
 pub mod sse;
@@ -17,10 +29,13 @@ pub mod sse;
 use std::sync::Arc;
 
 use calos_commands::complete_chat::Providers;
+use calos_commands::tokens::TokenCounter;
 use calos_domain::pricing::Provider;
 
+pub use anthropic::Anthropic;
 pub use discreet::Discreet;
 pub use http::{HttpSettings, NoHttpClient, ProviderHttp};
+pub use in_anthropic::InAnthropic;
 pub use ollama::Ollama;
 pub use openai::{BadKey, OpenAi};
 
@@ -46,17 +61,27 @@ pub enum ProvidersError {
 ///
 /// # Errors
 /// See [`ProvidersError`].
-pub fn configured(config: &ProvidersConfig, settings: HttpSettings) -> Result<Providers, ProvidersError> {
+pub fn configured(
+    config: &ProvidersConfig,
+    settings: HttpSettings,
+    counter: &Arc<dyn TokenCounter>,
+) -> Result<Providers, ProvidersError> {
     let http = ProviderHttp::new(settings)?;
     let openai = OpenAi::new(http.clone(), config.openai.base_url.as_str(), key(&config.openai))
         .map_err(|cause| ProvidersError::Key { name: "OPENAI_API_KEY", cause })?;
+    let anthropic = Anthropic::new(http.clone(), config.anthropic.base_url.as_str(), key(&config.anthropic))
+        .map_err(|cause| ProvidersError::Key { name: "ANTHROPIC_API_KEY", cause })?;
     let deepseek = deepseek::account(http.clone(), config.deepseek.base_url.as_str(), key(&config.deepseek))
         .map_err(|cause| ProvidersError::Key { name: "DEEPSEEK_API_KEY", cause })?;
-    let ollama = Ollama::new(http, config.ollama.base_url.as_str());
+    let personas = config.ollama.personas.iter().map(|(name, base)| (name.as_str(), base.as_str()));
+    let ollama = Ollama::new(http, config.ollama.base_url.as_str())
+        .with_hosts(personas)
+        .counting_with(Arc::clone(counter));
     let mut providers = Providers::new();
-    providers.insert(Provider::OpenAi, Arc::new(Discreet::new(openai, key(&config.openai))));
-    providers.insert(Provider::DeepSeek, Arc::new(Discreet::new(deepseek, key(&config.deepseek))));
-    providers.insert(Provider::Ollama, Arc::new(ollama));
+    providers.insert(Provider::OpenAi, Arc::new(InAnthropic(Discreet::new(openai, key(&config.openai)))));
+    providers.insert(Provider::Anthropic, Arc::new(Discreet::new(anthropic, key(&config.anthropic))));
+    providers.insert(Provider::DeepSeek, Arc::new(InAnthropic(Discreet::new(deepseek, key(&config.deepseek)))));
+    providers.insert(Provider::Ollama, Arc::new(InAnthropic(ollama)));
     Ok(providers)
 }
 

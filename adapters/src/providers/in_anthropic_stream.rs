@@ -1,0 +1,246 @@
+//! Tells streams that came in OpenAI's words as the events of Anthropic's message streams.
+//!
+//! Blocks are opened and closed as the kind of content changes. The last two events wait for the usage, which OpenAI's
+//! dialect sends after the reason for the end; what comes behind it is read and passed over.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use calos_commands::provider::{ChatRequest, Chunk, ChunkKind, ChunkStream, Produced, ProviderError, TokenUsage};
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::in_anthropic_answer::{Call, Choice, message_id, stop_reason, told_usage};
+
+/// The events of a message stream, from the chunks of a completion.
+pub(super) fn event_stream(provider: &'static str, request: &ChatRequest, chunks: ChunkStream) -> ChunkStream {
+    let (telling, ready) = (Telling::new(provider, request), VecDeque::new());
+    let reader = Reader { chunks, telling, ready, failed: None, ended: false };
+    Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
+}
+
+struct Reader {
+    chunks: ChunkStream,
+    telling: Telling,
+    ready: VecDeque<Chunk>,
+    /// What went wrong after the events that are ready.
+    failed: Option<ProviderError>,
+    ended: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            if let Some(error) = self.failed.take() {
+                self.ended = true;
+                return Some(Err(error));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.chunks.next().await {
+                Some(Ok(chunk)) => {
+                    if let Err(error) = self.telling.chunk(chunk, &mut self.ready) {
+                        self.failed = Some(error);
+                    }
+                }
+                Some(Err(error)) => {
+                    // An answer that had its end and its count lacks nothing but the provider's own end mark.
+                    if self.telling.is_complete() {
+                        self.telling.end(&mut self.ready);
+                    }
+                    self.failed = Some(error);
+                }
+                None => {
+                    self.telling.end(&mut self.ready);
+                    self.ended = true;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireChunk {
+    #[serde(default)]
+    choices: Option<Vec<Choice>>,
+}
+
+/// Which block is being written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Text,
+    Thinking,
+    /// The call of that number in OpenAI's words.
+    Call(u64),
+}
+
+struct Telling {
+    provider: &'static str,
+    id: String,
+    model: String,
+    prompt_estimate_tokens: u64,
+    begun: bool,
+    open: Option<Open>,
+    /// How many blocks have been opened.
+    blocks: u64,
+    finish_reason: Option<String>,
+    finished: bool,
+    usage: Option<TokenUsage>,
+    produced: Produced,
+    ended: bool,
+}
+
+impl Telling {
+    fn new(provider: &'static str, request: &ChatRequest) -> Self {
+        Self {
+            provider,
+            id: message_id(request),
+            model: request.model.clone(),
+            prompt_estimate_tokens: request.prompt_estimate_tokens,
+            begun: false,
+            open: None,
+            blocks: 0,
+            finish_reason: None,
+            finished: false,
+            usage: None,
+            produced: Produced::default(),
+            ended: false,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.finished && self.usage.is_some()
+    }
+
+    fn chunk(&mut self, chunk: Chunk, ready: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        if self.ended {
+            return Ok(());
+        }
+        self.produced.add(chunk.produced);
+        self.usage = chunk.usage.or(self.usage);
+        self.model = chunk.model.clone().unwrap_or_else(|| self.model.clone());
+        let mut events = Vec::new();
+        if !self.begun {
+            self.begun = true;
+            events.push(self.message_start());
+        }
+        if let Some(json) = &chunk.json {
+            let wire: WireChunk = serde_json::from_slice(json)
+                .map_err(|error| ProviderError::BadAnswer { provider: self.provider, detail: error.to_string() })?;
+            for choice in wire.choices.unwrap_or_default() {
+                self.choice(choice, &mut events);
+            }
+        }
+        self.finished |= chunk.kind == ChunkKind::Finish;
+        let model = chunk.model;
+        // Counted once, with the first of the events, or with none where nothing is to be shown.
+        let mut counted = Some((chunk.produced, chunk.usage));
+        let mut push = |kind, json: Option<Value>| {
+            let (produced, usage) = counted.take().unwrap_or_default();
+            let json = json.map(|event| Bytes::from(event.to_string()));
+            ready.push_back(Chunk { kind, json, model: model.clone(), usage, produced });
+        };
+        if events.is_empty() {
+            push(ChunkKind::Content, None);
+        }
+        for event in events {
+            push(ChunkKind::Content, Some(event));
+        }
+        if chunk.kind == ChunkKind::Usage {
+            self.end(ready);
+        } else if chunk.kind == ChunkKind::Finish {
+            // Says to the engine that the answer has had its end; the event itself waits for the usage.
+            push(ChunkKind::Finish, None);
+        }
+        Ok(())
+    }
+
+    fn message_start(&self) -> Value {
+        json!({"type": "message_start", "message": {
+            "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": [],
+            "stop_reason": null, "stop_sequence": null, "usage": told_usage(self.usage.unwrap_or_default())}})
+    }
+
+    fn choice(&mut self, choice: Choice, events: &mut Vec<Value>) {
+        let said = choice.delta.unwrap_or_default();
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if let Some(thinking) = given(said.reasoning_content) {
+            self.open(Open::Thinking, || json!({"type": "thinking", "thinking": "", "signature": ""}), events);
+            events.push(self.delta(&json!({"type": "thinking_delta", "thinking": thinking})));
+        }
+        for text in [said.content, said.refusal].into_iter().filter_map(given) {
+            self.open(Open::Text, || json!({"type": "text", "text": ""}), events);
+            events.push(self.delta(&json!({"type": "text_delta", "text": text})));
+        }
+        for call in said.tool_calls.unwrap_or_default() {
+            self.call(call, events);
+        }
+        if choice.finish_reason.is_some() {
+            self.finish_reason = choice.finish_reason;
+        }
+    }
+
+    fn call(&mut self, call: Call, events: &mut Vec<Value>) {
+        let function = call.function.unwrap_or_default();
+        let id = call.id.unwrap_or_else(|| format!("toolu_{}_{}", self.id.trim_start_matches("msg_"), call.index));
+        let name = function.name.unwrap_or_default();
+        self.open(Open::Call(call.index), || json!({"type": "tool_use", "id": id, "name": name, "input": {}}), events);
+        let arguments = function.arguments.unwrap_or_default();
+        if !arguments.is_empty() {
+            events.push(self.delta(&json!({"type": "input_json_delta", "partial_json": arguments})));
+        }
+    }
+
+    /// Opens a block unless it is the one that is open; the one before it is closed.
+    fn open(&mut self, kind: Open, block: impl FnOnce() -> Value, events: &mut Vec<Value>) {
+        if self.open == Some(kind) {
+            return;
+        }
+        self.close(events);
+        self.open = Some(kind);
+        self.blocks += 1;
+        events.push(json!({"type": "content_block_start", "index": self.blocks - 1, "content_block": block()}));
+    }
+
+    fn close(&mut self, events: &mut Vec<Value>) {
+        if self.open.take().is_some() {
+            events.push(json!({"type": "content_block_stop", "index": self.blocks - 1}));
+        }
+    }
+
+    fn delta(&self, delta: &Value) -> Value {
+        json!({"type": "content_block_delta", "index": self.blocks.saturating_sub(1), "delta": delta})
+    }
+
+    /// Closes what is open, and says why it ended and what it took.
+    fn end(&mut self, ready: &mut VecDeque<Chunk>) {
+        if std::mem::replace(&mut self.ended, true) || !self.begun {
+            return;
+        }
+        let mut closing = Vec::new();
+        self.close(&mut closing);
+        let usage = self.usage.unwrap_or_else(|| TokenUsage {
+            prompt_tokens: self.prompt_estimate_tokens,
+            completion_tokens: self.produced.tokens(),
+            ..TokenUsage::default()
+        });
+        let reason = stop_reason(self.finish_reason.as_deref());
+        let delta = json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null},
+            "usage": told_usage(usage)});
+        let events = closing.into_iter().map(|event| (ChunkKind::Content, event));
+        let last = [(ChunkKind::Finish, delta), (ChunkKind::Usage, json!({"type": "message_stop"}))];
+        for (kind, event) in events.chain(last) {
+            let json = Some(Bytes::from(event.to_string()));
+            ready.push_back(Chunk { kind, json, model: None, usage: None, produced: Produced::default() });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "in_anthropic_stream_tests.rs"]
+mod tests;
