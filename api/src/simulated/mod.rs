@@ -10,6 +10,8 @@
 //! answer: see [`switches`].
 
 mod accounts;
+pub mod anthropic;
+mod anthropic_prompt;
 pub mod ollama;
 pub mod openai;
 pub mod produced;
@@ -32,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use accounts::Accounts;
+use anthropic_prompt::PromptCache;
 use produced::{Produced, Tally};
 use switches::Switches;
 
@@ -56,6 +59,8 @@ pub(crate) struct Stage {
     switches: RwLock<Switches>,
     produced: Produced,
     accounts: Accounts,
+    /// What the simulated Anthropic has in its cache.
+    prompt_cache: PromptCache,
     /// How often calls with the same switches were refused.
     refused: Mutex<HashMap<String, u64>>,
 }
@@ -92,6 +97,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct SimulatedProviders {
     openai: SocketAddr,
+    anthropic: SocketAddr,
     ollama: SocketAddr,
     stage: Arc<Stage>,
     servers: Vec<JoinHandle<()>>,
@@ -114,14 +120,22 @@ impl SimulatedProviders {
         let stage = Arc::new(Stage::default());
         stage.set(switches);
         let (openai, openai_server) = serve(openai::router(), &stage).await?;
+        let (anthropic, anthropic_server) = serve(anthropic::router(), &stage).await?;
         let (ollama, ollama_server) = serve(ollama::router(), &stage).await?;
-        Ok(Self { openai, ollama, stage, servers: vec![openai_server, ollama_server] })
+        let servers = vec![openai_server, anthropic_server, ollama_server];
+        Ok(Self { openai, anthropic, ollama, stage, servers })
     }
 
     /// The base address of the simulated OpenAI; `/v1/…` follows it.
     #[must_use]
     pub fn openai_url(&self) -> String {
         format!("http://{}", self.openai)
+    }
+
+    /// The root address of the simulated Anthropic.
+    #[must_use]
+    pub fn anthropic_url(&self) -> String {
+        format!("http://{}", self.anthropic)
     }
 
     /// The root address of the simulated Ollama.
@@ -134,6 +148,8 @@ impl SimulatedProviders {
     pub fn take_the_place_of(&self, providers: &mut ProvidersConfig) {
         providers.openai.base_url = BaseUrl::loopback(self.openai.port());
         providers.openai.api_key = Some(Secret::new(KEY));
+        providers.anthropic.base_url = BaseUrl::loopback(self.anthropic.port());
+        providers.anthropic.api_key = Some(Secret::new(KEY));
         providers.ollama.base_url = BaseUrl::loopback(self.ollama.port());
         providers.ollama.configured = true;
         providers.ollama.personas.clear();
@@ -174,7 +190,8 @@ impl SimulatedProviders {
 
 impl fmt::Display for SimulatedProviders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenAI at {}/v1, Ollama at {}", self.openai_url(), self.ollama_url())
+        let (openai, anthropic, ollama) = (self.openai_url(), self.anthropic_url(), self.ollama_url());
+        write!(f, "OpenAI at {openai}/v1, Anthropic at {anthropic}, Ollama at {ollama}")
     }
 }
 
