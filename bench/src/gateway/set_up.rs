@@ -85,7 +85,7 @@ impl Stage {
         progress.say(&format!("a private PostgreSQL is made in {}", folder.path().display()));
         let arena = Arena::open_with(&config).await?;
         let cluster = arena.cluster_folder();
-        match Self::start(&arena, &data_dir).await {
+        match Self::start(&data_dir).await {
             Ok((client, provider, floor, calos)) => {
                 let mut stage = Self { arena, provider, floor, calos, keys: Vec::new(), client, folder, cluster };
                 progress.say(&format!(
@@ -108,7 +108,7 @@ impl Stage {
         }
     }
 
-    async fn start(_arena: &Arena, data_dir: &Path) -> Result<(reqwest::Client, Served, Served, Served), BenchError> {
+    async fn start(data_dir: &Path) -> Result<(reqwest::Client, Served, Served, Served), BenchError> {
         let client = super::http_client()?;
         let provider = Served::start("the simulated provider", this_program(&["simulated-provider"])?).await?;
         let upstream = format!("http://{}", provider.address);
