@@ -9,3 +9,4 @@ pub mod postgres;
 pub mod providers;
 pub mod seal;
 pub mod secrets;
+pub mod tokenizer;

@@ -5,7 +5,7 @@
 //! Dropping a future or a stream of this port cancels the call upstream.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,39 @@ pub enum Dialect {
     OpenAi,
     /// Anthropic's: `message` objects and the events of a message stream.
     Anthropic,
+}
+
+/// The most of an answer's text that is kept to be counted; what follows is estimated by its bytes.
+pub const TRANSCRIPT_MAX_BYTES: usize = 512 * 1024;
+
+/// What a provider has written so far of one answer: text, reasoning, tool arguments. An adapter writes it along, so
+/// that an answer that ends without a report can be counted with the model's tokenizer. Nobody counts it otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Transcript(Arc<Mutex<Written>>);
+
+#[derive(Debug, Default)]
+struct Written {
+    text: String,
+    unkept_bytes: u64,
+}
+
+impl Transcript {
+    /// More was written.
+    pub fn add(&self, text: &str) {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.unkept_bytes == 0 && written.text.len() + text.len() <= TRANSCRIPT_MAX_BYTES {
+            written.text.push_str(text);
+        } else {
+            written.unkept_bytes += text.len() as u64;
+        }
+    }
+
+    /// What was written and kept, and how many bytes were written beyond that.
+    #[must_use]
+    pub fn take(&self) -> (String, u64) {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut written.text), std::mem::take(&mut written.unkept_bytes))
+    }
 }
 
 /// A call as a provider gets it.
@@ -51,6 +84,8 @@ pub struct ChatRequest {
     pub show_usage: bool,
     /// What the prompt most likely has, for providers that do not count it.
     pub prompt_estimate_tokens: u64,
+    /// Where the adapter writes what it gives, for an answer without a report.
+    pub transcript: Transcript,
 }
 
 /// The two names of the answer's limit in OpenAI's dialect.
@@ -131,7 +166,7 @@ pub struct Produced {
     pub pieces: u64,
     /// Bytes of content: text, reasoning, refusals, tool arguments.
     pub bytes: u64,
-    /// Its tokens, where the adapter has counted them with a tokenizer.
+    /// Its tokens, once a tokenizer has counted them.
     pub counted_tokens: u64,
 }
 
@@ -216,6 +251,23 @@ pub struct ModelListing {
     pub created: i64,
     /// Whose it is, as the provider says.
     pub owned_by: String,
+    /// What is known of a model on a machine of the platform's own.
+    pub local: Option<LocalModel>,
+}
+
+/// A model on a machine of the platform's own.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LocalModel {
+    /// Where it runs: the server's address.
+    pub host: String,
+    /// How much room it takes; none when the server does not say.
+    pub size_bytes: Option<u64>,
+    /// When it was installed or changed, as the server writes it.
+    pub modified_at: Option<String>,
+    /// What it is built on, such as `llama`.
+    pub family: Option<String>,
+    /// How large it is, such as `3.2B`.
+    pub parameter_size: Option<String>,
 }
 
 /// What a provider was doing when its time ran out.
@@ -378,6 +430,15 @@ pub trait ChatProvider: Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transcript_keeps_so_much_and_counts_the_rest() {
+        let transcript = Transcript::default();
+        transcript.add("hello");
+        transcript.add(&"x".repeat(TRANSCRIPT_MAX_BYTES));
+        transcript.add("more");
+        assert_eq!(transcript.clone().take(), ("hello".to_owned(), TRANSCRIPT_MAX_BYTES as u64 + 4));
+    }
 
     #[test]
     fn a_report_is_held_to_what_can_be_true() {

@@ -2,7 +2,12 @@
 //!
 //! Two questions with two answers. Before a call, [`at_most`] is what a hold must cover: it may be too high, and the
 //! settle gives the rest back. After a call whose provider reported nothing, [`about`] is what the text most likely
-//! had, and what is charged is marked as estimated.
+//! had, and what is charged is marked as estimated. Where a [`TokenCounter`] is at hand, it counts instead.
+
+use calos_domain::pricing::Provider;
+use serde_json::Value;
+
+use crate::raw_object::RawObject;
 
 /// What one picture most likely has; what it has at most, the price book says for each model.
 pub const IMAGE_ABOUT_TOKENS: u64 = 1_600;
@@ -31,9 +36,114 @@ pub fn about(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
+/// Counts tokens as a model does, or as nearly as can be where its maker keeps its tokenizer to itself.
+pub trait TokenCounter: Send + Sync + 'static {
+    /// The tokens of a text. It takes time in proportion to the text, and the first call may take a tenth of a second:
+    /// not for the event loop.
+    fn count(&self, provider: Provider, model: &str, text: &str) -> u64;
+}
+
+/// What of a request the model reads, in any dialect.
+const READ_FIELDS: [&str; 7] =
+    ["messages", "system", "input", "tools", "functions", "response_format", "output_config"];
+
+/// What stands inside of them for the API alone, and pictures, which are counted apart.
+const UNREAD_FIELDS: [&str; 10] = [
+    "role",
+    "type",
+    "id",
+    "tool_call_id",
+    "tool_use_id",
+    "cache_control",
+    "image_url",
+    "source",
+    "signature",
+    "detail",
+];
+
+/// Fields that hold a picture.
+const PICTURES: [&str; 2] = ["image_url", "source"];
+
+/// The tokens of a prompt as a model counts them: its texts, a frame for each message, what a picture has on average.
+#[must_use]
+pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str, fields: &RawObject) -> u64 {
+    let mut read = ReadByModel::default();
+    for field in READ_FIELDS {
+        let value: Option<Value> = fields.lenient(field);
+        if let Some(value) = value {
+            if field == "messages" {
+                let messages = value.as_array().map_or(0, Vec::len) as u64;
+                read.tokens += messages * MESSAGE_FRAME_TOKENS + ANSWER_FRAME_TOKENS;
+            }
+            read.take(&value);
+        }
+    }
+    read.tokens + counter.count(provider, model, &read.text)
+}
+
+#[derive(Default)]
+struct ReadByModel {
+    text: String,
+    tokens: u64,
+}
+
+impl ReadByModel {
+    fn take(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                self.text.push_str(text);
+                self.text.push('\n');
+            }
+            // Tokens instead of text, or a number in a schema: one token either way.
+            Value::Number(_) => self.tokens += 1,
+            Value::Array(values) => values.iter().for_each(|value| self.take(value)),
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    if PICTURES.contains(&name.as_str()) {
+                        self.tokens += IMAGE_ABOUT_TOKENS;
+                    } else if !UNREAD_FIELDS.contains(&name.as_str()) {
+                        // In a schema the names are what the model reads most of.
+                        if !matches!(name.as_str(), "content" | "text") {
+                            self.text.push_str(name);
+                            self.text.push(' ');
+                        }
+                        self.take(value);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Counts words.
+    struct Words;
+
+    impl TokenCounter for Words {
+        fn count(&self, _: Provider, _: &str, text: &str) -> u64 {
+            text.split_whitespace().count() as u64
+        }
+    }
+
+    fn prompt(json: &str) -> u64 {
+        prompt_tokens(&Words, Provider::OpenAi, "gpt-4", &serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn what_the_model_reads_of_a_prompt_is_counted() {
+        let frame = MESSAGE_FRAME_TOKENS + ANSWER_FRAME_TOKENS;
+        assert_eq!(prompt(r#"{"messages":[{"role":"user","content":"one two"}],"user":"not read"}"#), frame + 2);
+        let parts = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"one two"},
+            {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA BBBB"}}]}]}"#;
+        assert_eq!(prompt(parts), frame + 2 + IMAGE_ABOUT_TOKENS);
+        assert_eq!(prompt(r#"{"system":"be brief","messages":[{"role":"user","content":"hi"}]}"#), frame + 3);
+        assert_eq!(prompt(r#"{"input":["one two","three"]}"#), 3);
+        assert_eq!(prompt(r#"{"input":[[1,2,3],[4]]}"#), 4);
+    }
 
     #[test]
     fn the_bound_is_above_what_real_tokenizers_count() {

@@ -46,6 +46,7 @@ fn request(model: &str, text: &str) -> ChatRequest {
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: true,
         prompt_estimate_tokens: 9,
+        transcript: calos_commands::provider::Transcript::default(),
     }
 }
 

@@ -180,7 +180,6 @@ fn read_listing(text: &[u8]) -> Result<Vec<ModelListing>, ProviderError> {
             created: created.map_or(0, OffsetDateTime::unix_timestamp),
             owned_by: model.owned_by.unwrap_or_else(|| NAME.to_owned()),
             local: None,
-            local: None,
         }
     });
     Ok(models.collect())

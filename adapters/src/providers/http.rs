@@ -102,10 +102,24 @@ impl ProviderHttp {
         request: RequestBuilder,
         limit: Duration,
     ) -> Result<Bytes, ProviderError> {
+        self.whole_within(provider, request, limit, ANSWER_MAX_BYTES).await
+    }
+
+    /// The same with a bound of its own on the answer's size.
+    ///
+    /// # Errors
+    /// Any [`ProviderError`] but `Unsupported`.
+    pub async fn whole_within(
+        &self,
+        provider: &'static str,
+        request: RequestBuilder,
+        limit: Duration,
+        max_bytes: usize,
+    ) -> Result<Bytes, ProviderError> {
         let answer = async {
             let response = request.send().await.map_err(|error| unreachable(provider, &error))?;
             let response = accepted(provider, response).await?;
-            body(provider, response, ANSWER_MAX_BYTES).await
+            body(provider, response, max_bytes).await
         };
         timeout(limit, answer).await.map_err(|_| ProviderError::Timeout { provider, phase: Phase::Whole, limit })?
     }

@@ -1,19 +1,26 @@
-//! Ollama's own dialect: JSON lines from `/api/chat`.
+//! Ollama's own dialect: JSON lines from `/api/chat`, vectors from `/api/embed`.
+//!
+//! Personas may have hosts of their own; a call goes to the host of its model.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use calos_commands::log::Boxed;
 use calos_commands::provider::{
-    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, ModelListing, ProviderError,
+    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, LocalModel, ModelListing, ProviderError,
 };
+use calos_commands::tokens::TokenCounter;
 use futures_util::stream;
 use reqwest::RequestBuilder;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::embeddings;
 use super::http::{LISTING_TIMEOUT, Pieces, ProviderHttp, base_url};
 use super::lines::Lines;
-use super::ollama_answer::Telling;
+use super::ollama_answer::{Telling, WireAnswer, read};
+use super::ollama_count::Counting;
+use super::ollama_embed;
 use super::ollama_request::translate;
 use super::openai::too_long;
 
@@ -26,24 +33,71 @@ pub const DEFAULT_BASE_URL: &str = "http://127.0.0.1:11434";
 /// The most models of a listing that are taken in.
 const LISTING_MAX_MODELS: usize = 2_000;
 
-/// One Ollama server.
-#[derive(Clone, Debug)]
+/// The platform's Ollama servers.
+#[derive(Clone)]
 pub struct Ollama {
     http: ProviderHttp,
     base: Arc<str>,
+    /// Models with a server of their own, by their names without a tag.
+    hosts: Arc<[(String, Arc<str>)]>,
+    counter: Option<Arc<dyn TokenCounter>>,
+}
+
+impl fmt::Debug for Ollama {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ollama").field("base", &self.base).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
 }
 
 impl Ollama {
     /// `base` is the server's root, as in [`DEFAULT_BASE_URL`].
     #[must_use]
     pub fn new(http: ProviderHttp, base: &str) -> Self {
-        Self { http, base: base_url(base) }
+        Self { http, base: base_url(base), hosts: Arc::default(), counter: None }
     }
 
-    fn post(&self, request: &ChatRequest, streaming: bool) -> Result<RequestBuilder, ProviderError> {
-        let body = translate(request, streaming)?;
-        Ok(self.http.client().post(format!("{}/api/chat", self.base)).json(&body))
+    /// The same with servers of their own for some models, named without a tag.
+    #[must_use]
+    pub fn with_hosts<'h>(self, hosts: impl IntoIterator<Item = (&'h str, &'h str)>) -> Self {
+        let hosts = hosts.into_iter().map(|(model, base)| (bare(model).to_owned(), base_url(base))).collect();
+        Self { hosts, ..self }
     }
+
+    /// The same, which has counted what a server does not report.
+    #[must_use]
+    pub fn counting_with(self, counter: Arc<dyn TokenCounter>) -> Self {
+        Self { counter: Some(counter), ..self }
+    }
+
+    /// The server a model runs on.
+    fn host(&self, model: &str) -> &str {
+        let own = self.hosts.iter().find(|(name, _)| name == bare(model));
+        own.map_or(&self.base, |(_, base)| base)
+    }
+
+    fn post(&self, path: &str, model: &str, body: &impl Serialize) -> RequestBuilder {
+        self.http.client().post(format!("{}/api/{path}", self.host(model))).json(body)
+    }
+
+    fn counting(&self, request: &ChatRequest) -> Counting {
+        Counting::new(self.counter.clone(), request)
+    }
+
+    /// The models of one server; on a persona's own only the persona's count, since no call for another goes there.
+    async fn listing(&self, base: &str, only: Option<&str>) -> Result<Vec<ModelListing>, ProviderError> {
+        let request = self.http.client().get(format!("{base}/api/tags"));
+        let mut models = read_listing(&self.http.whole(NAME, request, LISTING_TIMEOUT).await?, base)?;
+        models.retain(|model| match only {
+            Some(name) => bare(&model.id) == name,
+            None => self.hosts.iter().all(|(name, _)| name != bare(&model.id)),
+        });
+        Ok(models)
+    }
+}
+
+/// A model's name without its tag.
+fn bare(model: &str) -> &str {
+    model.split_once(':').map_or(model, |(name, _)| name)
 }
 
 impl ChatProvider for Ollama {
@@ -53,19 +107,22 @@ impl ChatProvider for Ollama {
 
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
-            let answer = self.http.whole(NAME, self.post(request, false)?, self.http.settings().whole).await;
-            let text = answer.map_err(refusing_tools)?;
-            Telling::new(request).whole(&text)
+            let post = self.post("chat", &request.model, &translate(request, false)?);
+            let answer = read(&self.http.whole(NAME, post, self.http.settings().whole).await?)?;
+            let mut telling = Telling::new(request);
+            self.count_what_is_missing(&answer, request, &mut telling).await;
+            telling.whole(answer)
         })
     }
 
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
-            let pieces = self.http.pieces(NAME, self.post(request, true)?).await.map_err(refusing_tools)?;
+            let post = self.post("chat", &request.model, &translate(request, true)?);
             let reader = Reader {
-                pieces,
+                pieces: self.http.pieces(NAME, post).await?,
                 lines: Lines::default(),
                 telling: Telling::new(request),
+                counting: self.counting(request),
                 ready: VecDeque::new(),
                 ended: false,
             };
@@ -74,21 +131,47 @@ impl ChatProvider for Ollama {
         })
     }
 
+    fn embed<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
+        Box::pin(async move {
+            embeddings::fits(NAME, request)?;
+            let post = self.post("embed", &request.model, &ollama_embed::translate(request)?);
+            let limit = self.http.settings().whole;
+            let text = self.http.whole_within(NAME, post, limit, embeddings::ANSWER_MAX_BYTES).await?;
+            let answer = ollama_embed::read(&text)?;
+            let prompt = match answer.prompt_eval_count {
+                Some(reported) => Ok(reported),
+                None => Err(self.counting(request).prompt().await),
+            };
+            ollama_embed::tell(answer, prompt, request)
+        })
+    }
+
     fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>> {
         Box::pin(async move {
-            let request = self.http.client().get(format!("{}/api/tags", self.base));
-            read_listing(&self.http.whole(NAME, request, LISTING_TIMEOUT).await?)
+            let personas = self.hosts.iter().map(|(name, base)| self.listing(base, Some(name)));
+            let (shared, own) = tokio::join!(self.listing(&self.base, None), futures_util::future::join_all(personas));
+            let mut listed = Vec::new();
+            let mut failed = None;
+            for models in std::iter::once(shared).chain(own) {
+                match models {
+                    Ok(models) => listed.extend(models),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            match failed {
+                // One server that is away does not hide what the others have.
+                Some(error) if listed.is_empty() => Err(error),
+                Some(_) | None => Ok(listed),
+            }
         })
     }
 }
 
-/// Ollama tells a model that calls no tools from other mistakes in its words alone.
-fn refusing_tools(error: ProviderError) -> ProviderError {
-    match error {
-        ProviderError::Status { status: 400, message, .. } if message.contains("does not support tools") => {
-            ProviderError::Unsupported { provider: NAME, param: "tools", message }
+impl Ollama {
+    async fn count_what_is_missing(&self, answer: &WireAnswer, request: &ChatRequest, telling: &mut Telling) {
+        if answer.lacks_prompt_count() {
+            telling.prompt_estimate_tokens = self.counting(request).prompt().await;
         }
-        other => other,
     }
 }
 
@@ -96,6 +179,7 @@ struct Reader {
     pieces: Pieces,
     lines: Lines,
     telling: Telling,
+    counting: Counting,
     ready: VecDeque<Chunk>,
     ended: bool,
 }
@@ -121,7 +205,7 @@ impl Reader {
             // The last line may come without its line end.
             let rest = self.lines.rest();
             if !rest.trim_ascii().is_empty() {
-                self.take_line(&rest)?;
+                self.take_line(&rest).await?;
             }
             if self.ended {
                 return Ok(());
@@ -133,14 +217,18 @@ impl Reader {
         while let Some(line) = self.lines.next_line().map_err(|error| too_long(NAME, error))? {
             if !line.trim_ascii().is_empty() && !self.ended {
                 self.pieces.alive();
-                self.take_line(&line)?;
+                self.take_line(&line).await?;
             }
         }
         Ok(())
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), ProviderError> {
-        let (chunks, done) = self.telling.line(line)?;
+    async fn take_line(&mut self, line: &[u8]) -> Result<(), ProviderError> {
+        let answer = read(line)?;
+        if answer.lacks_prompt_count() {
+            self.telling.prompt_estimate_tokens = self.counting.prompt().await;
+        }
+        let (chunks, done) = self.telling.line(answer)?;
         self.ready.extend(chunks);
         self.ended |= done;
         Ok(())
@@ -158,15 +246,37 @@ struct WireModel {
     /// Ollama itself does not say; a server that speaks its language may.
     #[serde(default)]
     owned_by: Option<String>,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
+    modified_at: Option<String>,
+    #[serde(default)]
+    details: WireDetails,
 }
 
-fn read_listing(text: &[u8]) -> Result<Vec<ModelListing>, ProviderError> {
+#[derive(Default, Deserialize)]
+struct WireDetails {
+    #[serde(default)]
+    family: Option<String>,
+    #[serde(default)]
+    parameter_size: Option<String>,
+}
+
+fn read_listing(text: &[u8], host: &str) -> Result<Vec<ModelListing>, ProviderError> {
     let tags: WireTags = serde_json::from_slice(text)
         .map_err(|error| ProviderError::BadAnswer { provider: NAME, detail: error.to_string() })?;
     let models = tags.models.into_iter().take(LISTING_MAX_MODELS);
-    let named = models.map(|model| {
-        let owned_by = model.owned_by.unwrap_or_else(|| "library".to_owned());
-        ModelListing { id: model.name, created: 0, owned_by }
+    let named = models.map(|model| ModelListing {
+        id: model.name,
+        created: 0,
+        owned_by: model.owned_by.unwrap_or_else(|| "library".to_owned()),
+        local: Some(LocalModel {
+            host: host.to_owned(),
+            size_bytes: model.size,
+            modified_at: model.modified_at,
+            family: model.details.family,
+            parameter_size: model.details.parameter_size,
+        }),
     });
     Ok(named.collect())
 }
@@ -178,8 +288,21 @@ mod tests {
     #[test]
     fn a_listing_is_read() {
         let text = r#"{"models":[{"name":"llama3.2:3b","modified_at":"2023-11-04T14:56:49.277302595-07:00","size":7365960935,
-            "digest":"9f438cb9cd58","details":{"format":"gguf","family":"llama"}}]}"#;
-        assert_eq!(read_listing(text.as_bytes()).unwrap()[0].id, "llama3.2:3b");
-        assert!(read_listing(b"[]").is_err());
+            "digest":"9f438cb9cd58","details":{"format":"gguf","family":"llama","parameter_size":"3.2B"}}]}"#;
+        let models = read_listing(text.as_bytes(), "http://a:1").unwrap();
+        assert_eq!(models[0].id, "llama3.2:3b");
+        let local = models[0].local.as_ref().unwrap();
+        assert_eq!((local.host.as_str(), local.size_bytes), ("http://a:1", Some(7_365_960_935)));
+        assert_eq!((local.family.as_deref(), local.parameter_size.as_deref()), (Some("llama"), Some("3.2B")));
+        assert!(read_listing(b"[]", "").is_err());
+    }
+
+    #[test]
+    fn a_persona_with_a_host_of_its_own_is_asked_there() {
+        let http = ProviderHttp::new(super::super::HttpSettings::default()).unwrap();
+        let ollama = Ollama::new(http, DEFAULT_BASE_URL).with_hosts([("soulfra", "http://127.0.0.1:11435/")]);
+        assert_eq!(ollama.host("soulfra:latest"), "http://127.0.0.1:11435");
+        assert_eq!(ollama.host("soulfra"), "http://127.0.0.1:11435");
+        assert_eq!(ollama.host("soulfra2"), DEFAULT_BASE_URL);
     }
 }

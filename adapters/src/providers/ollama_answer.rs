@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use calos_commands::provider::{ChatRequest, Chunk, ChunkKind, Completion, Produced, ProviderError, TokenUsage};
+use calos_commands::provider::{
+    ChatRequest, Chunk, ChunkKind, Completion, Produced, ProviderError, TokenUsage, Transcript,
+};
 use calos_commands::raw_object::RawObject;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,6 +32,13 @@ pub(super) struct WireAnswer {
     eval_count: Option<u64>,
     #[serde(default)]
     error: Option<Value>,
+}
+
+impl WireAnswer {
+    /// Whether it is the end of an answer whose prompt Ollama had in its cache.
+    pub(super) const fn lacks_prompt_count(&self) -> bool {
+        self.done && self.prompt_eval_count.is_none()
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -93,9 +102,11 @@ struct Function {
 pub(super) struct Telling {
     answer_id: String,
     created: u64,
-    prompt_estimate_tokens: u64,
+    /// What the prompt has where Ollama does not say.
+    pub(super) prompt_estimate_tokens: u64,
     show_usage: bool,
     produced: Produced,
+    transcript: Transcript,
     tool_calls: usize,
     begun: bool,
 }
@@ -109,14 +120,14 @@ impl Telling {
             prompt_estimate_tokens: request.prompt_estimate_tokens,
             show_usage: request.show_usage,
             produced: Produced::default(),
+            transcript: request.transcript.clone(),
             tool_calls: 0,
             begun: false,
         }
     }
 
     /// A whole answer, from the one object Ollama sends for it.
-    pub(super) fn whole(mut self, text: &[u8]) -> Result<Completion, ProviderError> {
-        let answer = read(text)?;
+    pub(super) fn whole(mut self, answer: WireAnswer) -> Result<Completion, ProviderError> {
         let (mut message, produced) = self.message(answer.message.unwrap_or_default(), false);
         message.role = Some("assistant");
         if message.content.is_none() && message.tool_calls.is_empty() {
@@ -134,8 +145,7 @@ impl Telling {
     }
 
     /// The chunks one line of a stream stands for, and whether it is the last.
-    pub(super) fn line(&mut self, text: &[u8]) -> Result<(Vec<Chunk>, bool), ProviderError> {
-        let answer = read(text)?;
+    pub(super) fn line(&mut self, answer: WireAnswer) -> Result<(Vec<Chunk>, bool), ProviderError> {
         let model = answer.model.unwrap_or_default();
         let (mut message, produced) = self.message(answer.message.unwrap_or_default(), true);
         let mut chunks = Vec::with_capacity(3);
@@ -159,13 +169,18 @@ impl Telling {
     }
 
     fn message(&mut self, message: WireMessage, numbered: bool) -> (Message, Produced) {
-        let mut bytes = (message.content.len() + message.thinking.as_ref().map_or(0, String::len)) as u64;
+        let thinking = message.thinking.as_deref().unwrap_or_default();
+        let mut bytes = (message.content.len() + thinking.len()) as u64;
+        self.transcript.add(&message.content);
+        self.transcript.add(thinking);
         let mut tool_calls = Vec::new();
         for call in message.tool_calls.unwrap_or_default() {
             // Ollama gives objects where OpenAI's clients expect the text of one.
             let arguments =
                 if call.function.arguments.is_null() { "{}".to_owned() } else { call.function.arguments.to_string() };
             bytes += (call.function.name.len() + arguments.len()) as u64;
+            self.transcript.add(&call.function.name);
+            self.transcript.add(&arguments);
             tool_calls.push(ToolCall {
                 index: numbered.then_some(self.tool_calls),
                 id: format!("call_{}_{}", self.answer_id.trim_start_matches("chatcmpl-"), self.tool_calls),
@@ -260,7 +275,7 @@ fn wire_usage(usage: TokenUsage) -> Usage {
     }
 }
 
-fn read(text: &[u8]) -> Result<WireAnswer, ProviderError> {
+pub(super) fn read(text: &[u8]) -> Result<WireAnswer, ProviderError> {
     let answer: WireAnswer = serde_json::from_slice(text)
         .map_err(|error| ProviderError::BadAnswer { provider: NAME, detail: error.to_string() })?;
     if answer.error.as_ref().is_some_and(|error| !error.is_null()) {
@@ -292,6 +307,7 @@ mod tests {
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage,
             prompt_estimate_tokens: 12,
+            transcript: calos_commands::provider::Transcript::default(),
         })
     }
 
@@ -310,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_whole_answer_is_told_in_openais_words() {
-        let completion = telling(false).whole(WHOLE.as_bytes()).unwrap();
+        let completion = telling(false).whole(read(WHOLE.as_bytes()).unwrap()).unwrap();
         assert_eq!(completion.usage, TokenUsage::reported(26, 298, 0, 0));
         let body = value(&completion.body);
         assert_eq!(body["object"], "chat.completion");
@@ -326,7 +342,7 @@ mod tests {
     #[test]
     fn a_prompt_from_the_cache_is_counted_by_us_and_marked() {
         let text = WHOLE.replace(r#""prompt_eval_count":26,"#, "");
-        let usage = telling(false).whole(text.as_bytes()).unwrap().usage.unwrap();
+        let usage = telling(false).whole(read(text.as_bytes()).unwrap()).unwrap().usage.unwrap();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (12, 298, true));
     }
 
@@ -335,7 +351,7 @@ mod tests {
         let text = r#"{"model":"m","message":{"role":"assistant","content":"","tool_calls":[
             {"function":{"name":"weather","arguments":{"city":"Oslo"}}},{"function":{"name":"time"}}]},
             "done":true,"done_reason":"stop","prompt_eval_count":1,"eval_count":1}"#;
-        let body = value(&telling(false).whole(text.as_bytes()).unwrap().body);
+        let body = value(&telling(false).whole(read(text.as_bytes()).unwrap()).unwrap().body);
         assert_eq!(body["choices"][0]["finish_reason"], "tool_calls");
         assert_eq!(
             body["choices"][0]["message"]["tool_calls"],
@@ -349,16 +365,18 @@ mod tests {
     #[test]
     fn a_stream_opens_with_the_role_and_closes_with_finish_and_usage() {
         let mut telling = telling(true);
-        let (first, done) =
-            telling.line(br#"{"model":"m","message":{"role":"assistant","content":"Hel"},"done":false}"#).unwrap();
+        let (first, done) = telling
+            .line(read(br#"{"model":"m","message":{"role":"assistant","content":"Hel"},"done":false}"#).unwrap())
+            .unwrap();
         assert!(!done);
         assert_eq!(chunk_value(&first[0])["choices"][0]["delta"], json!({"role": "assistant", "content": "Hel"}));
         assert_eq!(chunk_value(&first[0])["usage"], Value::Null);
-        let (second, _) =
-            telling.line(br#"{"model":"m","message":{"role":"assistant","content":"lo"},"done":false}"#).unwrap();
+        let (second, _) = telling
+            .line(read(br#"{"model":"m","message":{"role":"assistant","content":"lo"},"done":false}"#).unwrap())
+            .unwrap();
         assert_eq!(chunk_value(&second[0])["choices"][0]["delta"], json!({"content": "lo"}));
         let last = br#"{"model":"m","message":{"role":"assistant","content":""},"done":true,"done_reason":"length","prompt_eval_count":5,"eval_count":2}"#;
-        let (end, done) = telling.line(last).unwrap();
+        let (end, done) = telling.line(read(last).unwrap()).unwrap();
         assert!(done);
         assert_eq!(end.iter().map(|chunk| chunk.kind).collect::<Vec<_>>(), [ChunkKind::Finish, ChunkKind::Usage]);
         assert_eq!(chunk_value(&end[0])["choices"][0]["finish_reason"], "length");
@@ -369,9 +387,9 @@ mod tests {
     #[test]
     fn a_stream_that_does_not_count_is_counted_here() {
         let mut telling = telling(false);
-        telling.line(br#"{"message":{"content":"one"},"done":false}"#).unwrap();
-        telling.line(br#"{"message":{"content":"two"},"done":false}"#).unwrap();
-        let (end, _) = telling.line(br#"{"done":true}"#).unwrap();
+        telling.line(read(br#"{"message":{"content":"one"},"done":false}"#).unwrap()).unwrap();
+        telling.line(read(br#"{"message":{"content":"two"},"done":false}"#).unwrap()).unwrap();
+        let (end, _) = telling.line(read(br#"{"done":true}"#).unwrap()).unwrap();
         let usage = end[1].usage.unwrap();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (12, 2, true));
         assert!(end[1].json.is_none());

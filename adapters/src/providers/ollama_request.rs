@@ -14,8 +14,13 @@ use super::ollama::NAME;
 
 /// The context Ollama gives a model when nothing is said; a longer prompt would lose its beginning in silence.
 const DEFAULT_CONTEXT_TOKENS: u64 = 4_096;
-/// The largest context asked for.
-const CONTEXT_MAX_TOKENS: u64 = 131_072;
+/// The largest context asked for: each takes memory beside the model, whoever asks.
+const CONTEXT_MAX_TOKENS: u64 = 32_768;
+/// How far the prompt's measure may be below what the model counts: digits and other scripts than Latin take twice as
+/// many tokens for their bytes as English does.
+const PROMPT_MARGIN: u64 = 2;
+/// The least room for an answer a prompt may leave in the largest context.
+const ANSWER_MIN_TOKENS: u64 = 64;
 
 /// The body of `/api/chat`.
 #[derive(Debug, Serialize)]
@@ -28,12 +33,16 @@ pub(super) struct OllamaRequest<'a> {
     tools: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    think: Option<Value>,
 }
 
 #[derive(Debug, Serialize)]
 struct OllamaMessage {
     role: String,
     content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     images: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +86,8 @@ struct InMessage {
     role: String,
     #[serde(default)]
     content: Option<InContent>,
+    #[serde(default)]
+    reasoning_content: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<InToolCall>>,
     #[serde(default)]
@@ -159,6 +170,25 @@ pub(super) fn translate(request: &ChatRequest, stream: bool) -> Result<OllamaReq
         options: options(request)?,
         tools,
         format: format(request)?,
+        think: think(request)?,
+    })
+}
+
+/// How much a model is to think, where the client says so. Levels are for the models that have them; the others only
+/// know whether.
+fn think(request: &ChatRequest) -> Result<Option<Value>, ProviderError> {
+    Ok(match field::<String>(request, "reasoning_effort")?.as_deref() {
+        None => None,
+        Some("none") => Some(Value::Bool(false)),
+        Some("minimal" | "low") => Some(Value::from("low")),
+        Some("medium") => Some(Value::from("medium")),
+        Some("high" | "xhigh" | "max") => Some(Value::from("high")),
+        Some(_) => {
+            return Err(unsupported(
+                "reasoning_effort",
+                "reasoning_effort is none, low, medium or high for this model",
+            ));
+        }
     })
 }
 
@@ -196,14 +226,23 @@ fn tool_choice_is_none(request: &ChatRequest) -> Result<bool, ProviderError> {
 }
 
 fn options(request: &ChatRequest) -> Result<OllamaOptions, ProviderError> {
-    let needed = request.prompt_estimate_tokens.saturating_add(request.max_tokens);
+    let room = CONTEXT_MAX_TOKENS.saturating_sub(request.prompt_estimate_tokens);
+    if room < ANSWER_MIN_TOKENS {
+        let message = format!(
+            "the prompt has about {} tokens, and this model takes {CONTEXT_MAX_TOKENS} with its answer: send less",
+            request.prompt_estimate_tokens
+        );
+        return Err(unsupported("messages", &message));
+    }
+    let num_predict = request.max_tokens.min(room);
+    let needed = request.prompt_estimate_tokens.saturating_mul(PROMPT_MARGIN).saturating_add(num_predict);
     let stop = match field::<OneOrMany>(request, "stop")? {
         None => Vec::new(),
         Some(OneOrMany::One(stop)) => vec![stop],
         Some(OneOrMany::Many(stops)) => stops,
     };
     Ok(OllamaOptions {
-        num_predict: request.max_tokens,
+        num_predict,
         num_ctx: (needed > DEFAULT_CONTEXT_TOKENS)
             .then(|| needed.min(CONTEXT_MAX_TOKENS).next_power_of_two().min(CONTEXT_MAX_TOKENS)),
         temperature: field(request, "temperature")?,
@@ -242,7 +281,8 @@ fn messages(request: &ChatRequest) -> Result<Vec<OllamaMessage>, ProviderError> 
         }
         let role = if message.role == "developer" { "system".to_owned() } else { message.role };
         let tool_name = message.tool_call_id.and_then(|id| names.get(&id).cloned());
-        translated.push(OllamaMessage { role, content, images, tool_calls, tool_name });
+        let thinking = message.reasoning_content.filter(|text| !text.is_empty());
+        translated.push(OllamaMessage { role, content, thinking, images, tool_calls, tool_name });
     }
     Ok(translated)
 }
@@ -281,7 +321,7 @@ fn content(content: Option<InContent>) -> Result<(String, Vec<String>), Provider
 /// The base64 text of a picture that came inside the request. A picture elsewhere would have to be fetched, and the
 /// gateway fetches nothing on a client's word.
 fn image(url: &str) -> Result<String, ProviderError> {
-    url.strip_prefix("data:")
+    url.strip_prefix("data:image/")
         .and_then(|rest| rest.split_once(";base64,"))
         .map(|(_, data)| data.to_owned())
         .ok_or_else(|| unsupported("messages", "send pictures to this model as data:image/…;base64,… addresses"))
@@ -315,6 +355,7 @@ mod tests {
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage: false,
             prompt_estimate_tokens: 10,
+            transcript: calos_commands::provider::Transcript::default(),
         }
     }
 
@@ -376,10 +417,34 @@ mod tests {
         let mut long = request(&json!({"messages": []}));
         long.prompt_estimate_tokens = 5_000;
         let body = serde_json::to_value(translate(&long, false).unwrap()).unwrap();
-        assert_eq!(body["options"]["num_ctx"], 8_192);
-        long.prompt_estimate_tokens = u64::MAX;
+        assert_eq!(body["options"]["num_ctx"], 16_384);
+        long.prompt_estimate_tokens = 30_000;
         let body = serde_json::to_value(translate(&long, false).unwrap()).unwrap();
         assert_eq!(body["options"]["num_ctx"], CONTEXT_MAX_TOKENS);
+        long.prompt_estimate_tokens = u64::MAX;
+        let refused = translate(&long, false).unwrap_err();
+        assert!(matches!(refused, ProviderError::Unsupported { param: "messages", .. }), "{refused}");
+    }
+
+    #[test]
+    fn no_client_takes_more_of_the_machine_than_its_share() {
+        let mut greedy = request(&json!({"messages": [], "options": {"num_ctx": 1_000_000, "num_gpu": 99},
+            "num_ctx": 1_000_000, "keep_alive": "999h"}));
+        greedy.max_tokens = 10_000_000;
+        let body = serde_json::to_value(translate(&greedy, true).unwrap()).unwrap();
+        assert_eq!(body["options"], json!({"num_predict": CONTEXT_MAX_TOKENS - 10, "num_ctx": CONTEXT_MAX_TOKENS}));
+        assert_eq!((body.get("keep_alive"), body.get("num_ctx")), (None, None));
+    }
+
+    #[test]
+    fn thinking_goes_both_ways() {
+        let body = translated(&json!({"reasoning_effort": "high", "messages": [
+            {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}]}));
+        assert_eq!(body["think"], "high");
+        assert_eq!(body["messages"][0], json!({"role": "assistant", "content": "4", "thinking": "2 and 2"}));
+        assert_eq!(translated(&json!({"reasoning_effort": "none", "messages": []}))["think"], false);
+        assert_eq!(translated(&json!({"messages": []})).get("think"), None);
+        assert_eq!(refused(&json!({"reasoning_effort": "lots"})), "reasoning_effort");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use calos_commands::log::Boxed;
 use calos_commands::ports::SecretText;
 use calos_commands::provider::{
-    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, MaxTokensField, ModelListing, ProviderError,
+    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, MaxTokensField, ModelListing, ProviderError, Transcript,
 };
 use calos_commands::raw_object::RawObject;
 use futures_util::stream;
@@ -16,6 +16,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
 use super::chunks::{DONE, read_chunk, read_completion, set};
+use super::embeddings;
 use super::http::{LISTING_TIMEOUT, Pieces, ProviderHttp, base_url};
 use super::lines::LineTooLong;
 use super::sse::Sse;
@@ -134,7 +135,7 @@ fn bearer(key: &str) -> Result<HeaderValue, BadKey> {
 }
 
 /// The base address with the version at its end.
-fn versioned(base: &str) -> Arc<str> {
+pub(super) fn versioned(base: &str) -> Arc<str> {
     let base = base_url(base);
     let last = base.rsplit('/').next().unwrap_or_default();
     let version = last.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
@@ -190,14 +191,27 @@ impl ChatProvider for OpenAi {
         Box::pin(async move {
             let name = self.vendor.name;
             let text = self.http.whole(name, self.chat(request, false)?, self.http.settings().whole).await?;
-            read_completion(name, &text)
+            read_completion(name, &text, &request.transcript)
         })
     }
 
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
             let pieces = self.http.pieces(self.vendor.name, self.chat(request, true)?).await?;
-            Ok(chunk_stream(self.vendor.name, pieces, request.show_usage))
+            Ok(chunk_stream(self.vendor.name, pieces, request))
+        })
+    }
+
+    fn embed<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
+        Box::pin(async move {
+            let name = self.vendor.name;
+            if !self.vendor.has_embeddings {
+                return Err(embeddings::lacking(name));
+            }
+            embeddings::fits(name, request)?;
+            let request = self.post("embeddings", request, embeddings::body(name, request)?)?;
+            let limit = self.http.settings().whole;
+            embeddings::read(name, &self.http.whole_within(name, request, limit, embeddings::ANSWER_MAX_BYTES).await?)
         })
     }
 
@@ -231,14 +245,17 @@ fn read_listing(provider: &'static str, text: &[u8]) -> Result<Vec<ModelListing>
         id: model.id,
         created: model.created.unwrap_or(0),
         owned_by: model.owned_by.unwrap_or_else(|| provider.to_owned()),
+        local: None,
     });
     Ok(models.collect())
 }
 
 /// The chunks of a stream in OpenAI's dialect, whoever sends it.
 #[must_use]
-pub fn chunk_stream(provider: &'static str, pieces: Pieces, show_usage: bool) -> ChunkStream {
-    let reader = Reader { provider, pieces, sse: Sse::default(), ready: VecDeque::new(), ended: false, show_usage };
+pub fn chunk_stream(provider: &'static str, pieces: Pieces, request: &ChatRequest) -> ChunkStream {
+    let (show_usage, transcript) = (request.show_usage, request.transcript.clone());
+    let (sse, ready) = (Sse::default(), VecDeque::new());
+    let reader = Reader { provider, pieces, sse, ready, ended: false, show_usage, transcript };
     Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
 }
 
@@ -249,6 +266,7 @@ struct Reader {
     ready: VecDeque<Vec<u8>>,
     ended: bool,
     show_usage: bool,
+    transcript: Transcript,
 }
 
 impl Reader {
@@ -261,7 +279,7 @@ impl Reader {
                 self.ended = true;
                 return None;
             }
-            Ok(data) => read_chunk(self.provider, data, self.show_usage),
+            Ok(data) => read_chunk(self.provider, data, self.show_usage, &self.transcript),
             Err(error) => Err(error),
         };
         self.ended = read.is_err();
@@ -313,6 +331,7 @@ mod tests {
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage: false,
             prompt_estimate_tokens: 10,
+            transcript: calos_commands::provider::Transcript::default(),
         }
     }
 
@@ -340,7 +359,8 @@ mod tests {
     fn a_listing_is_read() {
         let text = r#"{"object":"list","data":[{"id":"gpt-4","object":"model","created":1687882411,"owned_by":"openai"},{"id":"x"}]}"#;
         let models = read_listing(NAME, text.as_bytes()).unwrap();
-        assert_eq!(models[0], ModelListing { id: "gpt-4".into(), created: 1_687_882_411, owned_by: "openai".into() });
+        let gpt_4 = ModelListing { id: "gpt-4".into(), created: 1_687_882_411, owned_by: "openai".into(), local: None };
+        assert_eq!(models[0], gpt_4);
         assert_eq!(models[1].owned_by, "openai");
         assert!(read_listing(NAME, b"{}").is_err());
     }

@@ -1,0 +1,195 @@
+//! Reads an embeddings request: what CALOS must know is checked, the rest is kept as it came.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::request::{BadRequest, CallKind, ChatCall, read_model, typed, whole, wrong};
+use super::route::Routing;
+use crate::provider::Dialect;
+use crate::raw_object::RawObject;
+use crate::tokens::{about, at_most};
+
+/// The most texts of one request, as at OpenAI.
+pub const INPUTS_MAX: usize = 2_048;
+/// The most tokens of one text, as at OpenAI.
+pub const INPUT_MAX_TOKENS: u64 = 8_192;
+/// The most tokens of all texts of a request together, as at OpenAI.
+pub const REQUEST_MAX_TOKENS: u64 = 300_000;
+/// The most numbers one vector may be asked to have; no model makes as many.
+pub const DIMENSIONS_MAX: u64 = 65_536;
+
+const RIGHT_INPUT: &str = "must be text, a list of texts, or a list of tokens or of lists of tokens";
+
+/// How large the texts are.
+#[derive(Default)]
+struct Sizes {
+    most: u64,
+    likely: u64,
+}
+
+impl Sizes {
+    /// A text in its JSON form. No provider takes one beyond its bound, so none can be charged for more.
+    fn add_text(&mut self, index: Option<usize>, json: &str) -> Result<(), BadRequest> {
+        if json == "\"\"" {
+            return Err(wrong(at(index), "is empty: send text to make a vector of"));
+        }
+        self.most += at_most(json.as_bytes()).min(INPUT_MAX_TOKENS);
+        self.likely += about(json.len().saturating_sub(2) as u64).min(INPUT_MAX_TOKENS);
+        Ok(())
+    }
+
+    fn add_tokens(&mut self, index: Option<usize>, tokens: &[u32]) -> Result<(), BadRequest> {
+        let count = tokens.len() as u64;
+        if count == 0 {
+            return Err(wrong(at(index), "is empty: send tokens to make a vector of"));
+        }
+        if count > INPUT_MAX_TOKENS {
+            return Err(wrong(at(index), &format!("has {INPUT_MAX_TOKENS} tokens at most")));
+        }
+        self.most += count;
+        self.likely += count;
+        Ok(())
+    }
+}
+
+fn at(index: Option<usize>) -> String {
+    index.map_or_else(|| "input".to_owned(), |index| format!("input[{index}]"))
+}
+
+impl ChatCall {
+    /// Reads and checks a request for vectors.
+    ///
+    /// # Errors
+    /// [`BadRequest`], naming the field.
+    pub fn read_embeddings(mut body: RawObject) -> Result<Self, BadRequest> {
+        let model = read_model(&body)?;
+        let sizes = measure(&body)?;
+        whole(&body, "dimensions", 1, DIMENSIONS_MAX)?;
+        check_encoding(&body)?;
+        typed::<String>(&body, "user", "text")?;
+        body.remove("model");
+        Ok(Self {
+            kind: CallKind::Embeddings,
+            routing: Routing::default(),
+            dialect: Dialect::OpenAi,
+            model,
+            streaming: false,
+            include_usage: false,
+            max_tokens: None,
+            choices: 1,
+            fields: Arc::new(body),
+            in_words: None,
+            prompt_max_tokens: sizes.most.min(REQUEST_MAX_TOKENS),
+            images: 0,
+            prompt_about_tokens: sizes.likely.min(REQUEST_MAX_TOKENS),
+        })
+    }
+}
+
+fn check_encoding(body: &RawObject) -> Result<(), BadRequest> {
+    match typed::<String>(body, "encoding_format", "float or base64")?.as_deref() {
+        None | Some("float" | "base64") => Ok(()),
+        Some(_) => Err(wrong("encoding_format", "must be float or base64")),
+    }
+}
+
+fn measure(body: &RawObject) -> Result<Sizes, BadRequest> {
+    let Some(input) = body.given("input") else { return Err(wrong("input", "is missing: it is the text to embed")) };
+    let mut sizes = Sizes::default();
+    if input.starts_with('"') {
+        sizes.add_text(None, input)?;
+        return Ok(sizes);
+    }
+    let inputs: Vec<&RawValue> = parse(input)?;
+    if inputs.first().is_some_and(|first| first.get().starts_with(|first: char| first.is_ascii_digit())) {
+        sizes.add_tokens(None, &parse::<Vec<u32>>(input)?)?;
+        return Ok(sizes);
+    }
+    if inputs.is_empty() {
+        return Err(wrong("input", "is empty: send at least one text"));
+    }
+    if inputs.len() > INPUTS_MAX {
+        return Err(wrong("input", &format!("has {INPUTS_MAX} texts at most: send the others in further requests")));
+    }
+    let texts = inputs[0].get().starts_with('"');
+    for (index, input) in inputs.iter().enumerate() {
+        let json = input.get();
+        if texts && json.starts_with('"') {
+            sizes.add_text(Some(index), json)?;
+        } else if !texts && json.starts_with('[') {
+            sizes.add_tokens(Some(index), &parse::<Vec<u32>>(json)?)?;
+        } else {
+            return Err(wrong("input", RIGHT_INPUT));
+        }
+    }
+    Ok(sizes)
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, BadRequest> {
+    serde_json::from_str(json).map_err(|_| wrong("input", RIGHT_INPUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ChatCall, BadRequest> {
+        ChatCall::read_embeddings(serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn every_form_of_input_is_measured() {
+        for (input, most) in [
+            (r#""hello""#, 7),
+            (r#"["hello","you"]"#, 12),
+            ("[1,2,3]", 3),
+            ("[[1,2,3],[4]]", 4),
+            (&format!(r#"["{}"]"#, "x".repeat(100_000)), INPUT_MAX_TOKENS),
+        ] {
+            let call = read(&format!(r#"{{"input":{input},"model":"m"}}"#)).unwrap();
+            assert_eq!((call.prompt_max_tokens, call.kind), (most, CallKind::Embeddings), "{input}");
+        }
+    }
+
+    #[test]
+    fn what_calos_decides_is_taken_out_and_the_rest_is_kept() {
+        let call = read(r#"{"input":"a","model":"m","dimensions":256,"encoding_format":"base64","new":[1]}"#).unwrap();
+        assert_eq!(call.model.as_deref(), Some("m"));
+        let kept = serde_json::to_string(&*call.fields).unwrap();
+        assert_eq!(kept, r#"{"input":"a","dimensions":256,"encoding_format":"base64","new":[1]}"#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let many = format!(r#"{{"input":[{}]}}"#, vec!["\"a\""; INPUTS_MAX + 1].join(","));
+        let long = format!(r#"{{"input":[[{}]]}}"#, vec!["1"; 8_193].join(","));
+        for (text, param) in [
+            (r#"{}"#, "input"),
+            (r#"{"input":""}"#, "input"),
+            (r#"{"input":[]}"#, "input"),
+            (r#"{"input":7}"#, "input"),
+            (r#"{"input":{"a":1}}"#, "input"),
+            (r#"{"input":["a",1]}"#, "input"),
+            (r#"{"input":[1,"a"]}"#, "input"),
+            (r#"{"input":[-1]}"#, "input"),
+            (r#"{"input":["a",""]}"#, "input[1]"),
+            (r#"{"input":[[]]}"#, "input[0]"),
+            (r#"{"input":"a","dimensions":0}"#, "dimensions"),
+            (r#"{"input":"a","encoding_format":"hex"}"#, "encoding_format"),
+            (r#"{"input":"a","user":7}"#, "user"),
+            (r#"{"input":"a","model":7}"#, "model"),
+            (&many, "input"),
+            (&long, "input[0]"),
+        ] {
+            assert_eq!(read(text).unwrap_err().param, param, "{}", &text[..text.len().min(60)]);
+        }
+    }
+
+    #[test]
+    fn a_request_is_never_held_for_more_than_a_provider_takes() {
+        let inputs = vec![format!("\"{}\"", "x".repeat(9_000)); 100].join(",");
+        assert_eq!(read(&format!(r#"{{"input":[{inputs}]}}"#)).unwrap().prompt_max_tokens, REQUEST_MAX_TOKENS);
+    }
+}
