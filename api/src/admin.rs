@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use calos_adapters::config::Config;
 use calos_adapters::database::Database;
 use calos_adapters::postgres::{LogOptions, PgLog};
-use calos_adapters::secrets::Secrets;
+use calos_adapters::secrets::{Rotated, Secrets};
 use calos_commands::fault::Fault;
 use calos_commands::log::{Done, LogError, Request};
 use calos_commands::metadata::{Actor, Metadata};
@@ -14,7 +14,9 @@ use calos_commands::{licences, staff};
 use calos_domain::TenantId;
 use calos_domain::account::StaffRole;
 use calos_domain::email_claim::EmailAddress;
+use calos_domain::operation::{KeyringRotated, OperationCommand};
 use calos_domain::tiers::Tier;
+use calos_replay::operation::{self, run_by};
 
 use crate::cli::{AdminCommand, CliError, Role, TierName, say};
 use crate::request::now;
@@ -62,6 +64,25 @@ async fn execute(log: &PgLog, secrets: &Secrets, command: AdminCommand) -> Resul
             let done = licences::change_tier(log, TenantId(tenant), tier_of(tier), now(), request).await;
             Ok(changed(&refused(done)?, &format!("tenant {tenant} has the tier {}", name(&tier))))
         }
+        AdminCommand::RotateKeyring { reason } => rotate_keyring(log, secrets, reason).await,
+    }
+}
+
+/// Rotates the keyring and records that. A rotation that fails to be recorded has happened all the same; the next one is
+/// recorded with its own number.
+async fn rotate_keyring(log: &PgLog, secrets: &Secrets, reason: Option<String>) -> Result<String, CliError> {
+    let run = run_by(Some(login_name()), reason);
+    let rotated = secrets.keyring().rotate().await.map_err(|error| CliError::Refused(error.to_string()))?;
+    let Rotated { version, resealed, unopenable } = rotated;
+    let fact = KeyringRotated { run: run.clone(), version, resealed, unopenable, rotated_at: now() };
+    let recorded = operation::record(log, &run, OperationCommand::RecordKeyringRotated(fact)).await;
+    recorded
+        .map_err(|error| CliError::Refused(format!("the keyring was rotated, but that is not recorded: {error}")))?;
+    let report = format!("the keyring has key {version} now; {resealed} entries are sealed anew under it");
+    if unopenable == 0 {
+        Ok(report)
+    } else {
+        Err(CliError::Refused(format!("{report}, and {unopenable} do not open; the log names them")))
     }
 }
 

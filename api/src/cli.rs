@@ -39,7 +39,7 @@ enum Command {
     /// Tell the whole story against a private database: register, chat, corrupt a balance by hand, detect it, replay it,
     /// prove it equal. Exits 0 only if every step held, and leaves nothing behind.
     Demo,
-    /// Staff roles and licences, from the console of the machine; each is a command with an event.
+    /// Staff roles, licences and the keyring, from the console of the machine; each is a command with an event.
     #[command(subcommand)]
     Admin(AdminCommand),
 }
@@ -76,6 +76,12 @@ pub enum AdminCommand {
         tenant: uuid::Uuid,
         /// The tier.
         tier: TierName,
+    },
+    /// Give the keyring a new key, and seal every tenant's own provider key anew under it. Works beside running servers.
+    RotateKeyring {
+        /// Why, for the log.
+        #[arg(long)]
+        reason: Option<String>,
     },
 }
 

@@ -8,7 +8,7 @@ mod keyring;
 use std::time::Duration;
 
 use calos_adapters::database::Database;
-use calos_api::cli::TierName;
+use calos_api::cli::{AdminCommand, TierName};
 use calos_api::run::Running;
 use calos_api::simulated::switches::Switches;
 use calos_tests::app::{Answer, PASSWORD, Registered, TestApp, config};
@@ -331,6 +331,25 @@ async fn an_entry_nobody_uses_is_swept_once_it_is_old_and_the_used_one_stays() {
     forget.expect("the read model can be emptied");
     let deleted = calos_api::sweep_keyring::sweep(&serving.secrets, &serving.log).await.expect("it is swept");
     assert_eq!((deleted, shop.entries().await), (0, 2));
+    shop.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_rotates_the_keyring_beside_a_running_server_and_that_is_recorded() {
+    let shop = Shop::start().await;
+    shop.bring(OWN_KEY).await;
+    let data_dir = tempfile::tempdir().expect("a folder for the data");
+    let config = config(&shop.app.database.url, &data_dir, &[]);
+    let rotate = AdminCommand::RotateKeyring { reason: Some("a laptop was lost".to_owned()) };
+    calos_api::admin::run(config, rotate).await.expect("the keyring is rotated");
+    let versions = sqlx::query_scalar::<_, i32>("SELECT key_version FROM keyring");
+    let versions = versions.fetch_all(&shop.app.database.pool).await;
+    assert_eq!(versions.expect("versions"), [2]);
+    assert_eq!(ok(shop.chat("gpt-4", false), 200).await.body["provider"], "openai");
+    assert_eq!(shop.calls_with("wxyz"), 1);
+    let recorded = "SELECT payload::text FROM events WHERE event_type = 'keyring_rotated'";
+    let recorded: String = sqlx::query_scalar(recorded).fetch_one(&shop.app.database.pool).await.expect("an event");
+    assert!(recorded.contains("a laptop was lost") && recorded.contains(r#""resealed":1"#), "{recorded}");
     shop.app.stop().await;
 }
 

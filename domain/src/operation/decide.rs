@@ -3,12 +3,15 @@
 use crate::{Fact, OperationId};
 
 use super::{
-    FACTS_MAX_COUNT, Operation, OperationEvent, PartitionPosition, ProjectionRebuilt, ProjectionRepaired,
-    ProjectionSwitched, RunBy,
+    FACTS_MAX_COUNT, KeyringRotated, Operation, OperationEvent, PartitionPosition, ProjectionRebuilt,
+    ProjectionRepaired, ProjectionSwitched, RunBy,
 };
 
 /// The longest operator, reason or projection name, in bytes.
 const TEXT_MAX_BYTES: usize = 500;
+
+/// What a fact about the keyring is about.
+const KEYRING: &str = "keyring";
 
 /// The most partitions a log can have.
 const PARTITIONS_MAX_COUNT: usize = 256;
@@ -22,6 +25,8 @@ pub enum OperationCommand {
     RecordSwitched(ProjectionSwitched),
     /// The live version was put right.
     RecordRepaired(ProjectionRepaired),
+    /// The keyring has a new key.
+    RecordKeyringRotated(KeyringRotated),
 }
 
 /// Why a report is refused.
@@ -70,18 +75,18 @@ pub(super) fn decide(
         OperationCommand::RecordRebuilt(fact) => OperationEvent::ProjectionRebuilt(fact),
         OperationCommand::RecordSwitched(fact) => OperationEvent::ProjectionSwitched(fact),
         OperationCommand::RecordRepaired(fact) => OperationEvent::ProjectionRepaired(fact),
+        OperationCommand::RecordKeyringRotated(fact) => OperationEvent::KeyringRotated(fact),
     };
     if let Some(run) = operation.operation_id.filter(|run| *run != event.run().operation_id) {
         return Err(OperationRefusal::OtherRun(run));
     }
-    let same_subject =
-        |known: &&OperationEvent| known.name() == event.name() && known.projection() == event.projection();
+    let same_subject = |known: &&OperationEvent| known.name() == event.name() && known.subject() == event.subject();
     match operation.facts.iter().find(same_subject) {
         Some(known) if *known == event => return Ok(Vec::new()),
         Some(known) => {
             return Err(OperationRefusal::RecordedBefore {
                 name: known.name(),
-                projection: known.projection().to_owned(),
+                projection: known.subject().to_owned(),
             });
         }
         None => {}
@@ -96,7 +101,7 @@ pub(super) fn decide(
 fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
     text("the operator", &event.run().operator)?;
     text("the reason", &event.run().reason)?;
-    text("the projection", event.projection())?;
+    text("the projection", event.subject())?;
     positions(event.positions())?;
     match event {
         OperationEvent::ProjectionRebuilt(fact) => versions(fact.live_version, fact.built_version),
@@ -104,6 +109,8 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
         OperationEvent::ProjectionSwitched(fact) if fact.from_version != fact.to_version => Ok(()),
         OperationEvent::ProjectionSwitched(fact) => versions(fact.from_version, fact.to_version),
         OperationEvent::ProjectionRepaired(fact) => versions(0, fact.version),
+        // A new database has the first one already.
+        OperationEvent::KeyringRotated(fact) => versions(1, fact.version),
     }
 }
 
@@ -134,26 +141,29 @@ impl OperationEvent {
             Self::ProjectionRebuilt(fact) => &fact.run,
             Self::ProjectionSwitched(fact) => &fact.run,
             Self::ProjectionRepaired(fact) => &fact.run,
+            Self::KeyringRotated(fact) => &fact.run,
         }
     }
 
-    /// The projection it is about.
+    /// The projection it is about, or what else.
     #[must_use]
-    pub fn projection(&self) -> &str {
+    pub fn subject(&self) -> &str {
         match self {
             Self::ProjectionRebuilt(fact) => &fact.projection,
             Self::ProjectionSwitched(fact) => &fact.projection,
             Self::ProjectionRepaired(fact) => &fact.projection,
+            Self::KeyringRotated(_) => KEYRING,
         }
     }
 
-    /// How far the log was read.
+    /// How far the log was read, if it was.
     #[must_use]
     pub fn positions(&self) -> &[PartitionPosition] {
         match self {
             Self::ProjectionRebuilt(fact) => &fact.positions,
             Self::ProjectionSwitched(fact) => &fact.positions,
             Self::ProjectionRepaired(fact) => &fact.positions,
+            Self::KeyringRotated(_) => &[],
         }
     }
 }

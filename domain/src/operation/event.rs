@@ -14,12 +14,15 @@ pub enum OperationEvent {
     ProjectionSwitched(ProjectionSwitched),
     /// The live version itself was put right from the log.
     ProjectionRepaired(ProjectionRepaired),
+    /// The keyring has a new key, and its entries are sealed under it.
+    KeyringRotated(KeyringRotated),
 }
 
 crate::facts!(OperationEvent {
     ProjectionRebuilt => "projection_rebuilt" v "1",
     ProjectionSwitched => "projection_switched" v "1",
     ProjectionRepaired => "projection_repaired" v "1",
+    KeyringRotated => "keyring_rotated" v "1",
 });
 
 /// How far one partition was read.
@@ -102,4 +105,20 @@ pub struct ProjectionRepaired {
     pub differences: u64,
     /// When.
     pub repaired_at: Timestamp,
+}
+
+/// See [`OperationEvent::KeyringRotated`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyringRotated {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The keyring key in force since, counted from 1.
+    pub version: i32,
+    /// Entries that were sealed anew.
+    pub resealed: u64,
+    /// Entries that do not open, and were left as they were.
+    pub unopenable: u64,
+    /// When.
+    pub rotated_at: Timestamp,
 }

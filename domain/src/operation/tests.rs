@@ -155,3 +155,17 @@ fn a_run_records_a_bounded_number_of_facts() {
     let refused = operation.decide(OperationCommand::RecordRebuilt(rebuilt("one_more")));
     assert_eq!(refused, Err(OperationRefusal::TooManyFacts(FACTS_MAX_COUNT)));
 }
+
+#[test]
+fn a_rotated_keyring_is_recorded_once_and_never_as_its_first_key() {
+    let rotated = |version, resealed| {
+        let (run, rotated_at) = (run(), Timestamp::from_micros(4));
+        OperationCommand::RecordKeyringRotated(KeyringRotated { run, version, resealed, unopenable: 0, rotated_at })
+    };
+    let mut operation = Operation::default();
+    assert_eq!(when(&mut operation, rotated(2, 17)).map(|events| events.len()), Ok(1));
+    let refusal = OperationRefusal::RecordedBefore { name: "keyring_rotated", projection: "keyring".to_owned() };
+    assert_eq!(when(&mut operation, rotated(2, 18)), Err(refusal));
+    let refused = Operation::default().decide(rotated(1, 0));
+    assert_eq!(refused, Err(OperationRefusal::BadVersions { earlier: 1, later: 1 }));
+}
