@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use crate::fetch::FetchSettings;
 use crate::postgres::log::QUEUE_MAX_COMMANDS;
 
 mod providers;
@@ -71,6 +72,8 @@ pub struct Config {
     pub redis_url: Option<Secret>,
     /// `HACKERNEWS_BASE_URL`; default `https://hacker-news.firebaseio.com`.
     pub hackernews_base_url: BaseUrl,
+    /// Where pages of the web may be fetched from. The public web alone: no setting from outside leads elsewhere.
+    pub fetch: FetchSettings,
     /// `CALOS_ADMIN_EMAIL`: who becomes operator on registering, while developing.
     pub admin_email: Option<String>,
 }
@@ -130,6 +133,7 @@ impl Config {
             twilio_api_base: base_url(vars, "TWILIO_API_BASE", "https://api.twilio.com")?,
             redis_url: redis_url(vars)?,
             hackernews_base_url: base_url(vars, "HACKERNEWS_BASE_URL", "https://hacker-news.firebaseio.com")?,
+            fetch: FetchSettings::default(),
             admin_email: vars.parse("CALOS_ADMIN_EMAIL", "an email address", |text| {
                 let (local, host) = text.rsplit_once('@')?;
                 (!local.is_empty() && host.contains('.')).then(|| text.to_owned())

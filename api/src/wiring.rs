@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use calos_adapters::anchors::{ANCHOR_INTERVAL, Anchoring};
 use calos_adapters::config::Config;
 use calos_adapters::database::{Database, DatabaseError};
+use calos_adapters::fetch::SafeFetcher;
+use calos_adapters::fetch::client::NoFetcher;
 use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_adapters::providers::ProvidersError;
 use calos_adapters::secrets::{BCRYPT_COST_DEFAULT, Secrets, SecretsError, SecretsOptions};
@@ -22,6 +24,7 @@ use calos_commands::fault::Never;
 use calos_commands::log::{EventLog, Failed, LogError, Plan, Positions};
 use calos_commands::metadata::{Actor, Metadata};
 use calos_commands::ports::World;
+use calos_commands::tool_loop::WebReader;
 use calos_domain::licence::Licence;
 use calos_domain::tiers::Tier;
 use calos_domain::{StreamId, TenantId};
@@ -59,6 +62,9 @@ pub enum StartError {
     /// The model providers cannot be called.
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    /// Pages of the web cannot be fetched.
+    #[error(transparent)]
+    Fetcher(#[from] NoFetcher),
     /// The read models cannot be registered.
     #[error("the read models cannot be registered: {0}")]
     Projections(#[from] sqlx::Error),
@@ -90,6 +96,8 @@ pub struct Parts {
     pub auth: Auth,
     /// Model calls, held for and charged.
     pub gateway: Gateway<PgLog>,
+    /// Conversations that read pages of the web.
+    pub web: WebReader,
     /// Idempotency keys being worked on here.
     pub in_progress: InProgress,
     /// Whether the database answers.
@@ -178,12 +186,15 @@ impl App {
         let (pulse, pulse_task) = Pulse::start(pool.clone(), stop.clone()).await;
         let world = secrets.world();
         let gateway = gateway::open(&config.providers, &log, &secrets, &world)?;
+        let fetcher = Arc::new(SafeFetcher::new(config.fetch.clone())?);
+        let web = WebReader::new(fetcher, Arc::clone(&world.randomness));
         let catalogue = gateway::spawn_catalogue(gateway.clone(), stop.clone());
         let expiry = expire_holds::spawn(pool.clone(), log.clone(), stop.clone());
         let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());
         let app = Self(Arc::new(Parts {
             world,
             gateway,
+            web,
             auth,
             in_progress: InProgress::default(),
             embedded: database.cluster().is_some(),
