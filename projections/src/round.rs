@@ -18,8 +18,10 @@ use crate::table::Schema;
 use crate::windows::{self, Plan};
 
 // Rows and checkpoints are lost together when the server loses power, and folded again from the log, so their commit
-// need not wait for the disk. A round that hangs gives its locks back.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = '60s'";
+// need not wait for the disk. A round that hangs gives its locks back. Its statements take arrays and go by keys, whatever
+// the values are: planning them anew each time costs more than carrying them out.
+const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = '60s'; \
+    SET LOCAL plan_cache_mode = force_generic_plan";
 
 /// The most events a careful round keeps in memory to find the one that is refused.
 const CAREFUL_MAX_EVENTS: i64 = 500;
