@@ -131,7 +131,10 @@ impl From<DeviceRefusal> for ApiError {
 impl From<TenantRefusal> for ApiError {
     fn from(refusal: TenantRefusal) -> Self {
         match &refusal {
-            TenantRefusal::AlreadyCreated | TenantRefusal::LastOwner | TenantRefusal::TooManyMembers => {
+            TenantRefusal::AlreadyCreated
+            | TenantRefusal::LastOwner
+            | TenantRefusal::TooManyMembers
+            | TenantRefusal::TooManyApiKeys => {
                 said(Code::Conflict, &refusal)
             }
             // Whether a tenant exists is nobody's business but its members'.
@@ -153,7 +156,12 @@ impl From<ApiKeyRefusal> for ApiError {
             ApiKeyRefusal::Restrictions { list } => said(Code::InvalidField, &refusal).with_param(*list),
             ApiKeyRefusal::NotANetwork { .. } => said(Code::InvalidField, &refusal).with_param("ipAllowlist"),
             ApiKeyRefusal::Limits { .. } => said(Code::InvalidField, &refusal).with_param("limits"),
-            ApiKeyRefusal::ExpiresInThePast => said(Code::InvalidField, &refusal).with_param("expiresAt"),
+            ApiKeyRefusal::ExpiresInThePast | ApiKeyRefusal::Replaced { .. } => {
+                said(Code::InvalidField, &refusal).with_param("expiresAt")
+            }
+            ApiKeyRefusal::Budget { .. } => said(Code::InvalidField, &refusal).with_param("budgets"),
+            ApiKeyRefusal::Overlap => said(Code::InvalidField, &refusal).with_param("overlapSeconds"),
+            ApiKeyRefusal::Ended(_) | ApiKeyRefusal::AlreadyRotated(_) => said(Code::Conflict, &refusal),
         }
     }
 }

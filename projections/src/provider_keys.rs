@@ -80,7 +80,8 @@ impl Projection for ProviderKeys {
             TenantEvent::TenantCreated(_)
             | TenantEvent::MemberAdded(_)
             | TenantEvent::MemberRemoved(_)
-            | TenantEvent::StrictModelsSet(_) => {}
+            | TenantEvent::StrictModelsSet(_)
+            | TenantEvent::ApiKeyCounted(_) => {}
         }
         Ok(())
     }

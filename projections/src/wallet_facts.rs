@@ -90,6 +90,8 @@ pub(crate) struct Held<'a> {
     pub(crate) amount: i64,
     #[serde(borrow, default)]
     pub(crate) api_key_id: Option<&'a str>,
+    #[serde(default)]
+    pub(crate) user_id: Option<Uuid>,
     pub(crate) usage_id: Uuid,
     pub(crate) admitted_at: i64,
     pub(crate) expires_at: i64,

@@ -3,6 +3,14 @@
 use std::time::Duration;
 
 use calos_api::cli::TierName;
+use calos_commands::log::{EventLog as _, Plan};
+use calos_commands::metadata::{Actor, Metadata};
+use calos_domain::wallet::{Caller, Wallet};
+use calos_domain::{KeyId, StreamId, TenantId, Timestamp};
+use calos_projections::{rate_limit_windows, registry};
+use calos_replay::operation::run_by;
+use calos_replay::rebuild::{RebuildOptions, rebuild};
+use calos_replay::write_guard::{Assent, confirm};
 use calos_tests::app::{Answer, Registered, TestApp};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -115,5 +123,136 @@ async fn the_headers_show_the_window_that_is_nearest_to_its_end_and_the_licences
     app.admin_tier(who.tenant_id, TierName::Enterprise).await;
     let unlimited = call(&app, &key).await.expect(200);
     assert_eq!(unlimited.header("x-ratelimit-limit-tokens"), "", "{:?}", unlimited.headers);
+    app.stop().await;
+}
+
+/// What the wallet counts of a key in memory, once it is loaded from the log.
+async fn counted(app: &calos_api::wiring::App, who: &Registered, key: &str) -> Vec<(Timestamp, u32)> {
+    let mut plan = Plan::default();
+    let wallet = plan.stream::<Wallet>(StreamId::key(who.tenant_id));
+    let caller = by(key);
+    let look = app.log.execute(&plan, Metadata::new(Actor::System("test")).into(), |unit| {
+        Ok::<_, std::convert::Infallible>(unit.with(wallet, |wallet| wallet.calls_by_minute(&caller)))
+    });
+    look.await.expect("the wallet is read").answer
+}
+
+fn by(key: &str) -> Caller {
+    let id: KeyId = key["sk-tenant-".len() + 37..][..8].parse().expect("a key id");
+    Caller::Key(id)
+}
+
+async fn shown(app: &TestApp, who: &Registered, key: &str) -> Vec<(Timestamp, u32)> {
+    let tenant = TenantId(who.tenant_id);
+    let rows = rate_limit_windows::by_minute(&app.database.pool, tenant, &by(key), Timestamp::from_micros(0)).await;
+    rows.expect("rows").into_iter().map(|(minute, calls)| (minute, u32::try_from(calls).expect("few"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_read_model_rebuilt_says_what_the_live_counters_say_minute_by_minute() {
+    let app = TestApp::start().await;
+    let who = app.register().await;
+    let keys = [app.issue_key(&who).await, app.issue_key(&who).await];
+    let mut position = String::new();
+    for n in 0..23 {
+        position = call(&app, &keys[n % 3 % 2]).await.expect(200).header("calos-position").to_owned();
+    }
+    ok(app.get("/api/credits/balance").bearer_auth(&who.token).header("calos-after", &position), 200).await;
+    let beside = app.start_beside().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for key in &keys {
+        let live = counted(app.running.app(), &who, key).await;
+        assert_eq!(live, counted(beside.app(), &who, key).await, "a restart counts otherwise");
+        while shown(&app, &who, key).await != live {
+            assert!(Instant::now() < deadline, "the read model never says what the wallet says");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(live.iter().map(|(_, calls)| calls).sum::<u32>() >= 7, "{live:?}");
+    }
+    sqlx::query("UPDATE read.rate_limit_windows SET requests = 1000").execute(&app.database.pool).await.expect("a lie");
+    let model = registry::find("rate_limit_windows").expect("there is such a read model");
+    let operator = run_by(Some("olga".to_owned()), Some("the counts looked wrong".to_owned()));
+    let confirmed = confirm(Assent::Given, "rebuild").expect("it is confirmed");
+    let log = &app.running.app().log;
+    let report = rebuild(&app.database.owner_pool, log, model, &operator, &confirmed, &RebuildOptions::default()).await;
+    let differences = report.expect("the rebuild ends").parity.differences.expect("compared");
+    assert!(differences.count >= 2, "the lie is not told: {differences:?}");
+    for key in &keys {
+        assert_eq!(shown(&app, &who, key).await, counted(app.running.app(), &who, key).await);
+    }
+    beside.stop(Duration::from_secs(5)).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_spends_no_more_than_its_budget_however_many_call_at_once() {
+    let app = TestApp::start().await;
+    let who = app.register().await;
+    app.admin_tier(who.tenant_id, TierName::Pro).await;
+    let ask = |key: String| {
+        let body =
+            json!({"model": "gpt-4", "max_tokens": 100, "messages": [{"role": "user", "content": "Say hello."}]});
+        Answer::of(app.post("/v1/chat/completions", &body).bearer_auth(key))
+    };
+    // What one such call costs, and keeps while it is in flight.
+    let probe = issue(&app, &who, &json!({})).await;
+    let cost = ask(probe).await.expect(200).body["billing"]["total_cost_micros"].as_i64().expect("a cost");
+    let tiny = issue(&app, &who, &json!({"budgets": {"perDayMicros": cost}})).await;
+    let refused = ask(tiny).await.expect(402);
+    assert_eq!(refused.body["error"]["code"], "budget_exceeded", "{}", refused.text);
+    assert_eq!(refused.body["error"]["type"], "insufficient_quota");
+    assert_eq!(refused.header("retry-after"), "");
+
+    let budget = 12 * cost;
+    let key = issue(&app, &who, &json!({"budgets": {"perDayMicros": budget, "perMonthMicros": 10 * budget}})).await;
+    let answers = join_all((0..30).map(|_| ask(key.clone()))).await;
+    let spent: i64 = answers.iter().filter_map(|answer| answer.body["billing"]["total_cost_micros"].as_i64()).sum();
+    assert!(spent > 0 && spent <= budget, "{spent} of {budget}");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        let told = (answer.status.as_u16(), answer.body["error"]["code"].as_str().unwrap_or_default());
+        assert!([(429, "in_flight_budget_exhausted"), (402, "budget_exceeded")].contains(&told), "{}", answer.text);
+        assert_eq!(answer.header("retry-after").is_empty(), answer.status == 402, "{:?}", answer.headers);
+    }
+    let mut whole = spent;
+    let refused = loop {
+        let answer = ask(key.clone()).await;
+        match answer.body["billing"]["total_cost_micros"].as_i64() {
+            Some(cost) => whole += cost,
+            None => break answer,
+        }
+    };
+    assert!(whole <= budget, "{whole} of {budget}");
+    assert_eq!(refused.expect(402).body["error"]["code"], "budget_exceeded");
+
+    // A restart forgets nothing, a raised budget lets the next call in, and the list says what was spent.
+    let beside = app.start_beside().await;
+    let body = json!({"model": "gpt-4", "max_tokens": 100, "messages": [{"role": "user", "content": "Say hello."}]});
+    call_at(&format!("http://{}", beside.address()), &app.client, &key, &body).await.expect(402);
+    beside.stop(Duration::from_secs(5)).await;
+    let id = &key["sk-tenant-".len() + 37..][..8];
+    let path = format!("/api/tenants/{}/keys", who.tenant_id);
+    let list = ok(app.get(&path).bearer_auth(&who.token), 200).await;
+    let line =
+        list.body["keys"].as_array().expect("keys").iter().find(|line| line["keyId"] == *id).expect("it is listed");
+    assert_eq!(line["spending"], json!({"todayMicros": whole, "thisMonthMicros": whole, "heldMicros": 0}));
+    let raise = json!({"budgets": {"perDayMicros": 2 * budget}});
+    ok(app.client.patch(app.url(&format!("{path}/{id}"))).json(&raise).bearer_auth(&who.token), 200).await;
+    ask(key).await.expect(200);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_limit_of_its_own_is_made_for_what_the_budget_carries() {
+    let app = TestApp::start().await;
+    let who = app.register().await;
+    app.admin_tier(who.tenant_id, TierName::Pro).await;
+    let ask = |key: String| {
+        let body = json!({"model": "gpt-4", "messages": [{"role": "user", "content": "Say hello."}]});
+        Answer::of(app.post("/v1/chat/completions", &body).bearer_auth(key))
+    };
+    let some = issue(&app, &who, &json!({"budgets": {"perMonthMicros": 40_000}})).await;
+    ask(some).await.expect(200);
+    let none = issue(&app, &who, &json!({"budgets": {"perMonthMicros": 100}})).await;
+    assert_eq!(ask(none).await.expect(402).body["error"]["code"], "budget_exceeded");
     app.stop().await;
 }

@@ -8,6 +8,7 @@ mod gateway;
 mod health;
 mod idempotency;
 mod identity;
+mod keys;
 mod lifecycle;
 mod limits;
 mod overload;

@@ -287,6 +287,7 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
                 limits: KeyLimits::default(),
                 budgets: KeyBudgets::default(),
                 expires_at: (number == 1).then(|| at.plus_seconds(99)),
+                replaces: None,
                 issued_by: user,
                 issued_at: at,
             }),

@@ -2,9 +2,11 @@
 
 pub mod auth;
 pub mod byok;
+pub mod chat;
 pub mod credits;
 pub mod gateway;
 pub mod health;
+pub mod keys;
 pub mod sessions;
 pub mod tenants;
 
@@ -30,7 +32,9 @@ pub fn all() -> OpenApiRouter<App> {
         .merge(auth::router())
         .merge(sessions::router())
         .merge(tenants::router())
+        .merge(keys::router())
         .merge(byok::router())
+        .merge(chat::router())
         .merge(gateway::router())
 }
 

@@ -1,16 +1,14 @@
 //! Which events a command on a key leads to.
 
-use super::{ApiKey, ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, Network};
-use crate::{Decider, Timestamp, UserId};
+use super::{
+    ApiKey, ApiKeyChanged, ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, ApiKeyRotated, KEY_NAME_MAX_CHARACTERS,
+    KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KeyChange, KeyDenial,
+};
+use crate::time::MICROS_PER_SECOND;
+use crate::{Decider, KeyId, MicroUsd, Timestamp, UserId};
 
-/// The longest name of a key, in characters.
-pub const KEY_NAME_MAX_CHARACTERS: usize = 100;
-
-/// The most entries in each list of restrictions.
-pub const KEY_RESTRICTIONS_MAX: usize = 100;
-
-/// The longest entry in a list of restrictions, in bytes.
-pub const KEY_RESTRICTION_MAX_BYTES: usize = 200;
+/// How long a rotated key may go on beside the one that takes its place: a week.
+pub const ROTATION_OVERLAP_MAX_SECONDS: i64 = 604_800;
 
 /// What can be asked of a key.
 #[expect(clippy::large_enum_variant, reason = "a command is decided at once, never kept in numbers")]
@@ -18,6 +16,17 @@ pub const KEY_RESTRICTION_MAX_BYTES: usize = 200;
 pub enum ApiKeyCommand {
     /// Issue it.
     Issue(ApiKeyIssued),
+    /// Let it do other things.
+    Change {
+        /// What is to change.
+        change: KeyChange,
+        /// Who changes it.
+        by: UserId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Let another key take its place.
+    Rotate(ApiKeyRotated),
     /// Let it open nothing any more.
     Revoke {
         /// Who revokes it.
@@ -67,65 +76,90 @@ pub enum ApiKeyRefusal {
         /// As asked.
         per_day: u32,
     },
-    /// It would have expired before it was issued.
-    #[error("a key cannot expire before it is issued")]
+    /// A budget below zero.
+    #[error("a budget of {budget} micro-dollars is below zero; leave it out for none")]
+    Budget {
+        /// As asked.
+        budget: MicroUsd,
+    },
+    /// It would have expired already.
+    #[error("a key cannot expire in the past")]
     ExpiresInThePast,
+    /// The key opens nothing any more, so there is nothing to change about it.
+    #[error(transparent)]
+    Ended(KeyDenial),
+    /// Another key has taken its place already.
+    #[error("the key {0} has taken this key's place already; rotate that one")]
+    AlreadyRotated(KeyId),
+    /// Another key has taken its place, so it cannot last longer than their overlap.
+    #[error("another key has taken this key's place, so it ends with their overlap at the latest")]
+    Replaced {
+        /// The end of the overlap.
+        ends_at: Timestamp,
+    },
+    /// An overlap that is too long, or ends before it begins.
+    #[error("two keys overlap for 0 to {ROTATION_OVERLAP_MAX_SECONDS} seconds")]
+    Overlap,
 }
 
-impl ApiKeyIssued {
-    /// Whether a key like this makes sense; part of the decision, and asked beforehand where hashing comes between.
-    ///
-    /// # Errors
-    /// [`ApiKeyRefusal`], naming what does not.
-    pub fn check(&self) -> Result<(), ApiKeyRefusal> {
-        if let Some(name) = &self.name {
-            let characters = name.chars().count();
-            if name.trim().is_empty() || characters > KEY_NAME_MAX_CHARACTERS {
-                return Err(ApiKeyRefusal::NameLength { characters });
+impl ApiKey {
+    /// What it is now, for a command that needs it to open something still.
+    fn standing_for_command(&self, at: Timestamp) -> Result<&ApiKeyIssued, ApiKeyRefusal> {
+        self.standing(at).map_err(|denial| match denial {
+            KeyDenial::Unknown => ApiKeyRefusal::NotIssued,
+            KeyDenial::Revoked | KeyDenial::Expired { .. } | KeyDenial::Endpoint { .. } | KeyDenial::Address { .. } => {
+                ApiKeyRefusal::Ended(denial)
             }
+        })
+    }
+
+    fn change(&self, change: KeyChange, by: UserId, at: Timestamp) -> Result<Vec<ApiKeyEvent>, ApiKeyRefusal> {
+        let before = self.standing_for_command(at)?.settings();
+        let settings = change.of(before.clone());
+        if settings == before {
+            return Ok(Vec::new());
         }
-        let lists = [("endpoints", &self.endpoints), ("models", &self.models), ("ipAllowlist", &self.ip_allowlist)];
-        for (list, entries) in lists {
-            let Some(entries) = entries else { continue };
-            let usable = |entry: &String| !entry.is_empty() && entry.len() <= KEY_RESTRICTION_MAX_BYTES;
-            if entries.is_empty() || entries.len() > KEY_RESTRICTIONS_MAX || !entries.iter().all(usable) {
-                return Err(ApiKeyRefusal::Restrictions { list });
-            }
+        settings.check(at)?;
+        if let Some(rotated) = &self.rotated
+            && settings.expires_at.is_none_or(|expires_at| expires_at > rotated.ends_at)
+        {
+            return Err(ApiKeyRefusal::Replaced { ends_at: rotated.ends_at });
         }
-        let mut networks = self.ip_allowlist.iter().flatten();
-        if let Some(entry) = networks.find(|entry| entry.parse::<Network>().is_err()) {
-            return Err(ApiKeyRefusal::NotANetwork { entry: entry.clone() });
+        Ok(vec![ApiKeyEvent::ApiKeyChanged(ApiKeyChanged { settings, changed_by: by, changed_at: at })])
+    }
+
+    fn rotate(&self, rotated: ApiKeyRotated) -> Result<Vec<ApiKeyEvent>, ApiKeyRefusal> {
+        if let Some(known) = &self.rotated {
+            let same = known.replaced_by == rotated.replaced_by;
+            return if same { Ok(Vec::new()) } else { Err(ApiKeyRefusal::AlreadyRotated(known.replaced_by.clone())) };
         }
-        let limits = self.limits;
-        if limits.per_minute == 0 || limits.per_hour < limits.per_minute || limits.per_day < limits.per_hour {
-            return Err(ApiKeyRefusal::Limits {
-                per_minute: limits.per_minute,
-                per_hour: limits.per_hour,
-                per_day: limits.per_day,
-            });
+        self.standing_for_command(rotated.rotated_at)?;
+        let overlap_micros = rotated.ends_at.micros().saturating_sub(rotated.rotated_at.micros());
+        if !(0..=ROTATION_OVERLAP_MAX_SECONDS * MICROS_PER_SECOND).contains(&overlap_micros) {
+            return Err(ApiKeyRefusal::Overlap);
         }
-        if self.expires_at.is_some_and(|expires_at| expires_at <= self.issued_at) {
-            return Err(ApiKeyRefusal::ExpiresInThePast);
-        }
-        Ok(())
+        Ok(vec![ApiKeyEvent::ApiKeyRotated(rotated)])
     }
 }
 
 impl Decider for ApiKey {
     const KIND: &'static str = "api_key";
-    const SNAPSHOT_VERSION: i32 = 1;
+    const SNAPSHOT_VERSION: i32 = 2;
     type Command = ApiKeyCommand;
     type Event = ApiKeyEvent;
     type Refusal = ApiKeyRefusal;
 
     fn decide(&self, command: ApiKeyCommand) -> Result<Vec<ApiKeyEvent>, ApiKeyRefusal> {
-        match (command, &self.issued) {
+        match (command, &self.current) {
             (ApiKeyCommand::Issue(issue), None) => {
                 issue.check()?;
                 Ok(vec![ApiKeyEvent::ApiKeyIssued(issue)])
             }
-            (ApiKeyCommand::Issue(issue), Some(known)) if issue == *known => Ok(Vec::new()),
+            // A hash is salted, so no other key has the same, whatever was changed about this one since.
+            (ApiKeyCommand::Issue(issue), Some(known)) if issue.secret_hash == known.secret_hash => Ok(Vec::new()),
             (ApiKeyCommand::Issue(_), Some(_)) => Err(ApiKeyRefusal::AlreadyIssued),
+            (ApiKeyCommand::Change { change, by, at }, _) => self.change(change, by, at),
+            (ApiKeyCommand::Rotate(rotated), _) => self.rotate(rotated),
             (ApiKeyCommand::Revoke { .. }, None) => Err(ApiKeyRefusal::NotIssued),
             (ApiKeyCommand::Revoke { .. }, Some(_)) if self.revoked_at.is_some() => Ok(Vec::new()),
             (ApiKeyCommand::Revoke { by, at }, Some(_)) => {
@@ -142,7 +176,7 @@ impl Decider for ApiKey {
         let list = |entries: &Option<Vec<String>>| {
             entries.iter().flatten().map(|entry| std::mem::size_of::<String>() + entry.len()).sum::<usize>()
         };
-        let issued = self.issued.as_ref().map_or(0, |issued| {
+        let issued = self.current.as_ref().map_or(0, |issued| {
             issued.secret_hash.len()
                 + issued.name.as_ref().map_or(0, String::len)
                 + list(&issued.endpoints)

@@ -13,11 +13,17 @@ pub enum ApiKeyEvent {
     ApiKeyIssued(ApiKeyIssued),
     /// The key opens nothing any more.
     ApiKeyRevoked(ApiKeyRevoked),
+    /// What the key may do is another thing from now on.
+    ApiKeyChanged(ApiKeyChanged),
+    /// Another key takes its place, and it ends once the overlap has passed.
+    ApiKeyRotated(ApiKeyRotated),
 }
 
 crate::facts!(ApiKeyEvent {
     ApiKeyIssued => "api_key_issued" v "1",
     ApiKeyRevoked => "api_key_revoked" v "1",
+    ApiKeyChanged => "api_key_changed" v "1",
+    ApiKeyRotated => "api_key_rotated" v "1",
 });
 
 /// How many calls a key may make within sliding windows.
@@ -89,10 +95,62 @@ pub struct ApiKeyIssued {
     /// Until when, if not for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The key whose place it takes, when it came of a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<KeyId>,
     /// Who issued it.
     pub issued_by: UserId,
     /// When.
     pub issued_at: Timestamp,
+}
+
+/// What can be changed about a key.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct KeySettings {
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The only paths it may call, when it is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// The only models it may name, when it is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+    /// The only networks it may call from, in CIDR, when it is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_allowlist: Option<Vec<String>>,
+    /// How often it may call.
+    pub limits: KeyLimits,
+    /// What it may spend.
+    #[serde(default, skip_serializing_if = "KeyBudgets::is_unlimited")]
+    pub budgets: KeyBudgets,
+    /// Until when, if not for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// See [`ApiKeyEvent::ApiKeyChanged`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApiKeyChanged {
+    /// All of it as it is from now on, changed or not.
+    pub settings: KeySettings,
+    /// Who changed it.
+    pub changed_by: UserId,
+    /// When.
+    pub changed_at: Timestamp,
+}
+
+/// See [`ApiKeyEvent::ApiKeyRotated`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApiKeyRotated {
+    /// The key that takes its place.
+    pub replaced_by: KeyId,
+    /// Until when both open; the key's own end comes first when it is earlier.
+    pub ends_at: Timestamp,
+    /// Who rotated it.
+    pub rotated_by: UserId,
+    /// When.
+    pub rotated_at: Timestamp,
 }
 
 /// See [`ApiKeyEvent::ApiKeyRevoked`].

@@ -3,13 +3,13 @@
 mod decide;
 mod event;
 mod network;
+mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{
-    ApiKeyCommand, ApiKeyRefusal, KEY_NAME_MAX_CHARACTERS, KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX,
-};
+pub use decide::{ApiKeyCommand, ApiKeyRefusal, ROTATION_OVERLAP_MAX_SECONDS};
 pub use event::*;
 pub use network::{Network, NoNetwork};
+pub use settings::{KEY_NAME_MAX_CHARACTERS, KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KeyChange, Patch};
 pub use state::{ApiKey, KeyDenial};

@@ -4,14 +4,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiKeyEvent, ApiKeyIssued, Network};
+use super::{ApiKeyEvent, ApiKeyIssued, ApiKeyRotated, Network};
 use crate::Timestamp;
 
 /// A key, folded from its events.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// What it was issued as; none while it was not.
-    pub issued: Option<ApiKeyIssued>,
+    /// What it was issued as, with every change since; none while it was not issued. A rotation brings its end forward.
+    pub current: Option<ApiKeyIssued>,
+    /// The rotation that put another key in its place, if one did.
+    pub rotated: Option<ApiKeyRotated>,
     /// When it was revoked, once it was.
     pub revoked_at: Option<Timestamp>,
 }
@@ -46,25 +48,37 @@ pub enum KeyDenial {
 }
 
 impl ApiKey {
-    /// What the key was issued as, if it still opens anything at `now`.
+    /// What the key is now, if it still opens anything at `now`.
     ///
     /// # Errors
     /// [`KeyDenial::Unknown`], [`KeyDenial::Revoked`] or [`KeyDenial::Expired`].
     pub fn standing(&self, now: Timestamp) -> Result<&ApiKeyIssued, KeyDenial> {
-        let issued = self.issued.as_ref().ok_or(KeyDenial::Unknown)?;
+        let current = self.current.as_ref().ok_or(KeyDenial::Unknown)?;
         if self.revoked_at.is_some() {
             return Err(KeyDenial::Revoked);
         }
-        match issued.expires_at {
+        match current.expires_at {
             Some(expired_at) if now >= expired_at => Err(KeyDenial::Expired { expired_at }),
-            Some(_) | None => Ok(issued),
+            Some(_) | None => Ok(current),
         }
     }
 
     pub(super) fn fold(&mut self, event: &ApiKeyEvent) {
         match event {
-            ApiKeyEvent::ApiKeyIssued(issued) => self.issued = Some(issued.clone()),
+            ApiKeyEvent::ApiKeyIssued(issued) => self.current = Some(issued.clone()),
             ApiKeyEvent::ApiKeyRevoked(revoked) => self.revoked_at = Some(revoked.revoked_at),
+            ApiKeyEvent::ApiKeyChanged(changed) => {
+                if let Some(current) = &mut self.current {
+                    current.set(changed.settings.clone());
+                }
+            }
+            ApiKeyEvent::ApiKeyRotated(rotated) => {
+                if let Some(current) = &mut self.current {
+                    let own_end = current.expires_at.unwrap_or(rotated.ends_at);
+                    current.expires_at = Some(own_end.min(rotated.ends_at));
+                }
+                self.rotated = Some(rotated.clone());
+            }
         }
     }
 }

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::*;
-use crate::{Decider, TenantId, Timestamp, UserId};
+use crate::{Decider, MicroUsd, TenantId, Timestamp, UserId};
 
 const AT: Timestamp = Timestamp::from_micros(1_000_000);
 const ANNA: UserId = UserId(Uuid::from_u128(1));
@@ -21,6 +21,7 @@ fn issue() -> ApiKeyIssued {
         limits: KeyLimits::default(),
         budgets: KeyBudgets::default(),
         expires_at: None,
+        replaces: None,
         issued_by: ANNA,
         issued_at: AT,
     }
@@ -155,4 +156,108 @@ fn networks_are_read_strictly_and_written_in_their_shortest_form() {
     }
     assert!("0.0.0.0/0".parse::<Network>().unwrap().contains(address("203.0.113.1")));
     assert!("::/0".parse::<Network>().unwrap().contains(address("2001:db8::1")));
+}
+
+fn change(change: KeyChange) -> ApiKeyCommand {
+    ApiKeyCommand::Change { change, by: ANNA, at: AT.plus_seconds(10) }
+}
+
+fn when(key: &mut ApiKey, command: ApiKeyCommand) -> Result<usize, ApiKeyRefusal> {
+    let events = key.decide(command)?;
+    events.iter().for_each(|event| key.evolve(event));
+    Ok(events.len())
+}
+
+fn rotation(number: u32, ends_at: Timestamp) -> ApiKeyRotated {
+    let replaced_by = format!("newkey{number:02}").parse().unwrap();
+    ApiKeyRotated { replaced_by, ends_at, rotated_by: ANNA, rotated_at: AT.plus_seconds(10) }
+}
+
+#[test]
+fn a_change_leaves_everything_else_as_it_was() {
+    let first = ApiKeyIssued {
+        name: Some("ci".to_owned()),
+        models: Some(vec!["gpt-4".to_owned()]),
+        budgets: KeyBudgets { per_day: Some(MicroUsd::new(5)), per_month: None },
+        ..issue()
+    };
+    let mut key = given(&[ApiKeyEvent::ApiKeyIssued(first.clone())]);
+    let wanted = KeyChange {
+        models: Patch::Clear,
+        endpoints: Patch::Set(vec!["/v1/models".to_owned()]),
+        per_day: Some(50_000),
+        budget_per_month: Patch::Set(MicroUsd::new(90)),
+        ..KeyChange::default()
+    };
+    assert_eq!(when(&mut key, change(wanted.clone())), Ok(1));
+    let expected = ApiKeyIssued {
+        models: None,
+        endpoints: Some(vec!["/v1/models".to_owned()]),
+        limits: KeyLimits { per_day: 50_000, ..KeyLimits::default() },
+        budgets: KeyBudgets { per_day: Some(MicroUsd::new(5)), per_month: Some(MicroUsd::new(90)) },
+        ..first.clone()
+    };
+    assert_eq!(key.standing(AT), Ok(&expected));
+    assert_eq!(when(&mut key, change(wanted)), Ok(0), "what is so already is no event");
+    assert_eq!(when(&mut key, ApiKeyCommand::Issue(first)), Ok(0), "the same key, whatever was changed since");
+}
+
+#[test]
+fn a_change_that_makes_no_sense_or_comes_too_late_is_refused() {
+    let mut key = given(&[ApiKeyEvent::ApiKeyIssued(issue())]);
+    let before = key.clone();
+    let refused = |key: &mut ApiKey, wanted| when(key, change(wanted)).unwrap_err();
+    let limits = KeyChange { per_minute: Some(5_000), ..KeyChange::default() };
+    assert!(matches!(refused(&mut key, limits), ApiKeyRefusal::Limits { per_minute: 5_000, .. }));
+    let budget = MicroUsd::new(-1);
+    let below = KeyChange { budget_per_day: Patch::Set(budget), ..KeyChange::default() };
+    assert_eq!(refused(&mut key, below), ApiKeyRefusal::Budget { budget });
+    let past = KeyChange { expires_at: Patch::Set(AT), ..KeyChange::default() };
+    assert_eq!(refused(&mut key, past), ApiKeyRefusal::ExpiresInThePast);
+    assert_eq!(key, before);
+    let named = || KeyChange { name: Patch::Set("x".to_owned()), ..KeyChange::default() };
+    assert_eq!(refused(&mut ApiKey::default(), named()), ApiKeyRefusal::NotIssued);
+    key.evolve(&revoked());
+    assert_eq!(refused(&mut key, named()), ApiKeyRefusal::Ended(KeyDenial::Revoked));
+}
+
+#[test]
+fn a_rotated_key_ends_with_the_overlap_and_cannot_outlast_it() {
+    let mut key = given(&[ApiKeyEvent::ApiKeyIssued(issue())]);
+    let ends_at = AT.plus_seconds(100);
+    assert_eq!(when(&mut key, ApiKeyCommand::Rotate(rotation(1, ends_at))), Ok(1));
+    assert!(key.standing(AT.plus_seconds(99)).is_ok());
+    assert_eq!(key.standing(ends_at), Err(KeyDenial::Expired { expired_at: ends_at }));
+    assert_eq!(when(&mut key, ApiKeyCommand::Rotate(rotation(1, ends_at))), Ok(0));
+    let again = when(&mut key, ApiKeyCommand::Rotate(rotation(2, ends_at)));
+    assert_eq!(again, Err(ApiKeyRefusal::AlreadyRotated("newkey01".parse().unwrap())));
+    for expires_at in [Patch::Clear, Patch::Set(AT.plus_seconds(101))] {
+        let longer = KeyChange { expires_at, ..KeyChange::default() };
+        assert_eq!(when(&mut key, change(longer)), Err(ApiKeyRefusal::Replaced { ends_at }));
+    }
+    let sooner = KeyChange { expires_at: Patch::Set(AT.plus_seconds(50)), ..KeyChange::default() };
+    assert_eq!(when(&mut key, change(sooner)), Ok(1));
+    assert!(key.standing(AT.plus_seconds(50)).is_err());
+}
+
+#[test]
+fn a_rotation_never_makes_a_key_last_longer() {
+    let expires_at = Some(AT.plus_seconds(60));
+    let mut key = given(&[ApiKeyEvent::ApiKeyIssued(ApiKeyIssued { expires_at, ..issue() })]);
+    when(&mut key, ApiKeyCommand::Rotate(rotation(1, AT.plus_seconds(1_000)))).unwrap();
+    assert!(key.standing(AT.plus_seconds(60)).is_err());
+}
+
+#[test]
+fn an_overlap_has_its_bounds_and_what_has_ended_is_not_rotated() {
+    let issued = [ApiKeyEvent::ApiKeyIssued(issue())];
+    for (seconds, fits) in [(9, false), (10, true), (10 + ROTATION_OVERLAP_MAX_SECONDS, true)] {
+        let rotated = when(&mut given(&issued), ApiKeyCommand::Rotate(rotation(1, AT.plus_seconds(seconds))));
+        assert_eq!(rotated, if fits { Ok(1) } else { Err(ApiKeyRefusal::Overlap) }, "{seconds}");
+    }
+    let too_long = rotation(1, AT.plus_seconds(11 + ROTATION_OVERLAP_MAX_SECONDS));
+    assert_eq!(when(&mut given(&issued), ApiKeyCommand::Rotate(too_long)), Err(ApiKeyRefusal::Overlap));
+    let mut gone = given(&[ApiKeyEvent::ApiKeyIssued(issue()), revoked()]);
+    let late = when(&mut gone, ApiKeyCommand::Rotate(rotation(1, AT.plus_seconds(20))));
+    assert_eq!(late, Err(ApiKeyRefusal::Ended(KeyDenial::Revoked)));
 }

@@ -1,17 +1,21 @@
 //! Which events a command on a tenant leads to.
 
+use super::state::lives;
 use super::{
-    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, Tenant,
-    TenantCreated, TenantEvent,
+    ApiKeyCounted, MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet,
+    Tenant, TenantCreated, TenantEvent,
 };
 use crate::pricing::Provider;
-use crate::{Decider, Timestamp, UserId};
+use crate::{Decider, KeyId, Timestamp, UserId};
 
 /// The longest name of a tenant, in characters.
 pub const TENANT_NAME_MAX_CHARACTERS: usize = 200;
 
 /// The most members a tenant may have.
 pub const MEMBERS_MAX: usize = 1_000;
+
+/// The most live API keys a tenant may have.
+pub const API_KEYS_LIVE_MAX: usize = 1_000;
 
 /// The most characters of a provider's key that are shown and recorded.
 pub const LAST_CHARACTERS_MAX: usize = 4;
@@ -46,6 +50,15 @@ pub enum TenantCommand {
     },
     /// Use the tenant's own key for a provider. The provider has taken it and the keyring holds it by then.
     AddProviderKey(ProviderKeyAdded),
+    /// Count one of its API keys as live until `ends_at`; a moment that has come means it is live no more.
+    CountApiKey {
+        /// Which.
+        key_id: KeyId,
+        /// Until when; none for as long as nobody ends it.
+        ends_at: Option<Timestamp>,
+        /// When.
+        at: Timestamp,
+    },
     /// Use it no more.
     RemoveProviderKey {
         /// Whose account it opens.
@@ -89,6 +102,9 @@ pub enum TenantRefusal {
     /// The tenant is full.
     #[error("a tenant has {MEMBERS_MAX} members at most")]
     TooManyMembers,
+    /// It has as many live keys as a tenant may have.
+    #[error("a tenant has {API_KEYS_LIVE_MAX} live API keys at most; revoke one that is not needed")]
+    TooManyApiKeys,
     /// The provider runs on the platform's own machines.
     #[error("{provider} takes no key of your own; bring one for openai, anthropic or deepseek")]
     TakesNoKey {
@@ -160,6 +176,23 @@ impl Tenant {
         Ok(vec![TenantEvent::ProviderKeyAdded(added)])
     }
 
+    fn count_api_key(
+        &self,
+        key_id: KeyId,
+        ends_at: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        match self.api_keys.get(&key_id) {
+            Some(known) if *known == ends_at => return Ok(Vec::new()),
+            Some(_) => {}
+            // One that was never counted, or counts no more.
+            None if !lives(ends_at, at) => return Ok(Vec::new()),
+            None if self.live_keys(at) >= API_KEYS_LIVE_MAX => return Err(TenantRefusal::TooManyApiKeys),
+            None => {}
+        }
+        Ok(vec![TenantEvent::ApiKeyCounted(ApiKeyCounted { key_id, ends_at, counted_at: at })])
+    }
+
     fn remove_key(&self, provider: Provider, by: UserId, at: Timestamp) -> Result<Vec<TenantEvent>, TenantRefusal> {
         let entry_id = self.provider_key(provider).ok_or(TenantRefusal::NoProviderKey { provider })?;
         let removed = ProviderKeyRemoved { provider, entry_id, removed_by: by, removed_at: at };
@@ -169,7 +202,7 @@ impl Tenant {
 
 impl Decider for Tenant {
     const KIND: &'static str = "tenant";
-    const SNAPSHOT_VERSION: i32 = 2;
+    const SNAPSHOT_VERSION: i32 = 3;
     type Command = TenantCommand;
     type Event = TenantEvent;
     type Refusal = TenantRefusal;
@@ -190,6 +223,7 @@ impl Decider for Tenant {
                 Ok(vec![TenantEvent::StrictModelsSet(StrictModelsSet { strict, set_at: at })])
             }
             TenantCommand::AddProviderKey(added) => self.add_key(added),
+            TenantCommand::CountApiKey { key_id, ends_at, at } => self.count_api_key(key_id, ends_at, at),
             TenantCommand::RemoveProviderKey { provider, by, at } => self.remove_key(provider, by, at),
         }
     }
@@ -201,9 +235,11 @@ impl Decider for Tenant {
     fn weight_bytes(&self) -> usize {
         const MEMBER_BYTES: usize = 48;
         const PROVIDER_KEY_BYTES: usize = 96;
+        const API_KEY_BYTES: usize = 48;
         std::mem::size_of::<Self>()
             + self.name.as_ref().map_or(0, String::len)
             + self.members.len() * MEMBER_BYTES
             + self.provider_keys.len() * PROVIDER_KEY_BYTES
+            + self.api_keys.len() * API_KEY_BYTES
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::pricing::Provider;
-use crate::{KeyringEntryId, TenantId, Timestamp, UserId};
+use crate::{KeyId, KeyringEntryId, TenantId, Timestamp, UserId};
 
 /// Everything that changes a tenant. Stored as `{"<name>": {…}}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub enum TenantEvent {
     ProviderKeyAdded(ProviderKeyAdded),
     /// The tenant's own key for a provider is used no more.
     ProviderKeyRemoved(ProviderKeyRemoved),
+    /// One of its API keys counts as live until another moment than before; written beside what happened to the key.
+    ApiKeyCounted(ApiKeyCounted),
 }
 
 crate::facts!(TenantEvent {
@@ -30,6 +32,7 @@ crate::facts!(TenantEvent {
     StrictModelsSet => "strict_models_set" v "1",
     ProviderKeyAdded => "provider_key_added" v "1",
     ProviderKeyRemoved => "provider_key_removed" v "1",
+    ApiKeyCounted => "api_key_counted" v "1",
 });
 
 /// What a member may do for the tenant. Later ones may do everything earlier ones may.
@@ -114,4 +117,16 @@ pub struct ProviderKeyRemoved {
     pub removed_by: UserId,
     /// When.
     pub removed_at: Timestamp,
+}
+
+/// See [`TenantEvent::ApiKeyCounted`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApiKeyCounted {
+    /// Which key.
+    pub key_id: KeyId,
+    /// Until when it counts; none for as long as nobody ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+    /// When this was decided.
+    pub counted_at: Timestamp,
 }

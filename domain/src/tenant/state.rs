@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MemberRole, TenantEvent, TenantRefusal};
 use crate::pricing::Provider;
-use crate::{KeyringEntryId, UserId};
+use crate::{KeyId, KeyringEntryId, Timestamp, UserId};
 
 /// A tenant, folded from its events.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Tenant {
     pub strict_models: bool,
     /// The keys it brought, by provider.
     pub provider_keys: BTreeMap<Provider, ProviderKeyRef>,
+    /// Its live API keys, each with its end if it has one.
+    pub api_keys: BTreeMap<KeyId, Option<Timestamp>>,
 }
 
 /// A tenant's own key for a provider, as far as the log knows it.
@@ -49,6 +51,10 @@ impl Tenant {
         self.provider_keys.get(&provider).map(|key| key.entry_id)
     }
 
+    pub(super) fn live_keys(&self, at: Timestamp) -> usize {
+        self.api_keys.values().filter(|ends_at| lives(**ends_at, at)).count()
+    }
+
     pub(super) fn owners(&self) -> usize {
         self.members.values().filter(|role| **role == MemberRole::Owner).count()
     }
@@ -73,6 +79,15 @@ impl Tenant {
             TenantEvent::ProviderKeyRemoved(removed) => {
                 self.provider_keys.remove(&removed.provider);
             }
+            TenantEvent::ApiKeyCounted(counted) => {
+                self.api_keys.insert(counted.key_id.clone(), counted.ends_at);
+                self.api_keys.retain(|_, ends_at| lives(*ends_at, counted.counted_at));
+            }
         }
     }
+}
+
+/// Whether a key with this end counts at `at`.
+pub(super) fn lives(ends_at: Option<Timestamp>, at: Timestamp) -> bool {
+    ends_at.is_none_or(|ends_at| ends_at > at)
 }

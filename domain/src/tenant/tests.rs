@@ -174,3 +174,26 @@ fn no_more_of_a_key_than_its_end_is_ever_recorded() {
     let tenant = run(annas(), TenantCommand::AddProviderKey(whole));
     assert_eq!(tenant.provider_keys[&Provider::OpenAi].last_four, "wxyü");
 }
+
+fn count(number: usize, ends_at: Option<Timestamp>, at: Timestamp) -> TenantCommand {
+    TenantCommand::CountApiKey { key_id: format!("key{number:05}").parse().unwrap(), ends_at, at }
+}
+
+#[test]
+fn a_tenant_has_a_bounded_number_of_live_keys() {
+    let mut tenant = annas();
+    for number in 0..API_KEYS_LIVE_MAX {
+        tenant = run(tenant, count(number, (number == 0).then(|| AT.plus_seconds(60)), AT));
+    }
+    assert_eq!(tenant.decide(count(5_000, None, AT)), Err(TenantRefusal::TooManyApiKeys));
+    assert_eq!(tenant.decide(count(7, None, AT)), Ok(Vec::new()), "one that counts already");
+    // An end makes room at once, one that comes by itself once it has come.
+    let later = AT.plus_seconds(60);
+    assert!(tenant.decide(count(5_000, None, later)).is_ok());
+    tenant = run(tenant, count(7, Some(AT), AT));
+    tenant = run(tenant, count(5_000, None, AT));
+    assert_eq!(tenant.decide(count(5_001, None, AT)), Err(TenantRefusal::TooManyApiKeys));
+    tenant = run(tenant, count(5_001, None, later));
+    assert_eq!(tenant.api_keys.len(), API_KEYS_LIVE_MAX);
+    assert_eq!(tenant.decide(count(9_000, Some(AT), AT)), Ok(Vec::new()), "what never counted need not end");
+}
