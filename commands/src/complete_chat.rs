@@ -2,18 +2,23 @@
 //!
 //! Every call runs in a task of its own, so that whoever asked may leave without taking the bill along: [`admit`]
 //! decides on the key, the licence, the route and the hold; [`dispatch`] calls while the hold commits, and [`attempts`]
-//! asks one provider after the other, within what [`traffic`] allows; [`whole`] and [`streamed`] bring the answer home; [`settle`] charges what was used. A [`hold::HoldGuard`] ends the
-//! hold whatever else goes wrong, and `processes::expire_holds` ends it when the whole process does.
+//! asks one provider after the other, within what [`traffic`] allows, [`route`] having said whom; [`whole`] and
+//! [`streamed`] bring the answer home; [`settle`] charges what was used. A [`hold::HoldGuard`] ends the hold whatever
+//! else goes wrong, and `processes::expire_holds` ends it when the whole process does.
 
 mod admit;
 mod attempts;
 mod breaker;
 mod catalogue;
 mod dispatch;
+mod embeddings;
 mod failure;
 mod hold;
 mod limits;
+mod messages;
 mod request;
+mod route;
+mod metering;
 mod settle;
 mod streamed;
 mod toolless;
@@ -29,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use calos_domain::pricing::{Cost, PriceBook, Provider};
+use calos_domain::routing::personas::Persona;
+use calos_domain::wallet::FailedAttempt;
 use calos_domain::{KeyId, TenantId, UsageId};
 
 pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
@@ -36,7 +43,9 @@ pub use breaker::{CircuitState, OPEN_AFTER_FAILURES, PAUSE_FIRST};
 pub use catalogue::ListedModel;
 pub use failure::ChatFailure;
 pub use limits::{LimitStatus, TokenStatus};
+pub use messages::about_message_tokens;
 pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
+pub use route::{Found, Routing};
 pub use streamed::{ChatStream, Piece};
 pub use traffic::Circuit;
 pub use whole::{ChatAnswer, ClaimAnswer};
@@ -46,6 +55,7 @@ use crate::log::EventLog;
 use crate::metadata::Metadata;
 use crate::ports::{Clock, Randomness, World};
 use crate::provider::ChatProvider;
+use crate::tokens::TokenCounter;
 use admit::{Admission, Candidate};
 use catalogue::Catalogue;
 use toolless::Toolless;
@@ -104,6 +114,10 @@ pub struct Served {
     pub model: String,
     /// The model the client named, when another took its place.
     pub substituted_for: Option<String>,
+    /// In whose voice, when a persona's was lent.
+    pub persona: Option<Persona>,
+    /// How it was found.
+    pub found: Found,
     /// The use, as it will stand in the usage log.
     pub usage_id: UsageId,
     /// Where the caller stands with its limits, this call counted.
@@ -111,11 +125,13 @@ pub struct Served {
 }
 
 impl Served {
-    fn new(admission: &Admission, used: &Candidate) -> Self {
+    fn new(admission: &Admission, used: &Candidate, failed: &[FailedAttempt]) -> Self {
         Self {
             provider: used.route.provider,
             model: used.route.model.clone(),
             substituted_for: used.route.substituted_for.clone(),
+            persona: used.persona,
+            found: admission.found(used, failed),
             usage_id: admission.usage_id,
             limits: admission.limits,
         }
@@ -136,6 +152,7 @@ struct Inner<L> {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     own_keys: Arc<dyn ProviderKeys>,
+    counter: Arc<dyn TokenCounter>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -153,9 +170,16 @@ impl<L> fmt::Debug for Gateway<L> {
 }
 
 impl<L: EventLog> Gateway<L> {
-    /// A gateway over these providers, with the price book in force; tenants' own keys come from `own_keys`.
+    /// A gateway over these providers, with the price book in force; tenants' own keys come from `own_keys`,
+    /// and `counter` counts what providers do not report.
     #[must_use]
-    pub fn new(log: L, providers: Providers, own_keys: Arc<dyn ProviderKeys>, world: &World) -> Self {
+    pub fn new(
+        log: L,
+        providers: Providers,
+        own_keys: Arc<dyn ProviderKeys>,
+        counter: Arc<dyn TokenCounter>,
+        world: &World,
+    ) -> Self {
         let ours = providers.iter().filter(|(_, adapter)| adapter.has_platform_account());
         let platform = ours.map(|(provider, _)| *provider).collect();
         Self(Arc::new(Inner {
@@ -169,6 +193,7 @@ impl<L: EventLog> Gateway<L> {
             clock: Arc::clone(&world.clock),
             randomness: Arc::clone(&world.randomness),
             own_keys,
+            counter,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }))

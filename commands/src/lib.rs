@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod api_keys;
+pub mod ask;
 pub mod byok;
 pub mod client;
 pub mod complete_chat;

@@ -3,12 +3,14 @@
 use calos_domain::api_key::{ApiKey, ApiKeyIssued};
 use calos_domain::licence::Licence;
 use calos_domain::pricing::{Allowance, Payer, PriceBook, Provider};
-use calos_domain::routing::{Asked, Offer, Route, route};
+use calos_domain::routing::personas::Persona;
+use calos_domain::routing::{Offer, Route};
 use calos_domain::tenant::Tenant;
 use calos_domain::wallet::{CallTerms, Caller, Wallet, WalletCommand, WalletRefusal};
-use calos_domain::{Asset, HoldId, MicroUsd, StreamId, Timestamp, UsageId};
+use calos_domain::{Asset, HoldId, KeyringEntryId, MicroUsd, StreamId, Timestamp, UsageId};
 
 use super::limits::{LimitStatus, TokenStatus, limited, terms_of_key, terms_of_person};
+use super::route::{Reach, Story, Way, Ways};
 use super::{CallKind, ChatCall, ChatCaller, ChatFailure};
 use crate::byok::KeyringEntry;
 use crate::log::{EventLog, Handle, Plan, Unit};
@@ -32,13 +34,15 @@ pub(super) struct Admission {
     pub(super) at: Timestamp,
     /// Where the caller stands with its limits, this call counted.
     pub(super) limits: LimitStatus,
+    /// Why the chain is as it is.
+    pub(super) story: Story,
 }
 
 impl PartialEq for Admission {
-    /// Whether a provider is called the same way: what the limits have left, which others change all the time, is no
-    /// reason to call anew.
+    /// Whether a provider is called the same way: what the limits and the wallet have left, which others change all the
+    /// time, is no reason to call anew.
     fn eq(&self, other: &Self) -> bool {
-        let Self { chain, hold_id, usage_id, held, at, limits: _ } = self;
+        let Self { chain, hold_id, usage_id, held, at, limits: _, story: _ } = self;
         (chain, hold_id, usage_id, held, at) == (&other.chain, &other.hold_id, &other.usage_id, &other.held, &other.at)
     }
 }
@@ -54,6 +58,8 @@ pub(super) struct Candidate {
     pub(super) prompt_max_tokens: u64,
     /// Where the tenant's own key for the provider stands, when it is used in place of the platform's.
     pub(super) own_key: Option<KeyringEntry>,
+    /// In whose voice; a model other than the persona's own is told how.
+    pub(super) persona: Option<Persona>,
 }
 
 /// The streams an admission looks at. All of them share the tenant's partition.
@@ -81,6 +87,8 @@ pub(super) struct Question<'a> {
     pub(super) caller: &'a ChatCaller,
     pub(super) call: &'a ChatCall,
     pub(super) offer: Offer<'a>,
+    /// Models whose circuits are open, for a route that goes by that.
+    pub(super) broken: &'a [(Provider, String)],
     pub(super) hold_id: HoldId,
     pub(super) at: Timestamp,
 }
@@ -102,37 +110,43 @@ impl Question<'_> {
         let (available, held_already) = unit
             .with(streams.wallet, |wallet| (wallet.available_at(Asset::Usd, at).get(), wallet.held(Asset::Usd).get()));
         let (available, held_already) = (MicroUsd::new(available), MicroUsd::new(held_already));
-        let routes = vec![route(Asked { tier, model: self.call.model.as_deref(), strict }, &offer)?];
-        let routes = match streams.key {
-            Some(key) => unit.with(key, |key| allowed(key.standing(at)?, routes))?,
-            None => routes,
-        };
+        let reach = Reach { tier, strict, available, held: held_already };
+        let Ways { mut ways, mut story } = self.ways(reach, &offer)?;
+        if let Some(key) = streams.key {
+            ways = unit.with(key, |key| allowed(key.standing(at)?, ways))?;
+        }
         let (by, terms) = self.may_call(unit, streams)?;
         let room = by.as_ref().and_then(|by| unit.with(streams.wallet, |wallet| wallet.budget_room(by, &terms, at)));
         let carried = room.map_or(available, |room| available.min(room));
-        let mut chain = Vec::with_capacity(routes.len());
+        let purse = Purse { available, carried, held: held_already, markup_percent, own_keys: &own_keys };
+        let mut chain = Vec::with_capacity(ways.len());
         let mut held = MicroUsd::ZERO;
-        for route in routes {
-            let payer = if route.byok { Payer::Byok } else { Payer::Platform { markup_percent } };
-            let money = Money { book: self.offer.book, route: &route, payer, available: carried, held: held_already };
-            let (max_tokens, worst_case) = money.worst_case(self.call).map_err(|failure| match (failure, &by) {
+        let mut refused = None;
+        for way in ways {
+            match self.candidate(&way, &purse) {
+                Ok((candidate, worst_case)) => {
+                    held = held.max(worst_case);
+                    story.goes(way.reason());
+                    chain.push(candidate);
+                }
+                // Whoever comes behind it may cost less.
+                Err(ChatFailure::CannotPay { needed, .. }) => {
+                    story.costs_too_much(&way);
+                    refused.get_or_insert(needed);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        if chain.is_empty() {
+            let needed = refused.unwrap_or_default();
+            return Err(match &by {
                 // The wallet could pay; it is the key's budget that cannot carry even a short answer.
-                (ChatFailure::CannotPay { needed, .. }, Some(by)) if needed <= available => {
+                Some(by) if needed <= available => {
                     let checked = unit.with(streams.wallet, |wallet| wallet.may_call(by, &terms, needed, at));
                     checked.map_or_else(ChatFailure::from, |()| ChatFailure::Lost("its budget could not be reckoned"))
                 }
-                (ChatFailure::CannotPay { needed, held, .. }, _) => ChatFailure::CannotPay { needed, available, held },
-                (other, _) => other,
-            })?;
-            let prompt_max_tokens = money.allowance(self.call, max_tokens).prompt_tokens;
-            held = held.max(worst_case);
-            let own_key = own_keys.iter().find(|(provider, _)| route.byok && *provider == route.provider);
-            let own_key = own_key.map(|(provider, entry_id)| KeyringEntry {
-                tenant_id: self.caller.tenant_id,
-                provider: *provider,
-                entry_id: *entry_id,
+                Some(_) | None => ChatFailure::CannotPay { needed, available, held: held_already },
             });
-            chain.push(Candidate { route, payer, max_tokens, prompt_max_tokens, own_key });
         }
         let usage_id = UsageId(self.hold_id.0);
         unit.decide(
@@ -150,7 +164,27 @@ impl Question<'_> {
             },
         )?;
         let limits = self.standing(unit, streams, by.as_ref(), &terms);
-        Ok(Admission { chain, hold_id: self.hold_id, usage_id, held, at, limits })
+        Ok(Admission { chain, hold_id: self.hold_id, usage_id, held, at, limits, story })
+    }
+
+    /// What asking this one is held to, and costs at most.
+    fn candidate(&self, way: &Way, purse: &Purse<'_>) -> Result<(Candidate, MicroUsd), ChatFailure> {
+        let (route, call) = (&way.route, way.spoken(self.call));
+        let payer = if route.byok { Payer::Byok } else { Payer::Platform { markup_percent: purse.markup_percent } };
+        let money = Money { book: self.offer.book, route, payer, available: purse.carried, held: purse.held };
+        let (max_tokens, worst_case) = money.worst_case(&call)?;
+        if self.call.routing.has_fallbacks() && worst_case > purse.carried {
+            return Err(ChatFailure::CannotPay { needed: worst_case, available: purse.available, held: purse.held });
+        }
+        let prompt_max_tokens = money.allowance(&call, max_tokens).prompt_tokens;
+        let own_key = purse.own_keys.iter().find(|(provider, _)| route.byok && *provider == route.provider);
+        let own_key = own_key.map(|(provider, entry_id)| KeyringEntry {
+            tenant_id: self.caller.tenant_id,
+            provider: *provider,
+            entry_id: *entry_id,
+        });
+        let (route, persona) = (route.clone(), way.persona);
+        Ok((Candidate { route, payer, max_tokens, prompt_max_tokens, own_key, persona }, worst_case))
     }
 
     /// Who calls and what they are held to, unless they have called too often: then nothing else matters, and nothing
@@ -183,14 +217,24 @@ impl Question<'_> {
     }
 }
 
-/// Those of the routes whose models the key may use.
-fn allowed(key: &ApiKeyIssued, mut routes: Vec<Route>) -> Result<Vec<Route>, ChatFailure> {
-    let first = routes.first().map(|route| route.model.clone());
-    routes.retain(|route| key.admits_model(&route.model));
-    match (routes.is_empty(), first) {
+/// Those of the ways whose models the key may use.
+fn allowed(key: &ApiKeyIssued, mut ways: Vec<Way>) -> Result<Vec<Way>, ChatFailure> {
+    let first = ways.first().map(|way| way.route.model.clone());
+    ways.retain(|way| key.admits_model(&way.route.model));
+    match (ways.is_empty(), first) {
         (true, Some(model)) => Err(ChatFailure::ModelNotAllowed { model }),
-        (true, None) | (false, _) => Ok(routes),
+        (true, None) | (false, _) => Ok(ways),
     }
+}
+
+/// What may be spent on a call, and by whose keys.
+struct Purse<'a> {
+    available: MicroUsd,
+    /// What is available within the key's budget.
+    carried: MicroUsd,
+    held: MicroUsd,
+    markup_percent: u32,
+    own_keys: &'a [(Provider, KeyringEntryId)],
 }
 
 /// What a worst case is reckoned from.

@@ -17,7 +17,7 @@ use super::{ChatCall, Gateway};
 use crate::byok::KeyringEntry;
 use crate::log::{Boxed, EventLog};
 use crate::ports::SecretText;
-use crate::provider::{ChatProvider, ChatRequest, ProviderError};
+use crate::provider::{ChatProvider, ChatRequest, ProviderError, Transcript};
 
 /// How often one candidate is asked again.
 const RETRIES_MAX: u32 = 2;
@@ -35,6 +35,8 @@ const ATTEMPTS_MAX: Duration = Duration::from_secs(180);
 pub(super) struct Answering<T> {
     pub(super) value: T,
     pub(super) turn: Turn,
+    /// What the provider writes, to be counted should it report nothing.
+    pub(super) transcript: Transcript,
 }
 
 /// What came of asking.
@@ -143,7 +145,7 @@ impl<L: EventLog> Gateway<L> {
         if self.0.toolless.knows(provider, &candidate.route.model, std::time::Instant::now())
             && let Some(words) = words.take()
         {
-            request.fields = Arc::clone(words);
+            request.fields = candidate.spoken(words);
         }
         let mut tries = 0;
         loop {
@@ -151,7 +153,7 @@ impl<L: EventLog> Gateway<L> {
             let error = match start(Arc::clone(adapter), request.clone()).await {
                 Ok(value) => {
                     turn.answered();
-                    return Ok(Answering { value, turn });
+                    return Ok(Answering { value, turn, transcript: request.transcript });
                 }
                 Err(error) => error,
             };
@@ -165,7 +167,7 @@ impl<L: EventLog> Gateway<L> {
                 && let Some(words) = words.take()
             {
                 self.0.toolless.remember(provider, &candidate.route.model, std::time::Instant::now());
-                request.fields = Arc::clone(words);
+                request.fields = candidate.spoken(words);
                 continue;
             }
             let pause = pause_before_retry(&error, tries, || self.0.randomness.id().as_u128());
@@ -207,11 +209,12 @@ fn request_for(admission: &Admission, candidate: &Candidate, call: &ChatCall) ->
         // Opened once for all tries, right before the first.
         key: None,
         model: candidate.route.model.clone(),
-        fields: Arc::clone(&call.fields),
+        fields: candidate.spoken(&call.fields),
         max_tokens: candidate.max_tokens,
         max_tokens_field: call.max_tokens_field(&candidate.route.model),
         show_usage: call.include_usage,
-        prompt_estimate_tokens: call.prompt_about_tokens,
+        prompt_estimate_tokens: call.prompt_about_tokens.saturating_add(candidate.voice_about_tokens()),
+        transcript: Transcript::default(),
     }
 }
 
@@ -221,7 +224,7 @@ pub(super) fn stopped(provider: Provider) -> ProviderError {
     ProviderError::Unreachable { provider: provider.as_str(), detail }
 }
 
-fn in_vain(candidate: &Candidate, error: &ProviderError) -> FailedAttempt {
+pub(super) fn in_vain(candidate: &Candidate, error: &ProviderError) -> FailedAttempt {
     FailedAttempt {
         provider: candidate.route.provider.as_str().to_owned(),
         model: candidate.route.model.clone(),

@@ -55,8 +55,8 @@ impl<L: EventLog> Gateway<L> {
         call: &ChatCall,
         start: impl Start<T>,
     ) -> Result<Dispatched<L, T>, ChatFailure> {
-        self.make_known(call.model.as_deref()).await;
-        let installed = self.installed_locally();
+        self.make_known_for(call).await;
+        let (installed, broken) = (self.installed_locally(), self.broken_for(call));
         let mut plan = Plan::default();
         let streams = Streams::plan(&mut plan, caller);
         let question = Question {
@@ -69,6 +69,7 @@ impl<L: EventLog> Gateway<L> {
                 // The tenant's own keys are read from the tenant itself, within the decision.
                 byok: &[],
             },
+            broken: &broken,
             hold_id: calos_domain::HoldId(self.0.randomness.ordered_id()),
             at: self.0.clock.now(),
         };

@@ -4,10 +4,13 @@ use calos_domain::api_key::KeyDenial;
 use calos_domain::licence::LicenceRefusal;
 use calos_domain::pricing::PriceRefusal;
 use calos_domain::routing::RouteRefusal;
-use calos_domain::wallet::{BudgetPeriod, WalletRefusal};
+use calos_domain::routing::task::shown_model;
+use calos_domain::wallet::{BudgetPeriod, FailedAttempt, WalletRefusal};
 use calos_domain::{MicroUsd, Timestamp};
 
+use super::ChatCall;
 use super::admit::Candidate;
+use super::attempts::in_vain;
 use super::limits::LimitStatus;
 use crate::log::LogError;
 use crate::provider::ProviderError;
@@ -77,6 +80,14 @@ pub enum ChatFailure {
     /// The provider refused, or broke off, a call with the tenant's own key: its words are about the tenant's account.
     #[error("with the tenant's own key: {0}")]
     OwnAccount(ProviderError),
+    /// Nobody of the chain gave an answer.
+    #[error("nobody answered: {}; the last: {last}", in_words(tried))]
+    NobodyAnswered {
+        /// Who was asked, repetitions included, in order; never empty.
+        tried: Vec<FailedAttempt>,
+        /// What the last one's failure means.
+        last: Box<ChatFailure>,
+    },
     /// The call ended without saying how; its hold is released.
     #[error("the call ended without an answer: {0}")]
     Lost(&'static str),
@@ -104,6 +115,7 @@ impl ChatFailure {
             | Self::Log(_)
             | Self::Provider(_)
             | Self::OwnAccount(_)
+            | Self::NobodyAnswered { .. }
             | Self::Lost(_) => false,
         }
     }
@@ -114,6 +126,33 @@ impl ChatFailure {
     pub(super) fn of(used: &Candidate, error: ProviderError) -> Self {
         if used.own_key.is_some() { Self::OwnAccount(error) } else { Self::Provider(error) }
     }
+}
+
+impl ChatFailure {
+    /// What the end of a chain means, for a call that tells what was tried.
+    pub(super) fn of_chain(
+        call: &ChatCall,
+        used: &Candidate,
+        mut tried: Vec<FailedAttempt>,
+        error: ProviderError,
+    ) -> Self {
+        tried.push(in_vain(used, &error));
+        let last = Self::of(used, error);
+        if !call.routing.has_fallbacks() {
+            return last;
+        }
+        for attempt in &mut tried {
+            attempt.model = shown_model(&attempt.model).to_owned();
+        }
+        Self::NobodyAnswered { tried, last: Box::new(last) }
+    }
+}
+
+fn in_words(tried: &[FailedAttempt]) -> String {
+    let attempts: Vec<_> = tried.iter().map(|attempt| (&attempt.provider, &attempt.model, &attempt.failure)).collect();
+    let words = attempts.iter().enumerate().filter(|(place, attempt)| *place == 0 || attempts[place - 1] != **attempt);
+    let words = words.map(|(_, (provider, model, failure))| format!("{provider} {model} ({failure})"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn too_often(status: &LimitStatus) -> String {

@@ -10,6 +10,7 @@ use calos_domain::wallet::Meter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Routing;
 use crate::provider::{Dialect, MaxTokensField};
 use crate::raw_object::RawObject;
 use crate::tokens::{ANSWER_FRAME_TOKENS, IMAGE_ABOUT_TOKENS, MESSAGE_FRAME_TOKENS, about, at_most};
@@ -21,7 +22,7 @@ pub const CHOICES_MAX: u64 = 128;
 /// The longest name of a model.
 pub const MODEL_MAX_BYTES: usize = 200;
 /// More than any model can write, so that sums of it stay far from overflow.
-const MAX_TOKENS_LIMIT: u64 = 10_000_000;
+pub(super) const MAX_TOKENS_LIMIT: u64 = 10_000_000;
 /// The most stop sequences, as at OpenAI.
 const STOP_MAX: usize = 4;
 
@@ -75,6 +76,8 @@ pub struct ChatCall {
     pub kind: CallKind,
     /// In whose words the request came, and the answer goes.
     pub dialect: Dialect,
+    /// Which router decides who answers.
+    pub routing: Routing,
     /// The model, as the client named it; none leaves the choice to the tier.
     pub model: Option<String>,
     /// Whether the answer is to come in pieces.
@@ -122,6 +125,7 @@ impl ChatCall {
         Ok(Self {
             kind: CallKind::Chat,
             dialect: Dialect::OpenAi,
+            routing: Routing::default(),
             model,
             streaming,
             include_usage,
@@ -147,10 +151,14 @@ impl ChatCall {
         }
     }
 
-    /// The field the answer's limit goes upstream in: what the client called it, else what the model takes.
+    /// The field the answer's limit goes upstream in: what a client of OpenAI's dialect called it, else what the model
+    /// takes.
     #[must_use]
     pub fn max_tokens_field(&self, model: &str) -> MaxTokensField {
-        self.max_tokens.map_or_else(|| default_field(model), |(_, field)| field)
+        match (self.dialect, &self.routing, self.max_tokens) {
+            (Dialect::OpenAi, Routing::ByLicence, Some((_, field))) => field,
+            (Dialect::OpenAi | Dialect::Anthropic, _, _) => default_field(model),
+        }
     }
 }
 
@@ -161,7 +169,7 @@ fn default_field(model: &str) -> MaxTokensField {
     if reasoning { MaxTokensField::MaxCompletionTokens } else { MaxTokensField::MaxTokens }
 }
 
-fn read_model(body: &RawObject) -> Result<Option<String>, BadRequest> {
+pub(super) fn read_model(body: &RawObject) -> Result<Option<String>, BadRequest> {
     let Some(model) = typed::<String>(body, "model", "the name of a model")? else { return Ok(None) };
     let printable = !model.is_empty() && model.len() <= MODEL_MAX_BYTES && !model.chars().any(char::is_control);
     if printable {
@@ -269,28 +277,28 @@ type MessageFields<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
 
 /// How large a prompt is.
 #[derive(Default)]
-struct Measured {
+pub(super) struct Measured {
     /// The most tokens its text can have.
-    most: u64,
+    pub(super) most: u64,
     /// The likely number of tokens, pictures included.
-    likely: u64,
+    pub(super) likely: u64,
     /// Pictures.
-    images: u64,
+    pub(super) images: u64,
 }
 
 impl Measured {
     /// `shown_bytes` is what of the JSON text the model gets to see.
-    fn add_text(&mut self, json: &str, shown_bytes: usize) {
+    pub(super) fn add_text(&mut self, json: &str, shown_bytes: usize) {
         self.most += at_most(json.as_bytes());
         self.likely += about(shown_bytes as u64);
     }
 
     /// A JSON string, which its quotes are no part of.
-    fn add_string(&mut self, json: &str) {
+    pub(super) fn add_string(&mut self, json: &str) {
         self.add_text(json, json.len().saturating_sub(2));
     }
 
-    fn add_image(&mut self) {
+    pub(super) fn add_image(&mut self) {
         self.images += 1;
         self.likely += IMAGE_ABOUT_TOKENS;
     }
@@ -376,7 +384,7 @@ fn measure_parts(index: usize, text: &str, prompt: &mut Measured) -> Result<(), 
     Ok(())
 }
 
-fn typed<'a, T: Deserialize<'a>>(
+pub(super) fn typed<'a, T: Deserialize<'a>>(
     body: &'a RawObject,
     name: &'static str,
     right: &str,
@@ -384,7 +392,7 @@ fn typed<'a, T: Deserialize<'a>>(
     body.parse(name).map_err(|_| wrong(name, &format!("must be {right}")))
 }
 
-fn whole(body: &RawObject, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, BadRequest> {
+pub(super) fn whole(body: &RawObject, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, BadRequest> {
     let right = || wrong(name, &format!("must be a whole number from {least} to {most}"));
     let number: Option<u64> = body.parse(name).map_err(|_| right())?;
     match number {
@@ -393,19 +401,19 @@ fn whole(body: &RawObject, name: &'static str, least: u64, most: u64) -> Result<
     }
 }
 
-fn within(body: &RawObject, name: &'static str, least: f64, most: f64) -> Result<(), BadRequest> {
+pub(super) fn within(body: &RawObject, name: &'static str, least: f64, most: f64) -> Result<(), BadRequest> {
     let right = || wrong(name, &format!("must be a number from {least} to {most}"));
     let number: Option<f64> = body.parse(name).map_err(|_| right())?;
     if number.is_none_or(|number| (least..=most).contains(&number)) { Ok(()) } else { Err(right()) }
 }
 
-fn wrong(param: impl Into<Cow<'static, str>>, problem: &str) -> BadRequest {
+pub(super) fn wrong(param: impl Into<Cow<'static, str>>, problem: &str) -> BadRequest {
     let param = param.into();
     let problem = format!("{param} {problem}");
     BadRequest { param, problem, unsupported: false }
 }
 
-fn unsupported(param: impl Into<Cow<'static, str>>, problem: &str) -> BadRequest {
+pub(super) fn unsupported(param: impl Into<Cow<'static, str>>, problem: &str) -> BadRequest {
     BadRequest { param: param.into(), problem: problem.to_owned(), unsupported: true }
 }
 

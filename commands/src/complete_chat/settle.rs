@@ -7,12 +7,9 @@ use calos_domain::{StreamId, Timestamp};
 
 use super::admit::{Admission, Candidate, HOLD_MAX_SECONDS};
 use super::hold::{PERSISTENCE_MAX_ATTEMPTS, follow_up, may_pass, pause_after};
-use super::{CallKind, ChatCall, ChatCaller, ChatFailure, Gateway};
+use super::{ChatCall, ChatCaller, ChatFailure, Gateway};
 use crate::log::{EventLog, Failed, IdempotencyClaim, LogError, Plan, Positions, Request};
-use crate::provider::{Produced, TokenUsage};
-
-/// What the usage log calls a plain chat call.
-const TASK_TYPE: &str = "chat";
+use crate::provider::TokenUsage;
 
 /// The longest name of a model a usage record keeps.
 const MODEL_MAX_CHARACTERS: usize = 200;
@@ -52,24 +49,6 @@ pub(super) struct Metered {
 pub(super) struct Settled {
     pub(super) cost: Cost,
     pub(super) positions: Positions,
-}
-
-/// What is charged: the provider's report, or our own count where there is none. Our count never goes beyond what the
-/// call was admitted for.
-pub(super) fn metered_usage(
-    reported: Option<TokenUsage>,
-    produced: Produced,
-    call: &ChatCall,
-    used: &Candidate,
-) -> TokenUsage {
-    reported.filter(|usage| usage.explains(produced) || call.kind == CallKind::Embeddings).unwrap_or_else(|| {
-        TokenUsage {
-            prompt_tokens: call.prompt_about_tokens.min(used.prompt_max_tokens),
-            completion_tokens: produced.tokens().min(used.max_tokens.saturating_mul(call.choices)),
-            estimated: true,
-            ..TokenUsage::default()
-        }
-    })
 }
 
 impl<L: EventLog> Gateway<L> {
@@ -171,7 +150,7 @@ impl<L: EventLog> Gateway<L> {
             estimated: metered.usage.estimated,
             price_book_version: self.0.book.version().to_owned(),
             latency_ms: u64::try_from(elapsed / 1_000).unwrap_or(0),
-            task_type: TASK_TYPE.to_owned(),
+            task_type: call.routing.task().as_str().to_owned(),
             outcome: metered.outcome,
             failed_attempts: metered.failed,
         }

@@ -1,6 +1,7 @@
 //! Brings a streamed answer home, piece by piece.
 
 use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::admit::{Admission, Candidate, HOLD_MAX_SECONDS};
 use super::attempts::{Answering, speaks_against_provider, stopped};
 use super::dispatch::Dispatched;
-use super::settle::{Metered, Patience, metered_usage};
+use super::settle::{Metered, Patience};
 use super::whole::with_bill;
 use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
 use crate::log::EventLog;
-use crate::provider::{Chunk, ChunkKind, ChunkStream, Dialect, Phase, Produced, ProviderError, TokenUsage};
+use crate::provider::{Chunk, ChunkKind, ChunkStream, Dialect, Phase, Produced, ProviderError, TokenUsage, Transcript};
 use crate::raw_object::RawObject;
 
 /// Pieces that may wait for a slow client.
@@ -54,6 +55,8 @@ pub struct ChatStream {
     pub dialect: Dialect,
     /// Who answers.
     pub served: Served,
+    /// What it is charged for; known once the last piece is there.
+    pub metered: Arc<OnceLock<TokenUsage>>,
     /// The pieces.
     pub pieces: mpsc::Receiver<Piece>,
 }
@@ -89,20 +92,23 @@ impl<L: EventLog> Gateway<L> {
             Ok(dispatched) => dispatched,
             Err(failure) => return refuse(begun, failure),
         };
-        let Answering { value: (first, chunks), mut turn } = match answer {
+        let Answering { value: (first, chunks), mut turn, transcript } = match answer {
             Ok(answering) => answering,
             Err(error) => {
                 self.release(&caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
-                return refuse(begun, ChatFailure::of(&used, error));
+                return refuse(begun, ChatFailure::of_chain(&call, &used, failed, error));
             }
         };
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-        let served = Served::new(&admission, &used);
-        let stream = ChatStream { dialect: call.dialect, served: served.clone(), pieces };
+        let served = Served::new(&admission, &used, &failed);
+        let mut told = Told::new(sender, used.route.provider, call.dialect);
+        told.transcript = transcript;
+        told.reads_on = self.0.book.hides_reasoning(&used.route.model);
+        let metered = Arc::clone(&told.metered);
+        let stream = ChatStream { dialect: call.dialect, served: served.clone(), metered, pieces };
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.
         drop(begun.send(Ok(stream)));
-        let mut told = Told::new(sender, used.route.provider, call.dialect);
         let ended = told.pass_on_until(first, chunks, deadline, &self.0.stopping).await;
         if let Ended::Broken(error) = &ended
             && speaks_against_provider(error)
@@ -135,9 +141,11 @@ impl<L: EventLog> Gateway<L> {
                 return Ok(None);
             }
         };
-        let usage = metered_usage(told.usage, told.produced, call, used);
+        let usage = self.metered_usage(told.usage, told.produced, &told.transcript, call, used).await;
         let metered = Metered { outcome, usage, model: told.model.clone(), failed };
         let settled = self.settle(caller, call, admission, used, metered, None, Patience::UntilExpired).await?;
+        // Nobody else sets it, and a stream is billed once.
+        let _first = told.metered.set(usage);
         Ok(Some(settled.cost))
     }
 }
@@ -175,12 +183,19 @@ struct Told {
     usage: Option<TokenUsage>,
     produced: Produced,
     model: Option<String>,
+    metered: Arc<OnceLock<TokenUsage>>,
+    /// What was produced, in case nobody reports it.
+    transcript: Transcript,
+    /// Whether the stream is read to its end when its client leaves.
+    reads_on: bool,
 }
 
 impl Told {
     fn new(sender: mpsc::Sender<Piece>, provider: Provider, dialect: Dialect) -> Self {
         let (produced, usage) = (Produced::default(), None);
-        Self { sender, provider, dialect, last: None, finished: false, usage, produced, model: None }
+        let (transcript, metered) = (Transcript::default(), Arc::default());
+        let (last, finished, model, reads_on) = (None, false, None, false);
+        Self { sender, provider, dialect, last, finished, usage, produced, model, metered, transcript, reads_on }
     }
 
     /// Whether the provider has reported what can be true.
@@ -243,22 +258,37 @@ impl Told {
                 Some(Err(error)) => return Ended::Broken(error),
                 Some(Ok(chunk)) => {
                     if !self.take(chunk).await {
-                        return Ended::ClientGone;
+                        return self.left_by_client(chunks).await;
                     }
                 }
             }
             next = tokio::select! {
                 biased;
-                () = self.sender.closed() => return Ended::ClientGone,
+                () = self.sender.closed() => return self.left_by_client(chunks).await,
                 next = chunks.next() => next,
             };
         }
     }
 
-    /// Counts a chunk and passes it on; false when nobody takes it.
-    async fn take(&mut self, chunk: Chunk) -> bool {
+    /// A model that thinks unseen has written more than was seen of it, and charges for it: it is read to the end, for
+    /// its report, as long as a stream may take. Others are stopped by being dropped.
+    async fn left_by_client(&mut self, mut chunks: std::pin::Pin<&mut ChunkStream>) -> Ended {
+        while self.reads_on
+            && let Some(Ok(chunk)) = chunks.next().await
+        {
+            self.count(&chunk);
+        }
+        Ended::ClientGone
+    }
+
+    fn count(&mut self, chunk: &Chunk) {
         self.produced.add(chunk.produced);
         self.usage = chunk.usage.or(self.usage);
+    }
+
+    /// Counts a chunk and passes it on; false when nobody takes it.
+    async fn take(&mut self, chunk: Chunk) -> bool {
+        self.count(&chunk);
         match chunk.kind {
             ChunkKind::Finish => self.finished = true,
             ChunkKind::Content if chunk.produced.pieces > 0 => self.finished = false,

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use calos_domain::pricing::Cost;
 use calos_domain::wallet::{ReleaseCause, UsageOutcome};
 use tokio::sync::oneshot;
 
 use super::dispatch::Dispatched;
-use super::settle::{Metered, Patience, metered_usage};
+use super::settle::{Metered, Patience};
 use super::{Billing, CallKind, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
 use crate::log::{Boxed, EventLog, IdempotencyClaim, Positions};
-use crate::provider::{ChatProvider, ChatRequest, Completion, ProviderError};
+use crate::provider::{ChatProvider, ChatRequest, Completion, ProviderError, TokenUsage};
 use crate::raw_object::RawObject;
 
 /// An answer, charged.
@@ -19,6 +20,12 @@ pub struct ChatAnswer {
     pub body: RawObject,
     /// Who answered.
     pub served: Served,
+    /// What it is charged for.
+    pub usage: TokenUsage,
+    /// What it costs.
+    pub cost: Cost,
+    /// From admission to the answer.
+    pub latency_ms: u64,
     /// Where the charge stands in the log; empty until it does.
     pub positions: Positions,
 }
@@ -69,22 +76,24 @@ impl<L: EventLog> Gateway<L> {
             CallKind::Embeddings => self.dispatch(caller, call, embed).await?,
         };
         let Dispatched { admission, guard, used, failed, answer } = dispatched;
-        let completion = match answer {
-            Ok(answering) => answering.value,
+        let (completion, transcript) = match answer {
+            Ok(answering) => (answering.value, answering.transcript),
             Err(error) => {
                 self.release(caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
-                return Err(ChatFailure::of(&used, error));
+                return Err(ChatFailure::of_chain(call, &used, failed, error));
             }
         };
-        let usage = metered_usage(completion.usage, completion.produced, call, &used);
+        let usage = self.metered_usage(completion.usage, completion.produced, &transcript, call, &used).await;
         let outcome = if reply.is_closed() { UsageOutcome::ClientGone } else { UsageOutcome::Completed };
+        let served = Served::new(&admission, &used, &failed);
         let metered = Metered { outcome, usage, model: Some(completion.model), failed };
-        let served = Served::new(&admission, &used);
         let mut body = completion.body;
         let cost = self.cost(&used, usage)?;
         with_bill(&mut body, &served, cost, admission.usage_id)?;
-        let mut answer = ChatAnswer { body, served, positions: Positions::default() };
+        let elapsed = self.0.clock.now().micros().saturating_sub(admission.at.micros());
+        let latency_ms = u64::try_from(elapsed / 1_000).unwrap_or(0);
+        let mut answer = ChatAnswer { body, served, usage, cost, latency_ms, positions: Positions::default() };
         let claimed = claim(&answer);
         let settled = self.settle(caller, call, &admission, &used, metered, claimed, Patience::ForAnAnswer).await?;
         guard.disarm();
@@ -108,7 +117,7 @@ fn embed(provider: Arc<dyn ChatProvider>, request: ChatRequest) -> Boxed<'static
 pub(super) fn with_bill(
     body: &mut RawObject,
     served: &Served,
-    cost: calos_domain::pricing::Cost,
+    cost: Cost,
     usage_id: calos_domain::UsageId,
 ) -> Result<(), ChatFailure> {
     let unwritable = |_| ChatFailure::Lost("its bill could not be written");

@@ -6,10 +6,10 @@ use super::{Pick, Strategy, Task, TaskAsked};
 use crate::pricing::Provider::{self, Anthropic, DeepSeek, Ollama, OpenAi};
 
 /// Anthropic's model for whatever it is asked to do.
-const CLAUDE: &str = "claude-sonnet-4-5-20250929";
+const CLAUDE: &str = "claude-sonnet-5";
 
 /// The cheapest models of the paid providers that do every task.
-const SMALL_CLAUDE: &str = "claude-3-5-haiku-20241022";
+const SMALL_CLAUDE: &str = "claude-haiku-4-5-20251001";
 const SMALL_GPT: &str = "gpt-4o-mini";
 
 /// DeepSeek's models.

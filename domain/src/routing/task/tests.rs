@@ -9,8 +9,8 @@ use crate::pricing::PriceBook;
 use Provider::{Anthropic, DeepSeek, Ollama, OpenAi};
 
 const ALL: &[Provider] = &[OpenAi, Anthropic, DeepSeek, Ollama];
-const CLAUDE: &str = "claude-sonnet-4-5-20250929";
-const HAIKU: &str = "claude-3-5-haiku-20241022";
+const CLAUDE: &str = "claude-sonnet-5";
+const HAIKU: &str = "claude-haiku-4-5-20251001";
 const LLAMA: &str = LOCAL_DEFAULT_MODEL;
 
 /// In cents.

@@ -1,0 +1,279 @@
+//! Who is asked: the part of an admission that routes. Calls to `/v1` go by key and tier, calls to `/api/chat/complete`
+//! by preference, task and balance.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use calos_domain::MicroUsd;
+use calos_domain::pricing::Provider;
+use calos_domain::routing::personas::Persona;
+use calos_domain::routing::task::{PassedOver, Standing, Task, TaskAsked, TaskRefusal, shown_model, task_route};
+use calos_domain::routing::{Asked, Offer, Route, embedding_route, route};
+use calos_domain::tiers::Tier;
+use calos_domain::wallet::FailedAttempt;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::admit::{Admission, Candidate, Question};
+use super::{CallKind, ChatCall, ChatFailure, CircuitState, Gateway};
+use crate::log::EventLog;
+use crate::raw_object::RawObject;
+use crate::tokens::{MESSAGE_FRAME_TOKENS, about, at_most};
+
+/// Which router decides.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Routing {
+    /// By the tenant's own keys and its licence's tier, as under `/v1`.
+    #[default]
+    ByLicence,
+    /// By preference, task and balance, as at `/api/chat/complete`.
+    ByTask(TaskAsked),
+}
+
+impl Routing {
+    /// What the usage log calls the call.
+    pub(super) fn task(&self) -> Task {
+        match self {
+            Self::ByLicence => Task::Chat,
+            Self::ByTask(asked) => asked.task(),
+        }
+    }
+
+    /// Whether somebody else may answer for less than the first choice.
+    pub(super) const fn has_fallbacks(&self) -> bool {
+        match self {
+            Self::ByLicence => false,
+            Self::ByTask(_) => true,
+        }
+    }
+}
+
+/// How the model that answered was found; for calls to `/v1` there is nothing to tell.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Found {
+    /// Why this one, for a person to read.
+    pub reason: String,
+    /// Who was asked in vain before, repetitions included.
+    pub tried: Vec<FailedAttempt>,
+    /// Who would have come before, and why they were not asked.
+    pub considered: Vec<PassedOver>,
+}
+
+/// What a tenant brings to the choice.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) tier: Tier,
+    pub(super) strict: bool,
+    pub(super) available: MicroUsd,
+    pub(super) held: MicroUsd,
+}
+
+/// One who may be asked.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) route: Route,
+    pub(super) persona: Option<Persona>,
+    reason: String,
+}
+
+/// Who may be asked, the first choice first; never empty.
+#[derive(Clone, Debug)]
+pub(super) struct Ways {
+    pub(super) ways: Vec<Way>,
+    pub(super) story: Story,
+}
+
+/// Why the chain is as it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Story {
+    /// Of each candidate of the chain, in its order.
+    reasons: Vec<String>,
+    passed_over: Vec<PassedOver>,
+}
+
+impl Story {
+    /// A way that has become the next candidate.
+    pub(super) fn goes(&mut self, reason: String) {
+        self.reasons.push(reason);
+    }
+
+    /// A way that has not, because what it may cost is more than may be spent on it.
+    pub(super) fn costs_too_much(&mut self, way: &Way) {
+        let reason = "its worst case is more than what the call may cost".to_owned();
+        let model = shown_model(&way.route.model).to_owned();
+        self.passed_over.push(PassedOver { provider: way.route.provider, model, reason });
+    }
+}
+
+impl Way {
+    pub(super) fn reason(&self) -> String {
+        self.reason.clone()
+    }
+
+    /// The call as this one gets it: longer by what it is told to speak like.
+    pub(super) fn spoken<'a>(&self, call: &'a ChatCall) -> Cow<'a, ChatCall> {
+        match told_voice(self.persona, &self.route.model) {
+            None => Cow::Borrowed(call),
+            Some(prompt) => {
+                let most = at_most(prompt.as_bytes()) + MESSAGE_FRAME_TOKENS;
+                Cow::Owned(ChatCall { prompt_max_tokens: call.prompt_max_tokens.saturating_add(most), ..call.clone() })
+            }
+        }
+    }
+}
+
+/// How a model is told to speak, where it does not know by itself.
+fn told_voice(persona: Option<Persona>, model: &str) -> Option<&'static str> {
+    persona.filter(|persona| persona.has_to_be_played(model)).map(Persona::system_prompt)
+}
+
+impl Candidate {
+    /// What its prompt most likely has beyond the call's own.
+    pub(super) fn voice_about_tokens(&self) -> u64 {
+        let prompt = told_voice(self.persona, &self.route.model);
+        prompt.map_or(0, |prompt| about(prompt.len() as u64) + MESSAGE_FRAME_TOKENS)
+    }
+
+    /// The request's fields as this one gets them: with a first message that says how to speak, where it has to be told.
+    pub(super) fn spoken(&self, fields: &Arc<RawObject>) -> Arc<RawObject> {
+        let Some(prompt) = told_voice(self.persona, &self.route.model) else { return Arc::clone(fields) };
+        with_system_message(fields, prompt).map_or_else(|_| Arc::clone(fields), Arc::new)
+    }
+}
+
+fn with_system_message(fields: &RawObject, prompt: &str) -> Result<RawObject, serde_json::Error> {
+    let mut messages: Vec<Box<RawValue>> = fields.parse("messages")?.unwrap_or_default();
+    messages.insert(0, to_raw_value(&serde_json::json!({"role": "system", "content": prompt}))?);
+    let mut spoken = fields.clone();
+    spoken.set("messages", &messages)?;
+    Ok(spoken)
+}
+
+impl Question<'_> {
+    /// Who may be asked.
+    pub(super) fn ways(&self, reach: Reach, offer: &Offer<'_>) -> Result<Ways, ChatFailure> {
+        let asked = match &self.call.routing {
+            Routing::ByTask(asked) => asked,
+            Routing::ByLicence => {
+                let asked = Asked { tier: reach.tier, model: self.call.model.as_deref(), strict: reach.strict };
+                let route = match self.call.kind {
+                    CallKind::Chat => route(asked, offer)?,
+                    CallKind::Embeddings => embedding_route(asked, offer)?,
+                };
+                let way = Way { route, persona: None, reason: String::new() };
+                return Ok(Ways { ways: vec![way], story: Story::default() });
+            }
+        };
+        let standing = Standing { available: reach.available, broken: self.broken };
+        let chain = task_route(asked, offer, standing).map_err(|refusal| match refusal {
+            TaskRefusal::Route(refusal) => refusal.into(),
+            TaskRefusal::TooLittle { needed, available } => {
+                ChatFailure::CannotPay { needed, available, held: reach.held }
+            }
+        })?;
+        let way = |entry: calos_domain::routing::task::TaskRoute| Way {
+            route: entry.route,
+            persona: entry.persona,
+            reason: entry.reason,
+        };
+        let story = Story { reasons: Vec::new(), passed_over: chain.passed_over };
+        Ok(Ways { ways: chain.routes.into_iter().map(way).collect(), story })
+    }
+}
+
+impl Admission {
+    /// How the candidate that was used was found.
+    pub(super) fn found(&self, used: &Candidate, failed: &[FailedAttempt]) -> Found {
+        let Some(first) = self.story.reasons.first() else { return Found::default() };
+        let tried = failed
+            .iter()
+            .map(|attempt| FailedAttempt { model: shown_model(&attempt.model).to_owned(), ..attempt.clone() });
+        let tried: Vec<FailedAttempt> = tried.collect();
+        let (provider, model) = (used.route.provider.as_str(), shown_model(&used.route.model));
+        let another =
+            tried.iter().rfind(|attempt| (attempt.provider.as_str(), attempt.model.as_str()) != (provider, model));
+        let reason = match another {
+            None => first.clone(),
+            Some(another) => {
+                let (before, failure) = (format!("{} {}", another.provider, another.model), &another.failure);
+                format!("{first}; {provider} {model} took over when {before} did not answer ({failure})")
+            }
+        };
+        Found { reason, tried, considered: self.story.passed_over.clone() }
+    }
+}
+
+impl<L: EventLog> Gateway<L> {
+    /// Makes the models known that a call may go to.
+    pub(super) async fn make_known_for(&self, call: &ChatCall) {
+        match &call.routing {
+            Routing::ByLicence => self.make_known(call.model.as_deref()).await,
+            Routing::ByTask(asked) if asked.model.is_some() => self.make_known(asked.model.as_deref()).await,
+            // Which personas are installed is not known before Ollama was asked for the first time.
+            Routing::ByTask(_) if !self.heard_from().contains(&Provider::Ollama) => {
+                self.make_known(Some(Persona::Soulfra.as_str())).await;
+            }
+            Routing::ByTask(_) => {}
+        }
+    }
+
+    /// The models whose circuits are open, for a call whose route goes by that.
+    pub(super) fn broken_for(&self, call: &ChatCall) -> Vec<(Provider, String)> {
+        match &call.routing {
+            Routing::ByLicence => Vec::new(),
+            Routing::ByTask(_) => {
+                let circuits = self.circuits().into_iter();
+                let open = circuits.filter(|circuit| circuit.state == CircuitState::Open);
+                open.map(|circuit| (circuit.provider, circuit.model)).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(fields: &RawObject) -> Vec<serde_json::Value> {
+        fields.parse("messages").unwrap().unwrap()
+    }
+
+    fn candidate(model: &str, persona: Option<Persona>) -> Candidate {
+        let route = Route { provider: Provider::Ollama, model: model.to_owned(), substituted_for: None, byok: false };
+        Candidate {
+            route,
+            payer: calos_domain::pricing::Payer::Platform { markup_percent: 0 },
+            max_tokens: 1,
+            prompt_max_tokens: 1,
+            own_key: None,
+            persona,
+        }
+    }
+
+    #[test]
+    fn only_who_does_not_know_its_voice_is_told_it() {
+        let call = r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.5}"#;
+        let fields: Arc<RawObject> = Arc::new(serde_json::from_str(call).unwrap());
+        let own = candidate("soulfra:latest", Some(Persona::Soulfra)).spoken(&fields);
+        let plain = candidate("llama3.2:3b", None).spoken(&fields);
+        assert!(Arc::ptr_eq(&own, &fields) && Arc::ptr_eq(&plain, &fields));
+        let player = candidate("llama3.2:3b", Some(Persona::Soulfra));
+        let played = messages(&player.spoken(&fields));
+        assert_eq!((played.len(), &played[0]["role"], &played[1]["content"]), (2, &"system".into(), &"hi".into()));
+        assert_eq!(played[0]["content"], Persona::Soulfra.system_prompt());
+        assert!(player.voice_about_tokens() > 20 && candidate("soulfra", None).voice_about_tokens() == 0);
+    }
+
+    #[test]
+    fn what_a_voice_adds_is_held_for() {
+        let call = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+        let call = ChatCall::read(serde_json::from_str(call).unwrap()).unwrap();
+        let way = |model: &str| {
+            let route = candidate(model, None).route;
+            Way { route, persona: Some(Persona::CodeLlama), reason: String::new() }.spoken(&call).prompt_max_tokens
+        };
+        let prompt = Persona::CodeLlama.system_prompt().len() as u64;
+        assert_eq!(way("codellama:7b"), call.prompt_max_tokens);
+        assert!(way("gpt-4") >= call.prompt_max_tokens + prompt);
+    }
+}
