@@ -88,6 +88,8 @@ codes! {
     InsufficientQuota => "insufficient_quota", PAYMENT_REQUIRED, QUOTA;
     /// The key's budget for the day or month cannot pay; SDKs do not retry it.
     BudgetExceeded => "budget_exceeded", PAYMENT_REQUIRED, QUOTA;
+    /// The wallet has less than a call outside `/v1` needs.
+    InsufficientCredits => "insufficient_credits", PAYMENT_REQUIRED, QUOTA;
     /// The licence's tokens for this period are used up.
     TokenLimitReached => "token_limit_reached", PAYMENT_REQUIRED, QUOTA;
 

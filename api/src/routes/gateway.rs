@@ -1,9 +1,13 @@
-//! The gateway's endpoints, in OpenAI's dialect: `/v1/chat/completions` and `/v1/models`. For tenant keys.
+//! The gateway's endpoints, in OpenAI's dialect: `/v1/chat/completions` and `/v1/models`, and in Anthropic's
+//! ([`messages`]). For tenant keys.
 
 mod failure;
-mod limits;
+pub(crate) mod limits;
+mod messages;
 mod own_account;
 mod stream;
+
+pub(crate) use failure::{Charged, told};
 
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +23,7 @@ use calos_commands::raw_object::RawObject;
 
 use crate::auth::KeyCaller;
 use crate::error::{ApiError, Code};
-use crate::idempotency::{Answer, Claimer};
+use crate::idempotency::{Answer, Attempt, Claimer};
 use crate::openapi::OpenAiErrorBody;
 use crate::request::{Post, RequestContext};
 use crate::wiring::App;
@@ -29,7 +33,7 @@ pub const SUBSTITUTED_FOR: HeaderName = HeaderName::from_static("x-calos-substit
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(chat_completions)).routes(routes!(models))
+    OpenApiRouter::new().routes(routes!(chat_completions)).routes(routes!(models)).merge(messages::router())
 }
 
 /// A chat request, as OpenAI's API takes it. Fields that are not named here go to the provider as they came.
@@ -123,9 +127,20 @@ async fn chat_completions(
     post: Post<RawObject>,
 ) -> Result<Response, ApiError> {
     let call = ChatCall::read(post.body)?;
-    let caller = caller(&key, &context);
+    answered(&app, &key, &context, post.attempt, call).await
+}
+
+/// Answers a call in its own dialect, whole or in pieces.
+async fn answered(
+    app: &App,
+    key: &KeyCaller,
+    context: &RequestContext,
+    attempt: Attempt,
+    call: ChatCall,
+) -> Result<Response, ApiError> {
+    let caller = caller(key, context);
     if call.streaming {
-        if post.attempt.is_keyed() {
+        if attempt.is_keyed() {
             return Err(ApiError::header(
                 "idempotency-key",
                 "cannot be kept for a stream; leave it out, or set stream to false",
@@ -136,8 +151,8 @@ async fn chat_completions(
     }
     let (actor, tenant) = (key.actor().to_string(), key.tenant_id().to_string());
     let gateway = app.gateway.clone();
-    post.attempt
-        .once(&app, &actor, &tenant, |claimer| async move {
+    attempt
+        .once(app, &actor, &tenant, |claimer| async move {
             let answer = gateway.complete(caller, call, claim(claimer)).await?;
             let positions = answer.positions.clone();
             let response = rendered(&answer)?.respond(&positions);

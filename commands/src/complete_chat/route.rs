@@ -184,7 +184,9 @@ impl Question<'_> {
 impl Admission {
     /// How the candidate that was used was found.
     pub(super) fn found(&self, used: &Candidate, failed: &[FailedAttempt]) -> Found {
-        let Some(first) = self.story.reasons.first() else { return Found::default() };
+        let Some(first) = self.story.reasons.first().filter(|reason| !reason.is_empty()) else {
+            return Found::default();
+        };
         let tried = failed
             .iter()
             .map(|attempt| FailedAttempt { model: shown_model(&attempt.model).to_owned(), ..attempt.clone() });

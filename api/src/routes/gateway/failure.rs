@@ -8,7 +8,8 @@ use calos_domain::api_key::KeyDenial;
 use calos_domain::licence::LicenceRefusal;
 use calos_domain::pricing::PriceRefusal;
 use calos_domain::routing::RouteRefusal;
-use calos_domain::wallet::WalletRefusal;
+use calos_domain::wallet::{FailedAttempt, WalletRefusal};
+use serde_json::json;
 
 use super::own_account::own_account;
 use super::{field_refusal, limits};
@@ -40,7 +41,7 @@ impl From<ChatFailure> for ApiError {
 
 /// What the client has been charged for a call that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Charged {
+pub(crate) enum Charged {
     /// Nothing.
     Nothing,
     /// What had been given before the failure; the bill stands beside it.
@@ -48,7 +49,7 @@ pub(super) enum Charged {
 }
 
 /// The answer to a failure.
-pub(super) fn told(failure: ChatFailure, charged: Charged) -> ApiError {
+pub(crate) fn told(failure: ChatFailure, charged: Charged) -> ApiError {
     let waits = failure.waits_for_holds();
     let message = failure.to_string();
     match failure {
@@ -99,8 +100,33 @@ pub(super) fn told(failure: ChatFailure, charged: Charged) -> ApiError {
         ChatFailure::Log(error) => error.into(),
         ChatFailure::Provider(error) => provider(error, charged),
         ChatFailure::OwnAccount(error) => own_account(error, charged),
+        ChatFailure::NobodyAnswered { tried, last } => nobody_answered(&tried, *last, message, charged),
         ChatFailure::Lost(why) => ApiError::internal(why),
     }
+}
+
+/// A chain that ended without an answer: the last one's own failure where only that one was asked, or where the request
+/// or the tenant's own account is at fault; else that nobody is there.
+fn nobody_answered(tried: &[FailedAttempt], last: ChatFailure, message: String, charged: Charged) -> ApiError {
+    let mut asked: Vec<_> = tried.iter().map(|attempt| (&attempt.provider, &attempt.model)).collect();
+    asked.dedup();
+    let at_fault = match &last {
+        ChatFailure::Provider(ProviderError::Status { status, .. }) => matches!(status, 400 | 413 | 415 | 422),
+        ChatFailure::Provider(ProviderError::Unsupported { .. }) | ChatFailure::OwnAccount(_) => true,
+        _ => false,
+    };
+    let error = if asked.len() < 2 || at_fault {
+        told(last, charged)
+    } else {
+        let names = asked.iter().map(|(provider, model)| format!("{provider} {model}")).collect::<Vec<_>>();
+        let bill = match charged {
+            Charged::Nothing => "nothing was charged",
+            Charged::WhatWasGiven => "what was given before is charged",
+        };
+        let text = format!("no model answered: {}; {bill}, try again in a moment", names.join(", "));
+        ApiError::new(Code::ProviderUnavailable, text).retry_after(PROVIDER_RETRY_AFTER_SECONDS).because(message)
+    };
+    error.with_fact("tried", json!(tried))
 }
 
 fn licence(refusal: LicenceRefusal) -> ApiError {
@@ -119,6 +145,12 @@ fn route(refusal: &RouteRefusal) -> ApiError {
         }
         RouteRefusal::TierTooLow { needs, .. } => {
             ApiError::new(Code::ModelNotAllowed, message).with_param("model").with_fact("needs_tier", needs.as_str())
+        }
+        RouteRefusal::AnotherProvider { .. } => {
+            ApiError::new(Code::InvalidField, format!("{message}; leave one of the two out")).with_param("model")
+        }
+        RouteRefusal::NoWords { .. } | RouteRefusal::NoVectors { .. } => {
+            ApiError::new(Code::InvalidField, message).with_param("model")
         }
         RouteRefusal::NotConfigured { .. } => ApiError::new(Code::ProviderUnavailable, message).with_param("model"),
     }

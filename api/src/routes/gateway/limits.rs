@@ -65,7 +65,7 @@ fn headers(status: &LimitStatus) -> impl Iterator<Item = (HeaderName, HeaderValu
 }
 
 /// Says on an answer where the caller stands.
-pub(super) fn tell(answer: &mut HeaderMap, status: &LimitStatus) {
+pub(crate) fn tell(answer: &mut HeaderMap, status: &LimitStatus) {
     for (name, value) in headers(status) {
         answer.insert(name, value);
     }
