@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -30,6 +30,9 @@ const ALIVE_PATH: &str = "/health";
 
 /// How much of a foreign error text is read.
 const FOREIGN_TEXT_MAX_BYTES: usize = 4_096;
+
+/// The header Anthropic's clients read a request's name from.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The target under which refusals and failures are logged.
 pub const LOG_TARGET: &str = "calos::refused";
@@ -69,11 +72,16 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
         Err(_) => ApiError::new(Code::Overloaded, "too many requests are being worked on; try again in a moment")
             .into_response(),
     };
-    let mut response = in_dialect(response, Dialect::of(&path)).await;
+    let dialect = Dialect::of(&path);
+    let mut response = in_dialect(response, dialect).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
         log(error, &context, &method, &path, started);
     }
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
+        // Anthropic's clients look for it under a name of their own.
+        if dialect == Dialect::Anthropic {
+            response.headers_mut().insert(ANTHROPIC_REQUEST_ID, id.clone());
+        }
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
