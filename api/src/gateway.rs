@@ -10,11 +10,16 @@ use calos_adapters::config::ProvidersConfig;
 use calos_adapters::postgres::PgLog;
 use calos_adapters::providers::{HttpSettings, ProvidersError, configured};
 use calos_adapters::secrets::Secrets;
+use calos_adapters::tokenizer::Bpe;
 use calos_commands::complete_chat::Gateway;
 use calos_commands::ports::World;
+use calos_commands::tokens::TokenCounter;
 
 /// How often the providers are asked for their models.
 pub const CATALOGUE_SECONDS: u64 = 60;
+
+/// How soon they are asked again while one of them does not answer.
+pub const CATALOGUE_RETRY_SECONDS: u64 = 5;
 
 /// How long calls that were broken off may take to be charged.
 pub const STOP_MAX_SECONDS: u64 = 30;
@@ -29,8 +34,9 @@ pub fn open(
     secrets: &Secrets,
     world: &World,
 ) -> Result<Gateway<PgLog>, ProvidersError> {
-    let providers = configured(providers, HttpSettings::default())?;
-    Ok(Gateway::new(log.clone(), providers, Arc::clone(secrets.keyring()) as _, world))
+    let counter: Arc<dyn TokenCounter> = Arc::new(Bpe);
+    let providers = configured(providers, HttpSettings::default(), &counter)?;
+    Ok(Gateway::new(log.clone(), providers, Arc::clone(secrets.keyring()) as _, counter, world))
 }
 
 /// Keeps the catalogue of models fresh until `stop`; begins at once.
@@ -42,9 +48,11 @@ pub fn spawn_catalogue(gateway: Gateway<PgLog>, stop: CancellationToken) -> Join
                 () = stop.cancelled() => return,
                 () = gateway.refresh_models() => {}
             }
+            let all_answer = gateway.provider_states().iter().all(|state| state.answers == Some(true));
+            let pause = if all_answer { CATALOGUE_SECONDS } else { CATALOGUE_RETRY_SECONDS };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(CATALOGUE_SECONDS)) => {}
+                () = tokio::time::sleep(Duration::from_secs(pause)) => {}
             }
         }
     })

@@ -40,7 +40,8 @@ use calos_domain::{KeyId, TenantId, UsageId};
 
 pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
 pub use breaker::{CircuitState, OPEN_AFTER_FAILURES, PAUSE_FIRST};
-pub use catalogue::ListedModel;
+pub use catalogue::{ListedModel, ProviderState};
+pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX};
 pub use failure::ChatFailure;
 pub use limits::{LimitStatus, TokenStatus};
 pub use messages::about_message_tokens;

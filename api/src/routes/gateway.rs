@@ -1,6 +1,7 @@
-//! The gateway's endpoints, in OpenAI's dialect: `/v1/chat/completions` and `/v1/models`, and in Anthropic's
-//! ([`messages`]). For tenant keys.
+//! The gateway's endpoints, in OpenAI's dialect: `/v1/chat/completions`, `/v1/models` and [`embeddings`], and in
+//! Anthropic's ([`messages`]). For tenant keys.
 
+mod embeddings;
 mod failure;
 pub(crate) mod limits;
 mod messages;
@@ -33,7 +34,11 @@ pub const SUBSTITUTED_FOR: HeaderName = HeaderName::from_static("x-calos-substit
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(chat_completions)).routes(routes!(models)).merge(messages::router())
+    OpenApiRouter::new()
+        .routes(routes!(chat_completions))
+        .routes(routes!(models))
+        .merge(messages::router())
+        .merge(embeddings::router())
 }
 
 /// A chat request, as OpenAI's API takes it. Fields that are not named here go to the provider as they came.

@@ -13,6 +13,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use calos_adapters::postgres::MIGRATOR;
+use calos_commands::complete_chat::ProviderState;
+use calos_domain::pricing::Provider;
 use calos_projections::status::{self, ProjectionStatus, State};
 
 use crate::error::{ApiError, Code};
@@ -214,27 +216,46 @@ fn embedded(app: &App, database_answers: bool) -> Check {
     }
 }
 
+/// How each provider was found when last asked. One that is away leaves the others to answer; only when none answers
+/// is there nothing to answer with.
 fn providers(app: &App, notes: &mut Vec<String>) -> Check {
     if app.simulated {
         notes.push("the model providers are simulated: no real model is called".to_owned());
-        return Check::new(true, "simulated");
     }
     let settings = &app.config.providers;
-    let mut names = Vec::new();
-    for (name, provider) in
-        [("openai", &settings.openai), ("anthropic", &settings.anthropic), ("deepseek", &settings.deepseek)]
-    {
-        if provider.api_key.is_some() {
-            names.push(name);
+    let is_configured = |provider| match provider {
+        Provider::OpenAi => settings.openai.api_key.is_some(),
+        Provider::Anthropic => settings.anthropic.api_key.is_some(),
+        Provider::DeepSeek => settings.deepseek.api_key.is_some(),
+        Provider::Ollama => settings.ollama.configured,
+    };
+    let mut states = app.gateway.provider_states();
+    // An Ollama nobody asked for is worth a word only if it is there.
+    states.retain(|state| is_configured(state.provider) || state.answers == Some(true));
+    if states.is_empty() {
+        return Check::new(false, "none is configured: set OPENAI_API_KEY or OLLAMA_URL, or use --simulate-providers");
+    }
+    for state in &states {
+        if let Some(problem) = &state.problem {
+            notes.push(format!("{} does not list its models: {problem}", state.provider));
         }
     }
-    if settings.ollama.configured {
-        names.push("ollama");
-    }
-    if names.is_empty() {
-        Check::new(false, "none is configured: set OPENAI_API_KEY or OLLAMA_URL, or use --simulate-providers")
+    let words: Vec<String> = states.iter().map(in_words).collect();
+    let simulated = if app.simulated { "simulated: " } else { "" };
+    let all_away = states.iter().all(|state| state.answers == Some(false));
+    Check::new(!all_away, format!("{simulated}{}", words.join("; ")))
+}
+
+fn in_words(state: &ProviderState) -> String {
+    let answers = match state.answers {
+        Some(true) => format!("{} models", state.models),
+        Some(false) => "does not answer".to_owned(),
+        None => "not asked yet".to_owned(),
+    };
+    if state.open_circuits.is_empty() {
+        format!("{} {answers}", state.provider)
     } else {
-        Check::new(true, names.join(", "))
+        format!("{} {answers}, left alone for now: {}", state.provider, state.open_circuits.join(", "))
     }
 }
 

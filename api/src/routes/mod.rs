@@ -7,6 +7,7 @@ pub mod credits;
 pub mod gateway;
 pub mod health;
 pub mod keys;
+pub mod models;
 pub mod sessions;
 pub mod tenants;
 
@@ -36,6 +37,7 @@ pub fn all() -> OpenApiRouter<App> {
         .merge(byok::router())
         .merge(chat::router())
         .merge(gateway::router())
+        .merge(models::router())
 }
 
 /// What the listener serves.

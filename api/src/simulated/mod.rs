@@ -12,6 +12,8 @@
 mod accounts;
 pub mod anthropic;
 mod anthropic_prompt;
+pub mod deepseek;
+mod embeddings;
 pub mod ollama;
 pub mod openai;
 pub mod produced;
@@ -98,6 +100,7 @@ impl Stage {
 pub struct SimulatedProviders {
     openai: SocketAddr,
     anthropic: SocketAddr,
+    deepseek: SocketAddr,
     ollama: SocketAddr,
     stage: Arc<Stage>,
     servers: Vec<JoinHandle<()>>,
@@ -121,9 +124,10 @@ impl SimulatedProviders {
         stage.set(switches);
         let (openai, openai_server) = serve(openai::router(), &stage).await?;
         let (anthropic, anthropic_server) = serve(anthropic::router(), &stage).await?;
+        let (deepseek, deepseek_server) = serve(deepseek::router(), &stage).await?;
         let (ollama, ollama_server) = serve(ollama::router(), &stage).await?;
-        let servers = vec![openai_server, anthropic_server, ollama_server];
-        Ok(Self { openai, anthropic, ollama, stage, servers })
+        let servers = vec![openai_server, anthropic_server, deepseek_server, ollama_server];
+        Ok(Self { openai, anthropic, deepseek, ollama, stage, servers })
     }
 
     /// The base address of the simulated OpenAI; `/v1/…` follows it.
@@ -138,6 +142,12 @@ impl SimulatedProviders {
         format!("http://{}", self.anthropic)
     }
 
+    /// The base address of the simulated DeepSeek; `/v1/…` follows it.
+    #[must_use]
+    pub fn deepseek_url(&self) -> String {
+        format!("http://{}", self.deepseek)
+    }
+
     /// The root address of the simulated Ollama.
     #[must_use]
     pub fn ollama_url(&self) -> String {
@@ -150,6 +160,8 @@ impl SimulatedProviders {
         providers.openai.api_key = Some(Secret::new(KEY));
         providers.anthropic.base_url = BaseUrl::loopback(self.anthropic.port());
         providers.anthropic.api_key = Some(Secret::new(KEY));
+        providers.deepseek.base_url = BaseUrl::loopback(self.deepseek.port());
+        providers.deepseek.api_key = Some(Secret::new(KEY));
         providers.ollama.base_url = BaseUrl::loopback(self.ollama.port());
         providers.ollama.configured = true;
         providers.ollama.personas.clear();
@@ -190,8 +202,9 @@ impl SimulatedProviders {
 
 impl fmt::Display for SimulatedProviders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (openai, anthropic, ollama) = (self.openai_url(), self.anthropic_url(), self.ollama_url());
-        write!(f, "OpenAI at {openai}/v1, Anthropic at {anthropic}, Ollama at {ollama}")
+        let (openai, anthropic) = (self.openai_url(), self.anthropic_url());
+        let (deepseek, ollama) = (self.deepseek_url(), self.ollama_url());
+        write!(f, "OpenAI at {openai}/v1, Anthropic at {anthropic}, DeepSeek at {deepseek}/v1, Ollama at {ollama}")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A simulated Ollama: `/api/chat`, plain and as JSON lines, `/api/tags` and `/api/version`.
+//! A simulated Ollama: `/api/chat`, plain and as JSON lines, `/api/embed`, `/api/tags` and `/api/version`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use super::switches::{Switches, break_off};
 use super::{OWNER, Stage};
 
 /// The models the simulated server has pulled.
-pub const MODELS: [&str; 7] = [
+pub const MODELS: [&str; 8] = [
     "llama3.2:3b",
     "llama2:latest",
     "codellama:latest",
@@ -30,6 +30,7 @@ pub const MODELS: [&str; 7] = [
     "deathtodata:latest",
     "saveorsink:latest",
     "roughsparks:latest",
+    super::embeddings::LOCAL_MODEL,
 ];
 
 /// Those of them that call tools; the others refuse a request that offers one.
@@ -42,6 +43,7 @@ pub(crate) fn router() -> Router<Arc<Stage>> {
     Router::new()
         .route("/", get(async || "Ollama is running (simulated by CALOS)"))
         .route("/api/chat", post(chat))
+        .route("/api/embed", post(super::embeddings::ollama))
         .route("/api/tags", get(tags))
         .route("/api/version", get(async || Json(json!({"version": VERSION}))))
 }

@@ -1,4 +1,5 @@
-//! A simulated OpenAI: `/v1/chat/completions`, plain and streaming, and `/v1/models`.
+//! A simulated OpenAI: `/v1/chat/completions`, plain and streaming, `/v1/embeddings` and `/v1/models`; and whoever else
+//! speaks its dialect.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use calos_domain::pricing::{PriceBook, Provider};
+use calos_domain::pricing::{ModelEntry, PriceBook, Provider};
 use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,9 +23,28 @@ use super::story::{SaidMessage, Story, prompt_tokens, switches};
 use super::switches::{Switches, break_off};
 use super::{OWNER, Stage};
 
-/// Whether the simulated account has a model: it has every one of OpenAI's in the price book.
-fn has_model(name: &str) -> bool {
-    PriceBook::current().model(name).is_some_and(|entry| entry.provider == Provider::OpenAi)
+/// Who speaks the dialect, and how.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    /// Its name in the tallies.
+    pub(super) name: &'static str,
+    /// Whose models of the price book the simulated account has: every one.
+    pub(super) provider: Provider,
+    /// Whether it thinks aloud, says so in fields of its own, and shows that it is still there: DeepSeek's ways.
+    pub(super) is_deepseek: bool,
+}
+
+const OPENAI: Speaker = Speaker { name: "openai", provider: Provider::OpenAi, is_deepseek: false };
+
+impl Speaker {
+    fn models(&self) -> impl Iterator<Item = &'static ModelEntry> {
+        let provider = self.provider;
+        PriceBook::current().models().iter().filter(move |entry| entry.provider == provider)
+    }
+
+    fn has_chat_model(&self, name: &str) -> bool {
+        self.models().any(|entry| entry.name == name && !entry.kind.is_embedding())
+    }
 }
 
 /// The most answers to one call, as at OpenAI.
@@ -33,7 +53,14 @@ const CHOICES_MAX: u64 = 128;
 const RETRY_AFTER_SECONDS: &str = "1";
 
 pub(crate) fn router() -> Router<Arc<Stage>> {
-    Router::new().route("/v1/chat/completions", post(chat)).route("/v1/models", get(models))
+    speaking(&OPENAI).route("/v1/embeddings", post(super::embeddings::openai))
+}
+
+/// The endpoints every speaker has.
+pub(super) fn speaking(speaker: &'static Speaker) -> Router<Arc<Stage>> {
+    Router::new()
+        .route("/v1/chat/completions", post(move |stage, headers, body| chat(speaker, stage, headers, body)))
+        .route("/v1/models", get(move |stage, headers| models(speaker, stage, headers)))
 }
 
 #[derive(Deserialize)]
@@ -72,18 +99,18 @@ struct Function {
     name: String,
 }
 
-async fn models(State(stage): State<Arc<Stage>>, headers: HeaderMap) -> Response {
+async fn models(speaker: &Speaker, State(stage): State<Arc<Stage>>, headers: HeaderMap) -> Response {
     if let Err(refusal) = account(&stage, &headers) {
         return *refusal;
     }
-    let entries = PriceBook::current().models().iter().filter(|entry| entry.provider == Provider::OpenAi);
-    let data: Vec<Value> = entries
+    let data: Vec<Value> = speaker
+        .models()
         .map(|entry| json!({"id": entry.name, "object": "model", "created": 1_686_935_002, "owned_by": OWNER}))
         .collect();
     Json(json!({"object": "list", "data": data})).into_response()
 }
 
-async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn chat(speaker: &'static Speaker, State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) -> Response {
     let key = match account(&stage, &headers) {
         Ok(key) => key,
         Err(refusal) => return *refusal,
@@ -96,7 +123,7 @@ async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) 
     if asked.messages.is_empty() {
         return failure(StatusCode::BAD_REQUEST, "[] is too short - 'messages'", None);
     }
-    if !has_model(&asked.model) {
+    if !speaker.has_chat_model(&asked.model) {
         let message = format!("The model `{}` does not exist or you do not have access to it.", asked.model);
         return failure(StatusCode::NOT_FOUND, &message, Some("model_not_found"));
     }
@@ -107,12 +134,13 @@ async fn chat(State(stage): State<Arc<Stage>>, headers: HeaderMap, body: Bytes) 
         return failure(status, &message, Some("simulated_failure"));
     }
     let echo = switches.echo(key);
-    let call = Call { echo, ..Call::new(&stage, asked, switches) };
+    let call = Call { echo, ..Call::new(speaker, &stage, asked, switches) };
     if call.streaming { call.stream() } else { call.whole().await }
 }
 
 /// One accepted call and its answer.
 struct Call {
+    speaker: &'static Speaker,
     id: String,
     created: u64,
     model: String,
@@ -129,12 +157,13 @@ struct Call {
 }
 
 impl Call {
-    fn new(stage: &Arc<Stage>, asked: Asked, switches: Switches) -> Self {
+    fn new(speaker: &'static Speaker, stage: &Arc<Stage>, asked: Asked, switches: Switches) -> Self {
         let tools = asked.tools.filter(|_| asked.tool_choice != Some(json!("none"))).unwrap_or_default();
         let tool = tools.into_iter().next().map(|tool| tool.function.name);
         let limit = asked.max_completion_tokens.or(asked.max_tokens);
         let prompt_tokens = prompt_tokens(&asked.messages);
         Self {
+            speaker,
             id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             story: Story::tell(&asked.messages, limit, tool.is_some(), &switches),
@@ -145,7 +174,7 @@ impl Call {
             tool,
             switches,
             echo: String::new(),
-            counted: Counted::new(stage, "openai", &asked.model, prompt_tokens),
+            counted: Counted::new(stage, speaker.name, &asked.model, prompt_tokens),
             model: asked.model,
         }
     }
@@ -153,6 +182,8 @@ impl Call {
     fn finish_reason(&self) -> &'static str {
         if self.story.calls_tool {
             "tool_calls"
+        } else if self.switches.out_of_room {
+            "insufficient_system_resource"
         } else if self.story.cut {
             "length"
         } else {
@@ -160,15 +191,33 @@ impl Call {
         }
     }
 
+    /// Tokens of all answers, thoughts included.
+    fn written(&self) -> u64 {
+        (self.story.tokens() + self.switches.reasoning_tokens) * self.choices
+    }
+
     fn usage(&self) -> Value {
-        let completion = self.story.tokens() * self.choices;
+        let (prompt, completion) = (self.prompt_tokens, self.written());
+        let cached = self.switches.cached_tokens.min(prompt);
+        let reasoning = self.switches.reasoning_tokens * self.choices;
+        if self.speaker.is_deepseek {
+            return json!({
+                "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+                "prompt_cache_hit_tokens": cached, "prompt_cache_miss_tokens": prompt - cached,
+                "completion_tokens_details": {"reasoning_tokens": reasoning},
+            });
+        }
         json!({
-            "prompt_tokens": self.prompt_tokens, "completion_tokens": completion,
-            "total_tokens": self.prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0,
+            "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0,
                 "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
         })
+    }
+
+    /// What it thinks aloud.
+    fn thoughts(&self) -> u64 {
+        if self.speaker.is_deepseek { self.switches.reasoning_tokens } else { 0 }
     }
 
     fn tool_call(&self) -> Value {
@@ -182,11 +231,15 @@ impl Call {
             self.counted.wrote(after.min(self.story.tokens()));
             return broken_body();
         }
-        let message = if self.story.calls_tool {
+        let mut message = if self.story.calls_tool {
             json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": [self.tool_call()]})
         } else {
             json!({"role": "assistant", "content": self.story.text(), "refusal": null})
         };
+        if self.thoughts() > 0 {
+            let thoughts: String = (0..self.thoughts()).map(thought).collect();
+            message["reasoning_content"] = json!(thoughts);
+        }
         let finish = self.finish_reason();
         let choices: Vec<Value> = (0..self.choices)
             .map(|index| json!({"index": index, "message": message, "logprobs": null, "finish_reason": finish}))
@@ -196,8 +249,13 @@ impl Call {
         if !self.switches.omit_usage {
             answer["usage"] = self.usage();
         }
-        self.counted.wrote(self.story.tokens() * self.choices);
+        self.counted.wrote(self.written());
         self.counted.complete();
+        if self.speaker.is_deepseek {
+            // Empty lines keep the connection alive while an answer is being written.
+            let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+            return (json, format!("\n\n{answer}")).into_response();
+        }
         Json(answer).into_response()
     }
 
@@ -216,8 +274,20 @@ impl Call {
         match step {
             Step::Role => {
                 let delta = json!({"role": "assistant", "content": "", "refusal": null});
-                Some((Ok(self.event(&delta, None)), Step::Word(0)))
+                let mut text = if self.speaker.is_deepseek { Vec::from(KEEP_ALIVE) } else { Vec::new() };
+                text.extend_from_slice(&self.event(&delta, None));
+                if self.thoughts() == 0 {
+                    self.counted.wrote(self.switches.reasoning_tokens * self.choices);
+                    return Some((Ok(text.into()), Step::Word(0)));
+                }
+                Some((Ok(text.into()), Step::Thought(0)))
             }
+            Step::Thought(index) if index < self.thoughts() => {
+                self.counted.wrote(self.choices);
+                let delta = json!({"content": null, "reasoning_content": thought(index)});
+                Some((Ok(self.event(&delta, None)), Step::Thought(index + 1)))
+            }
+            Step::Thought(_) => Some((Ok(Bytes::from_static(KEEP_ALIVE)), Step::Word(0))),
             Step::Word(index) if self.switches.drop_after_tokens == Some(index as u64) => {
                 Some((Err(break_off().await), Step::End))
             }
@@ -278,11 +348,19 @@ impl Call {
 /// Where a stream stands.
 enum Step {
     Role,
+    Thought(u64),
     Word(usize),
     Finish,
     Usage,
     Done,
     End,
+}
+
+/// What DeepSeek sends while there is nothing to send.
+const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+fn thought(index: u64) -> String {
+    format!(" thought{index}")
 }
 
 fn data(value: &Value) -> Bytes {
@@ -298,7 +376,7 @@ fn broken_body() -> Response {
 }
 
 /// The key a call came with, unless it is missing or refused.
-fn account<'h>(stage: &Stage, headers: &'h HeaderMap) -> Result<&'h str, Box<Response>> {
+pub(super) fn account<'h>(stage: &Stage, headers: &'h HeaderMap) -> Result<&'h str, Box<Response>> {
     let refused = |message: &str| Box::new(failure(StatusCode::UNAUTHORIZED, message, Some("invalid_api_key")));
     let key = bearer(headers).ok_or_else(|| refused("You didn't provide an API key."))?;
     if stage.switches().rejects(key) {
@@ -307,7 +385,7 @@ fn account<'h>(stage: &Stage, headers: &'h HeaderMap) -> Result<&'h str, Box<Res
     Ok(key)
 }
 
-fn failure(status: StatusCode, message: &str, code: Option<&str>) -> Response {
+pub(super) fn failure(status: StatusCode, message: &str, code: Option<&str>) -> Response {
     let kind = match status.as_u16() {
         429 => "requests",
         400..500 => "invalid_request_error",

@@ -34,6 +34,12 @@ pub struct Switches {
     pub echo_key: bool,
     /// The length of the answer; without it, the answer repeats what it was asked.
     pub answer_tokens: Option<u64>,
+    /// Think for so many tokens first: unseen as OpenAI's models do, or in words as DeepSeek's.
+    pub reasoning_tokens: u64,
+    /// Say that so many tokens of the prompt came from the cache.
+    pub cached_tokens: u64,
+    /// End the answer for want of room, as DeepSeek does.
+    pub out_of_room: bool,
     /// Call the first tool that is offered.
     pub call_tool: bool,
     /// Ask for the page at this URL: with the first tool that is offered, or in words where that was explained.
@@ -80,6 +86,9 @@ impl Switches {
             "omit_usage" => self.omit_usage = value != 0,
             "echo_key" => self.echo_key = value != 0,
             "answer_tokens" => self.answer_tokens = Some(value),
+            "reasoning_tokens" => self.reasoning_tokens = value.min(ANSWER_MAX_TOKENS),
+            "cached_tokens" => self.cached_tokens = value,
+            "out_of_room" => self.out_of_room = value != 0,
             "call_tool" => self.call_tool = value != 0,
             _ => {}
         }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use calos_domain::api_key::ApiKey;
+use calos_domain::api_key::{ApiKey, lists_model};
 use calos_domain::licence::Licence;
 use calos_domain::pricing::Provider;
 use calos_domain::routing::LOCAL_DEFAULT_MODEL;
 use calos_domain::tenant::Tenant;
 use calos_domain::{StreamId, Timestamp};
 
-use super::{ChatCaller, ChatFailure, Gateway};
+use super::{ChatCaller, ChatFailure, CircuitState, Gateway};
 use crate::log::{EventLog, Failed, Plan};
 use crate::provider::ModelListing;
 
@@ -24,6 +24,23 @@ pub(super) struct Catalogue {
     heard: RwLock<BTreeMap<Provider, Arc<[ModelListing]>>>,
     installed: RwLock<Arc<[String]>>,
     asked_at: tokio::sync::Mutex<Option<Instant>>,
+    /// What became of the last question to each; none for those that answered.
+    failures: RwLock<BTreeMap<Provider, Option<String>>>,
+}
+
+/// How a provider was found when it was last asked for its models.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProviderState {
+    /// Who.
+    pub provider: Provider,
+    /// Whether it answered; none when it was not asked yet.
+    pub answers: Option<bool>,
+    /// Why it did not, in the adapter's words.
+    pub problem: Option<String>,
+    /// How many models it has, as last heard.
+    pub models: usize,
+    /// Its models that are left alone because they fail.
+    pub open_circuits: Vec<String>,
 }
 
 /// A model a caller may use.
@@ -49,6 +66,10 @@ impl Catalogue {
         }
         self.heard.write().unwrap_or_else(PoisonError::into_inner).insert(provider, models.into());
     }
+
+    fn reached(&self, provider: Provider, problem: Option<String>) {
+        self.failures.write().unwrap_or_else(PoisonError::into_inner).insert(provider, problem);
+    }
 }
 
 impl<L: EventLog> Gateway<L> {
@@ -66,12 +87,43 @@ impl<L: EventLog> Gateway<L> {
         heard.keys().copied().collect()
     }
 
+    /// How the providers with an account of the platform's were found when last asked.
+    #[must_use]
+    pub fn provider_states(&self) -> Vec<ProviderState> {
+        let circuits = self.circuits();
+        let failures = self.0.catalogue.failures.read().unwrap_or_else(PoisonError::into_inner);
+        let state = |provider: &Provider| ProviderState {
+            provider: *provider,
+            answers: failures.get(provider).map(Option::is_none),
+            problem: failures.get(provider).cloned().flatten(),
+            models: self.0.catalogue.of(*provider).map_or(0, |models| models.len()),
+            open_circuits: circuits
+                .iter()
+                .filter(|circuit| circuit.provider == *provider && circuit.state == CircuitState::Open)
+                .map(|circuit| circuit.model.clone())
+                .collect(),
+        };
+        self.0.platform.iter().map(state).collect()
+    }
+
+    /// What Ollama has installed, as last heard.
+    #[must_use]
+    pub fn local_models(&self) -> Arc<[ModelListing]> {
+        self.0.catalogue.of(Provider::Ollama).unwrap_or_default()
+    }
+
     async fn ask(&self) {
         let reachable = self.0.providers.iter().filter(|(_, adapter)| adapter.has_platform_account());
         let asking = reachable.map(|(provider, adapter)| async move {
             match adapter.models().await {
-                Ok(models) => self.0.catalogue.hear(*provider, models),
-                Err(error) => tracing::debug!(%provider, %error, "a provider's models are not known anew"),
+                Ok(models) => {
+                    self.0.catalogue.hear(*provider, models);
+                    self.0.catalogue.reached(*provider, None);
+                }
+                Err(error) => {
+                    tracing::debug!(%provider, %error, "a provider's models are not known anew");
+                    self.0.catalogue.reached(*provider, Some(error.to_string()));
+                }
             }
         });
         futures_util::future::join_all(asking).await;
@@ -122,7 +174,7 @@ impl<L: EventLog> Gateway<L> {
             Err(Failed::Log(error)) => return Err(error.into()),
         };
         let mut models = self.listed(paid, &own);
-        models.retain(|model| allowed.as_ref().is_none_or(|allowed| allowed.contains(&model.id)));
+        models.retain(|model| allowed.as_ref().is_none_or(|allowed| lists_model(allowed, &model.id)));
         Ok(models)
     }
 
