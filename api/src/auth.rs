@@ -138,7 +138,7 @@ impl SessionCaller {
 /// A program with a tenant key that may call this path from this address.
 #[derive(Clone, Debug)]
 pub struct KeyCaller {
-    /// What the key was issued as: its restrictions and limits.
+    /// What the key is now: its restrictions and limits.
     pub key: Arc<ApiKeyIssued>,
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::identity::ok;
 
 fn say(max_tokens: u32, stream: bool) -> Value {
-    json!({"model": "llama3.2", "max_tokens": max_tokens, "stream": stream,
+    json!({"model": "llama2", "max_tokens": max_tokens, "stream": stream,
         "messages": [{"role": "user", "content": "Say hello."}]})
 }
 

@@ -46,7 +46,7 @@ const TURNS: usize = 4;
 #[derive(Clone)]
 struct Right {
     fingerprint: KeyFingerprint,
-    issued: Arc<ApiKeyIssued>,
+    key: Arc<ApiKeyIssued>,
 }
 
 /// Checks tenant keys.
@@ -100,7 +100,7 @@ impl KeyDesk {
         }
     }
 
-    /// What a presented key was issued as, if it is right and still opens anything.
+    /// What a presented key is now, every change since it was issued included, if it is right and still opens anything.
     ///
     /// # Errors
     /// 401 `invalid_api_key`; 429 `too_many_attempts` after too many wrong ones from this address; 503 `overloaded`;
@@ -125,18 +125,18 @@ impl KeyDesk {
         })?;
         let begun = self.right.begin();
         let key = api_keys::key_of(&self.log, presented.tenant_id, &presented.key_id).await?;
-        let issued = match key.standing(now()) {
-            Ok(issued) if self.secrets.tenant_keys().verify(presented, &issued.secret_hash).await? => issued,
+        let current = match key.standing(now()) {
+            Ok(current) if self.secrets.tenant_keys().verify(presented, &current.secret_hash).await? => current,
             Ok(_) | Err(_) => {
                 self.attempts.failed(&address);
                 self.wrong.insert(fingerprint, ());
                 return Err(invalid());
             }
         };
-        let issued = Arc::new(issued.clone());
-        let right = Right { fingerprint, issued: Arc::clone(&issued) };
+        let key = Arc::new(current.clone());
+        let right = Right { fingerprint, key: Arc::clone(&key) };
         self.right.remember(begun, &(presented.tenant_id, presented.key_id.clone()), right);
-        Ok(issued)
+        Ok(key)
     }
 
     fn known(
@@ -148,8 +148,8 @@ impl KeyDesk {
             // A keyed hash: how much of it agrees says nothing about the key.
             && right.fingerprint == fingerprint
         {
-            let over = right.issued.expires_at.is_some_and(|expires_at| now() >= expires_at);
-            return Some(if over { Err(invalid()) } else { Ok(right.issued) });
+            let over = right.key.expires_at.is_some_and(|expires_at| now() >= expires_at);
+            return Some(if over { Err(invalid()) } else { Ok(right.key) });
         }
         self.wrong.get(&fingerprint).map(|()| Err(invalid()))
     }

@@ -12,4 +12,4 @@ pub use decide::{ApiKeyCommand, ApiKeyRefusal, ROTATION_OVERLAP_MAX_SECONDS};
 pub use event::*;
 pub use network::{Network, NoNetwork};
 pub use settings::{KEY_NAME_MAX_CHARACTERS, KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KeyChange, Patch};
-pub use state::{ApiKey, KeyDenial};
+pub use state::{ApiKey, KeyDenial, lists_model};

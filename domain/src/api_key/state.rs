@@ -103,6 +103,13 @@ impl ApiKeyIssued {
     /// Whether the key may name this model.
     #[must_use]
     pub fn admits_model(&self, model: &str) -> bool {
-        self.models.as_ref().is_none_or(|allowed| allowed.iter().any(|known| known == model))
+        self.models.as_ref().is_none_or(|allowed| lists_model(allowed, model))
     }
+}
+
+/// Whether a list of models names this one. A local model's name means its tag `latest` unless it says another.
+#[must_use]
+pub fn lists_model(listed: &[String], model: &str) -> bool {
+    let model = model.strip_suffix(":latest").unwrap_or(model);
+    listed.iter().any(|known| known.strip_suffix(":latest").unwrap_or(known) == model)
 }

@@ -89,6 +89,9 @@ fn a_restricted_key_calls_only_what_is_listed() {
     assert!(key.admits_model("gpt-4"));
     assert!(!key.admits_model("gpt-4o"));
     assert!(issue().admits_model("anything"));
+    let local = ApiKeyIssued { models: Some(vec!["llama2".to_owned(), "phi:mini".to_owned()]), ..issue() };
+    assert!(local.admits_model("llama2:latest") && local.admits_model("llama2") && local.admits_model("phi:mini"));
+    assert!(!local.admits_model("llama2:7b") && !local.admits_model("phi"));
 }
 
 #[test]
