@@ -100,6 +100,16 @@ fn bare(model: &str) -> &str {
     model.split_once(':').map_or(model, |(name, _)| name)
 }
 
+/// Ollama tells a model that calls no tools from other mistakes in its words alone.
+fn refusing_tools(error: ProviderError) -> ProviderError {
+    match error {
+        ProviderError::Status { status: 400, message, .. } if message.contains("does not support tools") => {
+            ProviderError::Unsupported { provider: NAME, param: "tools", message }
+        }
+        other => other,
+    }
+}
+
 impl ChatProvider for Ollama {
     fn name(&self) -> &'static str {
         NAME
@@ -108,7 +118,8 @@ impl ChatProvider for Ollama {
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
             let post = self.post("chat", &request.model, &translate(request, false)?);
-            let answer = read(&self.http.whole(NAME, post, self.http.settings().whole).await?)?;
+            let answer = self.http.whole(NAME, post, self.http.settings().whole).await;
+            let answer = read(&answer.map_err(refusing_tools)?)?;
             let mut telling = Telling::new(request);
             self.count_what_is_missing(&answer, request, &mut telling).await;
             telling.whole(answer)
@@ -119,7 +130,7 @@ impl ChatProvider for Ollama {
         Box::pin(async move {
             let post = self.post("chat", &request.model, &translate(request, true)?);
             let reader = Reader {
-                pieces: self.http.pieces(NAME, post).await?,
+                pieces: self.http.pieces(NAME, post).await.map_err(refusing_tools)?,
                 lines: Lines::default(),
                 telling: Telling::new(request),
                 counting: self.counting(request),
