@@ -10,9 +10,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use calos_commands::log::{Failed, LogError};
+use calos_commands::log::{Failed, LogError, Positions};
 
 pub use crate::codes::{Code, kind};
+use crate::position;
 
 /// Seconds a caller is asked to wait when nothing better is known.
 pub const RETRY_AFTER_DEFAULT_SECONDS: u64 = 1;
@@ -164,6 +165,13 @@ impl ApiError {
         self
     }
 
+    /// Says where in the log a refusal stands that did write something.
+    #[must_use]
+    pub fn at(mut self, positions: &Positions) -> Self {
+        position::stamp(&mut self.0.headers, positions);
+        self
+    }
+
     /// Keeps the cause for the log; a caller never sees it.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
@@ -247,6 +255,7 @@ fn anthropic_kind(status: StatusCode) -> &'static str {
         413 => "request_too_large",
         429 => "rate_limit_error",
         503 | 529 => "overloaded_error",
+        504 => "timeout_error",
         500.. => "api_error",
         _ => "invalid_request_error",
     }

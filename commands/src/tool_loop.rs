@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calos_domain::UsageId;
+use calos_domain::routing::task::shown_model;
 use serde::Serialize;
 
 use crate::complete_chat::{BadRequest, ChatAnswer, ChatCall};
@@ -53,13 +54,29 @@ pub const URL_MAX_CHARACTERS: usize = 2_000;
 
 /// A charged answer to one round.
 pub trait RoundAnswer: Send {
-    /// The `chat.completion` object, with `billing` in it.
+    /// The `chat.completion` object.
     fn body(&self) -> &RawObject;
+
+    /// What it was charged, with no pages yet.
+    fn report(&self) -> RoundReport;
 }
 
 impl RoundAnswer for ChatAnswer {
     fn body(&self) -> &RawObject {
         &self.body
+    }
+
+    fn report(&self) -> RoundReport {
+        RoundReport {
+            usage_id: self.served.usage_id,
+            provider: self.served.provider.to_string(),
+            model: shown_model(&self.served.model).to_owned(),
+            cost_micros: self.cost.total.get(),
+            prompt_tokens: self.usage.prompt_tokens,
+            completion_tokens: self.usage.completion_tokens,
+            estimated: self.usage.estimated,
+            fetched: Vec::new(),
+        }
     }
 }
 
@@ -105,12 +122,19 @@ pub struct FetchedReport {
 pub struct RoundReport {
     /// The use, as it stands in the usage log.
     pub usage_id: UsageId,
+    /// Who answered it; another model may answer the next one.
+    pub provider: String,
+    /// With which model.
+    pub model: String,
     /// What the tenant paid for it, in micro-dollars.
     pub cost_micros: i64,
     /// The prompt's tokens.
     pub prompt_tokens: u64,
     /// The answer's tokens.
     pub completion_tokens: u64,
+    /// Whether any of them were counted here because the provider reported none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// The pages it asked for.
     pub fetched: Vec<FetchedReport>,
 }
@@ -212,7 +236,7 @@ impl WebReader {
             let asked = match transcript.call(limit.is_some()) {
                 Ok(call) => {
                     let (earlier, keep) = (reports.clone(), Arc::clone(&keep));
-                    let claim = move |answer: &R::Answer| match judge(answer.body(), earlier.clone(), limit) {
+                    let claim = move |answer: &R::Answer| match judge(answer, earlier.clone(), limit) {
                         Judged::Ends(finished) => keep(answer, &finished),
                         Judged::Reads(..) => None,
                     };
@@ -224,7 +248,7 @@ impl WebReader {
                 Ok(answer) => answer,
                 Err(cause) => return Err(Broken { cause, rounds: reports, last }),
             };
-            match judge(answer.body(), reports, limit) {
+            match judge(&answer, reports, limit) {
                 Judged::Ends(finished) => return Ok((answer, finished)),
                 Judged::Reads(said, mut charged) => {
                     let (turn, fetched) = self.read(said, &mut budget).await;
@@ -248,9 +272,9 @@ enum Judged {
     Reads(Said, Vec<RoundReport>),
 }
 
-fn judge(body: &RawObject, mut rounds: Vec<RoundReport>, limit: Option<Limit>) -> Judged {
-    let said = Said::read(body);
-    rounds.push(said::report(body));
+fn judge(answer: &impl RoundAnswer, mut rounds: Vec<RoundReport>, limit: Option<Limit>) -> Judged {
+    let said = Said::read(answer.body());
+    rounds.push(answer.report());
     let own_tools = said.tool_calls.iter().any(|call| call.name != FETCH_WEB);
     if own_tools {
         return Judged::Ends(Finished { said, rounds, limit: None });

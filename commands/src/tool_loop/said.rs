@@ -1,11 +1,9 @@
 //! What a model said in one round.
 
-use calos_domain::UsageId;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::{FETCH_WEB, RoundReport, words};
+use super::{FETCH_WEB, words};
 use crate::raw_object::RawObject;
 
 /// A call of a tool, in the words of `/api/chat/complete`.
@@ -90,31 +88,6 @@ fn tool_call(call: &Value) -> Option<ToolCall> {
         other => other.clone(),
     };
     Some(ToolCall { id, name, parameters })
-}
-
-/// What a charged answer says of its charge.
-pub(super) fn report(body: &RawObject) -> RoundReport {
-    #[derive(Deserialize)]
-    struct Bill {
-        total_cost_micros: i64,
-        usage_id: Uuid,
-    }
-    #[derive(Deserialize, Default)]
-    struct Usage {
-        #[serde(default)]
-        prompt_tokens: u64,
-        #[serde(default)]
-        completion_tokens: u64,
-    }
-    let bill: Option<Bill> = body.lenient("billing");
-    let usage: Usage = body.lenient("usage").unwrap_or_default();
-    RoundReport {
-        usage_id: UsageId(bill.as_ref().map_or_else(Uuid::nil, |bill| bill.usage_id)),
-        cost_micros: bill.map_or(0, |bill| bill.total_cost_micros),
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        fetched: Vec::new(),
-    }
 }
 
 #[cfg(test)]

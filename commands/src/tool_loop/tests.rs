@@ -30,6 +30,19 @@ impl RoundAnswer for RawObject {
     fn body(&self) -> &RawObject {
         self
     }
+
+    fn report(&self) -> RoundReport {
+        RoundReport {
+            usage_id: UsageId(self.lenient("id").unwrap()),
+            provider: "scripted".to_owned(),
+            model: "script".to_owned(),
+            cost_micros: ROUND_MICROS,
+            prompt_tokens: 10,
+            completion_tokens: 2,
+            estimated: false,
+            fetched: Vec::new(),
+        }
+    }
 }
 
 impl Rounds for Script {
@@ -44,8 +57,7 @@ impl Rounds for Script {
         asked.push(call);
         let usage_id = Uuid::from_u128(asked.len() as u128);
         let answer = line.map(|message| {
-            let body = json!({"choices": [{"message": message}], "usage": {"prompt_tokens": 10, "completion_tokens": 2},
-                "billing": {"total_cost_micros": ROUND_MICROS, "usage_id": usage_id}});
+            let body = json!({"choices": [{"message": message}], "id": usage_id});
             let body: RawObject = serde_json::from_value(body).unwrap();
             self.claims.lock().unwrap().push(claim(&body).is_some());
             body
