@@ -17,3 +17,4 @@ mod providers;
 mod secrets;
 mod tenants;
 mod tidy;
+mod tools;
