@@ -119,6 +119,36 @@ async fn a_key_of_ones_own_is_used_first_charged_nothing_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_provider_with_accounts_takes_a_key_checks_it_and_is_called_with_it() {
+    let shop = Shop::start().await;
+    for (provider, ending, model) in [
+        ("openai", "aaa1", "gpt-4o"),
+        ("anthropic", "bbb2", "claude-3-opus-20240229"),
+        ("deepseek", "ccc3", "deepseek-chat"),
+    ] {
+        let body = json!({"provider": provider, "apiKey": format!("sk-0123456789abcdef-{ending}")});
+        shop.switch(Switches { rejected_key_ending: Some(ending.to_owned()), ..Switches::default() });
+        refused(shop.add(&body), 400, "provider_key_rejected").await;
+        shop.switch(Switches::default());
+        ok(shop.add(&body), 201).await;
+        let message = json!({"model": model, "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]});
+        for request in [
+            shop.chat(model, false),
+            shop.chat(model, true),
+            shop.app.post("/v1/messages", &message).header("x-api-key", &shop.key),
+        ] {
+            let answer = ok(request, 200).await;
+            assert!(answer.text.contains(r#""total_cost_micros":0"#), "{provider}: {}", answer.text);
+        }
+        assert_eq!((shop.calls_with(ending), shop.calls_with("ated")), (3, 0), "{provider}");
+    }
+    let embed = json!({"model": "text-embedding-3-small", "input": "hello"});
+    let embedded = ok(shop.app.post("/v1/embeddings", &embed).bearer_auth(&shop.key), 200).await;
+    assert_eq!((&embedded.body["provider"], shop.calls_with("aaa1")), (&json!("openai"), 4));
+    shop.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_of_a_provider_one_has_a_key_for_are_listed_whatever_the_tier() {
     let shop = Shop::start().await;
     let ids = async || {

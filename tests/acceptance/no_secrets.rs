@@ -150,7 +150,10 @@ async fn people(app: &TestApp, search: &mut Search) -> (Registered, String) {
     search.refused("a taken address", app.post("/api/auth/register", &taken)).await;
 
     let keys = format!("/api/tenants/{}/keys", who.tenant_id);
-    let issue = app.post(&keys, &json!({"name": "ci"})).bearer_auth(&who.token).header("idempotency-key", "issue-1");
+    let issue = app
+        .post(&keys, &json!({"name": "ci", "limits": {"perMinute": 1_000}}))
+        .bearer_auth(&who.token)
+        .header("idempotency-key", "issue-1");
     let key = ok(issue, 201).await.body["key"].as_str().expect("a key").to_owned();
     search.secret("tenant key's secret", &key[key.len() - 32..]);
     let spoilt = format!("{}{}", &key[..key.len() - 4], "AAAA");
@@ -161,7 +164,7 @@ async fn people(app: &TestApp, search: &mut Search) -> (Registered, String) {
 
 /// Calls that fail in every way a provider knows, each repeating the key it was shown. Each round has models of its own,
 /// whose circuits are closed when it begins.
-async fn failing_calls(app: &TestApp, key: &str, (whose, models): (&str, [&str; 2]), search: &mut Search) {
+async fn failing_calls(app: &TestApp, key: &str, (whose, models): (&str, [&str; 4]), search: &mut Search) {
     let chat = |body: &Value| app.post("/v1/chat/completions", body).bearer_auth(key);
     for status in FAILURES {
         for stream in [false, true] {
@@ -172,6 +175,25 @@ async fn failing_calls(app: &TestApp, key: &str, (whose, models): (&str, [&str; 
     for text in ["[[error_after_tokens=2]] [[echo_key]]", "[[drop_after_tokens=2]]"] {
         let answer = ok(chat(&question(models[1], text, true)), 200).await;
         search.look_at(&format!("{text} {whose}"), &answer);
+    }
+    let called = [
+        ("/v1/chat/completions", models[2]),
+        ("/v1/chat/completions", models[3]),
+        ("/v1/messages", models[2]),
+        ("/v1/messages", models[1]),
+        ("/v1/embeddings", "text-embedding-3-small"),
+    ];
+    for (path, model) in called {
+        for status in [400, 401, 500] {
+            let text = format!("[[fail_with={status}]] [[echo_key]]");
+            let mut body = question(model, &text, false);
+            if path == "/v1/embeddings" {
+                body = json!({"model": model, "input": format!("{text} {PROMPT}")});
+            }
+            let place = format!("{status} of {model} at {path} {whose}");
+            let answer = Answer::of(app.post(path, &body).bearer_auth(key)).await;
+            search.look_at(&place, &answer);
+        }
     }
     search.refused("no messages", chat(&json!({"model": "gpt-4", "messages": PROMPT}))).await;
     search.refused("an unknown model", chat(&question("gpt-99", "", false))).await;
@@ -206,6 +228,9 @@ async fn own_keys(app: &TestApp, who: &Registered, search: &mut Search) {
     let added = ok(keyed.try_clone().expect("a request"), 201).await;
     search.look_at("an added key", &added);
     search.look_at("the same again", &ok(keyed, 201).await);
+    for provider in ["anthropic", "deepseek"] {
+        ok(add(&json!({"provider": provider, "apiKey": OWN_KEY})), 201).await;
+    }
     let next = add(&json!({"provider": "openai", "apiKey": NEXT_KEY})).header("idempotency-key", "byok-1");
     search.refused("another key as the same", next).await;
     let list = app.get("/api/byok").bearer_auth(&who.token).header("calos-after", added.header("calos-position"));
@@ -265,10 +290,12 @@ async fn no_secret_is_found_where_it_does_not_belong() {
     let chat = |model: &str, stream| app.post("/v1/chat/completions", &question(model, "", stream)).bearer_auth(&key);
     ok(chat("gpt-4", false).header("idempotency-key", "chat-1"), 200).await;
     ok(chat("gpt-4", true), 200).await;
-    failing_calls(&app, &key, ("with the platform's key", ["gpt-4", "gpt-4o"]), &mut search).await;
+    let models = ["gpt-4", "gpt-4o", "claude-3-opus-20240229", "deepseek-chat"];
+    failing_calls(&app, &key, ("with the platform's key", models), &mut search).await;
     own_keys(&app, &who, &mut search).await;
     ok(chat("gpt-4o-mini", false), 200).await;
-    failing_calls(&app, &key, ("with the tenant's key", ["gpt-4-turbo", "gpt-3.5-turbo"]), &mut search).await;
+    let models = ["gpt-4-turbo", "gpt-3.5-turbo", "claude-opus-4-20250514", "deepseek-reasoner"];
+    failing_calls(&app, &key, ("with the tenant's key", models), &mut search).await;
     debug_output(&app, &who, &mut search);
     let (data, anchors) = (app.running.app().config.data_dir.clone(), app.running.app().config.anchor_dir.clone());
 
