@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod byok;
 mod credits;
 mod documentation;
 mod gateway;
@@ -11,6 +12,7 @@ mod identity;
 mod keys;
 mod lifecycle;
 mod limits;
+mod no_secrets;
 mod overload;
 mod position;
 mod providers;
