@@ -3,7 +3,9 @@
 use calos_domain::account::{
     AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
 };
-use calos_domain::api_key::{ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, KeyBudgets, KeyLimits};
+use calos_domain::api_key::{
+    ApiKeyChanged, ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, ApiKeyRotated, KeyBudgets, KeyLimits, KeySettings,
+};
 use calos_domain::pricing::Provider;
 use calos_domain::sealed::Sealed;
 use calos_domain::tenant::{
@@ -292,6 +294,7 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
                 issued_at: at,
             }),
         ));
+        changes_of_a_key(dice, user, at).iter().for_each(|event| events.push(Raw::of("api_key", &stream, event)));
         if dice.below(2) == 0 {
             let event = ApiKeyEvent::ApiKeyRevoked(ApiKeyRevoked { revoked_by: user, revoked_at: at.plus_seconds(5) });
             events.push(Raw::of("api_key", &stream, &event));
@@ -317,6 +320,29 @@ fn provider_keys(dice: &mut Dice, user: UserId, at: Timestamp) -> Vec<TenantEven
         }
     }
     events
+}
+
+/// A change, a rotation and another change of a key, or some of them.
+fn changes_of_a_key(dice: &mut Dice, user: UserId, at: Timestamp) -> Vec<ApiKeyEvent> {
+    let change = |settings| {
+        ApiKeyEvent::ApiKeyChanged(ApiKeyChanged { settings, changed_by: user, changed_at: at.plus_seconds(2) })
+    };
+    let first = KeySettings {
+        models: Some(vec!["gpt-4".to_owned()]),
+        budgets: KeyBudgets { per_day: Some(MicroUsd::new(7)), per_month: None },
+        expires_at: (dice.below(2) == 0).then(|| at.plus_seconds(500)),
+        ..KeySettings::default()
+    };
+    let rotated = ApiKeyEvent::ApiKeyRotated(ApiKeyRotated {
+        replaced_by: key_id(7),
+        ends_at: at.plus_seconds(60),
+        rotated_by: user,
+        rotated_at: at.plus_seconds(3),
+    });
+    let last = KeySettings { expires_at: Some(at.plus_seconds(30)), ..first.clone() };
+    let mut all = vec![change(first), rotated, change(last)];
+    all.retain(|_| dice.below(3) > 0);
+    all
 }
 
 /// Merges streams as a log would see them: each in its order, otherwise mixed.
