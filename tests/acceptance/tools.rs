@@ -15,6 +15,9 @@ use site::{Page, Site};
 /// What a wallet begins with.
 const TRIAL_MICROS: i64 = 10_000_000;
 
+/// Every dialect a conversation is told in.
+const EVERYBODY: [&str; 4] = ["openai", "anthropic", "deepseek", "ollama"];
+
 /// A running CALOS that may read one site, and somebody who asks it.
 struct Reader {
     app: TestApp,
@@ -158,7 +161,7 @@ async fn a_model_that_always_wants_to_read_on_is_made_to_answer() {
     let url = reader.site.url("/loop");
     let simulated = reader.app.running.simulated().expect("simulated providers");
     simulated.switch(Switches { fetch: Some(url.clone()), ..Switches::default() });
-    for provider in ["openai", "ollama"] {
+    for provider in EVERYBODY {
         let before = reader.site.requests();
         let body = json!({"prompt": "what is new?", "preferredProvider": provider, "maxTokens": 200});
         let answer = Answer::of(reader.ask(body)).await.expect(200);
@@ -167,6 +170,25 @@ async fn a_model_that_always_wants_to_read_on_is_made_to_answer() {
         let text = answer.body["text"].as_str().expect("a text");
         assert!(text.starts_with("[simulated]"), "{text}");
         assert!(answer.body.get("toolCalls").is_none_or(|calls| *calls == json!([])), "{}", answer.text);
+    }
+    reader.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_provider_is_told_of_the_page_in_its_own_dialect() {
+    let reader = Reader::start(&[("/news", Page::html("<p>The tulips are out."))]).await;
+    for provider in EVERYBODY {
+        let prompt = format!("[[fetch={}]] what is new?", reader.site.url("/news"));
+        let body = json!({"prompt": prompt, "preferredProvider": provider, "maxTokens": 200});
+        let answer = Answer::of(reader.ask(body)).await.expect(200);
+        assert!(
+            answer.body["text"].as_str().is_some_and(|text| text.contains("The tulips are out.")),
+            "{}",
+            answer.text
+        );
+        let by: Vec<&Value> =
+            answer.body["rounds"].as_array().expect("rounds").iter().map(|r| &r["provider"]).collect();
+        assert_eq!(by, [provider, provider], "{}", answer.text);
     }
     reader.app.stop().await;
 }
