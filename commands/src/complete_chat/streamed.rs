@@ -214,7 +214,7 @@ impl Told {
         match ended {
             Ended::Complete => Ok(UsageOutcome::Completed),
             Ended::ClientGone | Ended::Late(_) => Ok(UsageOutcome::ClientGone),
-            Ended::Broken(_) if !self.is_counted() && self.produced.pieces == 0 => Err(ReleaseCause::ProviderFailed),
+            Ended::Broken(_) if self.produced.pieces == 0 => Err(ReleaseCause::ProviderFailed),
             Ended::Broken(_) => Ok(UsageOutcome::ProviderFailed),
         }
     }

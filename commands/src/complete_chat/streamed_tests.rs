@@ -41,8 +41,11 @@ async fn who_leaves_before_the_first_word_pays_for_the_prompt() {
 
 #[tokio::test]
 async fn a_provider_that_breaks_off_before_the_first_word_is_paid_nothing() {
-    let (told, ended) = told(chunk(ChunkKind::Content, 0, None), vec![Err(broken())]).await;
-    assert_eq!(told.outcome(&ended), Err(ReleaseCause::ProviderFailed));
+    // Also where the prompt was counted with the first piece.
+    for usage in [None, counted()] {
+        let (told, ended) = told(chunk(ChunkKind::Content, 0, usage), vec![Err(broken())]).await;
+        assert_eq!(told.outcome(&ended), Err(ReleaseCause::ProviderFailed));
+    }
 }
 
 #[tokio::test]
