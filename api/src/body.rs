@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 
 use crate::error::{ApiError, Code};
 
-/// The largest body of a model call; a caller's key was looked at before it is read.
+/// The largest body of a model call; whose key or session it comes with was looked at before it is read.
 pub const MODEL_BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The largest body of every other request: what the longest permitted lists of a tenant key take.
@@ -38,7 +38,7 @@ struct Bounds {
 impl Bounds {
     /// What a path is worth: the less is known about whoever calls it, the less is kept for them.
     fn of(path: &str) -> Self {
-        if path.starts_with("/v1/") {
+        if path.starts_with("/v1/") || path.starts_with("/api/chat/") {
             Self { bytes: MODEL_BODY_MAX_BYTES, seconds: MODEL_BODY_MAX_SECONDS }
         } else if path.starts_with("/api/auth/") {
             Self { bytes: ANONYMOUS_BODY_MAX_BYTES, seconds: BODY_MAX_SECONDS }
@@ -103,6 +103,7 @@ mod tests {
             ("/api/auth/register", ANONYMOUS_BODY_MAX_BYTES),
             ("/api/tenants", BODY_MAX_BYTES),
             ("/v1/chat/completions", MODEL_BODY_MAX_BYTES),
+            ("/api/chat/complete", MODEL_BODY_MAX_BYTES),
         ] {
             assert_eq!(send(path, most).await, Ok(most), "{path}");
             assert_eq!(send(path, most + 1).await, Err(Code::BodyTooLarge), "{path}");

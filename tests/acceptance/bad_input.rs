@@ -69,7 +69,14 @@ impl Caller {
 async fn bad_json_is_refused_wherever_json_is_taken() {
     let caller = Caller::start().await;
     let keys = format!("/api/tenants/{}/keys", caller.who.tenant_id);
-    for path in ["/v1/chat/completions", "/api/auth/register", "/api/auth/login", "/api/tenants", keys.as_str()] {
+    for path in [
+        "/v1/chat/completions",
+        "/api/chat/complete",
+        "/api/auth/register",
+        "/api/auth/login",
+        "/api/tenants",
+        keys.as_str(),
+    ] {
         for body in ["", "{", "not json", "{\"a\":1} trailing", "\u{0}"] {
             let request = caller.raw(path, "application/json", body.to_owned());
             caller.refused(&format!("{path} {body:?}"), request, 400, "invalid_json").await;

@@ -16,6 +16,7 @@ mod no_secrets;
 mod overload;
 mod position;
 mod providers;
+mod router;
 mod secrets;
 mod tenants;
 mod tidy;

@@ -36,9 +36,11 @@ fn both(simulated: &SimulatedProviders) -> [(Arc<dyn ChatProvider>, &'static str
     [(Arc::new(openai(simulated, HttpSettings::default())), "gpt-4"), (Arc::new(ollama), "llama3.2:3b")]
 }
 
-fn request(model: &str, text: &str) -> ChatRequest {
+pub(crate) fn request(model: &str, text: &str) -> ChatRequest {
     let fields = json!({"messages": [{"role": "user", "content": text}]}).to_string();
     ChatRequest {
+        dialect: calos_commands::provider::Dialect::OpenAi,
+        key: None,
         answer_id: "chatcmpl-test".to_owned(),
         model: model.to_owned(),
         fields: Arc::new(serde_json::from_str(&fields).expect("fields")),
