@@ -253,6 +253,24 @@ async fn a_key_that_stops_working_is_told_as_the_tenants_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_is_asked_at_the_platforms_price_while_ones_own_key_is_refused() {
+    let shop = Shop::start().await;
+    shop.bring(OWN_KEY).await;
+    let ask = || {
+        let body = json!({"prompt": "Say hello.", "preferredProvider": "openai"});
+        shop.app.post("/api/chat/complete", &body).bearer_auth(&shop.who.token)
+    };
+    let answer = ok(ask(), 200).await;
+    assert_eq!((&answer.body["provider"], &answer.body["cost_cents"]), (&json!("openai"), &json!(0)));
+    shop.switch(Switches { rejected_key_ending: Some("wxyz".to_owned()), ..Switches::default() });
+    let calls = || shop.app.running.simulated().expect("simulated providers").produced();
+    let before = calls();
+    refused(ask(), 400, "provider_key_rejected").await;
+    assert_eq!(calls(), before);
+    shop.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_key_or_no_provider_is_refused() {
     let shop = Shop::start().await;
     for (provider, key, param) in [

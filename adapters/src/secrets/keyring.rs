@@ -341,6 +341,7 @@ impl Keyring {
 }
 
 /// What the keyring cannot do at a start.
+#[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(started)`")]
 fn started(error: KeyringError) -> SecretsError {
     match error {
         KeyringError::AnotherMasterKey(_) | KeyringError::Tampered(_) => SecretsError::AnotherMasterKey,

@@ -14,7 +14,7 @@ use super::admit::{Admission, Candidate};
 use super::toolless::refuses_tools;
 use super::traffic::Turn;
 use super::{ChatCall, Gateway};
-use crate::byok::KeyringEntry;
+use crate::byok::{KeyringEntry, KeyringError};
 use crate::log::{Boxed, EventLog};
 use crate::ports::SecretText;
 use crate::provider::{ChatProvider, ChatRequest, ProviderError, Transcript};
@@ -188,7 +188,13 @@ impl<L: EventLog> Gateway<L> {
     /// The tenant's own key. It was there when the call was admitted; removed since, it is not used any more.
     async fn open_own_key(&self, entry: KeyringEntry) -> Result<SecretText, ProviderError> {
         self.0.own_keys.open(entry).await.map_err(|error| {
-            tracing::error!(tenant = %entry.tenant_id, provider = %entry.provider, %error, "an own key cannot be opened");
+            match &error {
+                // It was removed, or replaced, after this call was admitted; the next one knows.
+                KeyringError::NotThere(_) => tracing::info!(tenant = %entry.tenant_id, %error, "an own key is gone"),
+                KeyringError::Tampered(_) | KeyringError::AnotherMasterKey(_) | KeyringError::Unavailable(_) => {
+                    tracing::error!(tenant = %entry.tenant_id, provider = %entry.provider, %error, "an own key does not open");
+                }
+            }
             ProviderError::KeyUnavailable { provider: entry.provider.as_str(), detail: error.to_string() }
         })
     }
