@@ -8,7 +8,7 @@ use crate::api_key::{KeyBudgets, KeyLimits};
 use crate::{Asset, KeyId, MicroUsd, Timestamp, UserId};
 
 use super::windows::{CallWindows, WindowStatus};
-use super::{HoldPlaced, OpenHold, WalletRefusal};
+use super::{HoldPlaced, OpenHold, Wallet, WalletRefusal};
 
 /// Callers a wallet remembers. A tenant's live keys and members stay below it; beyond it whoever called longest ago is
 /// forgotten.
@@ -291,6 +291,48 @@ impl Callers {
                 None => return,
             }
         }
+    }
+}
+
+/// What others may ask a wallet about its callers.
+impl Wallet {
+    /// Where a caller with these limits stands at `at`, in the window that is nearest to being used up.
+    #[must_use]
+    pub fn call_status(&self, caller: &Caller, limits: KeyLimits, at: Timestamp) -> WindowStatus {
+        self.callers.status(caller, limits, at)
+    }
+
+    /// Whether a caller may make a call at `at` that costs up to `needed`: what [`super::WalletCommand::PlaceHold`] asks too.
+    ///
+    /// # Errors
+    /// [`WalletRefusal::RateLimited`] or [`WalletRefusal::BudgetExceeded`].
+    pub fn may_call(
+        &self,
+        caller: &Caller,
+        terms: &CallTerms,
+        needed: MicroUsd,
+        at: Timestamp,
+    ) -> Result<(), WalletRefusal> {
+        self.callers.check(caller, terms, needed, at)
+    }
+
+    /// What the tightest of a caller's budgets has left at `at`, never below zero; none without a budget.
+    #[must_use]
+    pub fn budget_room(&self, caller: &Caller, terms: &CallTerms, at: Timestamp) -> Option<MicroUsd> {
+        self.callers.room(caller, terms, at)
+    }
+
+    /// How many calls of a caller each minute of the last hour before its newest call saw, oldest first; minutes
+    /// without one are left out.
+    #[must_use]
+    pub fn calls_by_minute(&self, caller: &Caller) -> Vec<(Timestamp, u32)> {
+        self.callers.by_minute(caller)
+    }
+
+    /// What a key has spent, and keeps, in the period that holds `at`.
+    #[must_use]
+    pub fn spending(&self, caller: &Caller, period: BudgetPeriod, at: Timestamp) -> Spending {
+        self.callers.spending(caller, period, at)
     }
 }
 

@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api_key::KeyLimits;
-use crate::{Asset, Decider, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
+use crate::{Asset, Decider, GrantId, HoldId, TenantId, Timestamp, Units, UsageId};
 
 use super::callers::Callers;
 use super::uses::{Known, Uses, id_moment};
 use super::{
-    BudgetPeriod, CallTerms, Caller, CreditsDeducted, CreditsGranted, DebtIncurred, DebtRepaid, Deduction, DeductionReversed, Drawn, EndedUse, Ending,
+    CreditsDeducted, CreditsGranted, DebtIncurred, DebtRepaid, Deduction, DeductionReversed, Drawn, EndedUse, Ending,
     FreezeCause, GRANTS_REMEMBERED_MAX_COUNT, Grant, GrantExpired, GrantVoided, HoldPlaced, HoldReleased, OpenHold,
-    Spending, UsageRecorded, WalletCommand, WalletEvent, WalletRefusal, WindowStatus, burn_order, prints,
+    UsageRecorded, WalletCommand, WalletEvent, WalletRefusal, burn_order, prints,
 };
 
 /// A tenant's wallet: one purse per asset, the open holds, and a bounded memory of what ended.
@@ -98,7 +97,10 @@ impl Decider for Wallet {
 
     fn weight_bytes(&self) -> usize {
         let grants = self.usd.grants.len() + self.credit.grants.len() + self.closed.len();
-        std::mem::size_of::<Self>() + grants * std::mem::size_of::<Grant>() + self.uses.weight_bytes() + self.callers.weight_bytes()
+        std::mem::size_of::<Self>()
+            + grants * std::mem::size_of::<Grant>()
+            + self.uses.weight_bytes()
+            + self.callers.weight_bytes()
     }
 }
 
@@ -197,45 +199,6 @@ impl Wallet {
     pub fn grant(&self, grant_id: &GrantId) -> Option<&Grant> {
         let open = self.usd.grants.iter().chain(&self.credit.grants);
         open.chain(&self.closed).find(|grant| grant.grant_id == *grant_id)
-    }
-
-    /// Where a caller with these limits stands at `at`, in the window that is nearest to being used up.
-    #[must_use]
-    pub fn call_status(&self, caller: &Caller, limits: KeyLimits, at: Timestamp) -> WindowStatus {
-        self.callers.status(caller, limits, at)
-    }
-
-    /// Whether a caller may make a call at `at` that costs up to `needed`: what [`WalletCommand::PlaceHold`] asks too.
-    ///
-    /// # Errors
-    /// [`WalletRefusal::RateLimited`] or [`WalletRefusal::BudgetExceeded`].
-    pub fn may_call(
-        &self,
-        caller: &Caller,
-        terms: &CallTerms,
-        needed: MicroUsd,
-        at: Timestamp,
-    ) -> Result<(), WalletRefusal> {
-        self.callers.check(caller, terms, needed, at)
-    }
-
-    /// What the tightest of a caller's budgets has left at `at`, never below zero; none without a budget.
-    #[must_use]
-    pub fn budget_room(&self, caller: &Caller, terms: &CallTerms, at: Timestamp) -> Option<MicroUsd> {
-        self.callers.room(caller, terms, at)
-    }
-
-    /// How many calls of a caller each minute of the last hour before its newest call saw, oldest first; minutes
-    /// without one are left out.
-    #[must_use]
-    pub fn calls_by_minute(&self, caller: &Caller) -> Vec<(Timestamp, u32)> {
-        self.callers.by_minute(caller)
-    }
-
-    /// What a key has spent, and keeps, in the period that holds `at`.
-    #[must_use]
-    pub fn spending(&self, caller: &Caller, period: BudgetPeriod, at: Timestamp) -> Spending {
-        self.callers.spending(caller, period, at)
     }
 
     pub(super) fn grant_numbered(&self, number: u32) -> Option<&Grant> {
