@@ -22,6 +22,23 @@ impl TokenCounter for Bpe {
     }
 }
 
+/// A text cut into its tokens; tokens that are no text by themselves, as parts of a letter are, stand together in one
+/// piece.
+#[must_use]
+pub fn pieces(provider: Provider, model: &str, text: &str) -> Vec<String> {
+    let encoding = encoding(provider, model);
+    let mut pieces = Vec::new();
+    let mut begun: Vec<u32> = Vec::new();
+    for token in encoding.encode(text) {
+        begun.push(token);
+        if let Some(piece) = encoding.decode(&begun) {
+            pieces.push(piece);
+            begun.clear();
+        }
+    }
+    pieces
+}
+
 fn encoding(provider: Provider, model: &str) -> &'static Tokenizer {
     if is_cl100k(provider, model) { cl100k_base() } else { o200k_base() }
 }
@@ -62,6 +79,15 @@ mod tests {
         // The newer encoding knows more words.
         assert_eq!(Bpe.count(Provider::OpenAi, "gpt-4o", "Hello, world!"), 4);
         assert!(Bpe.count(Provider::Anthropic, "claude-sonnet-5", "お誕生日おめでとう") < 9);
+    }
+
+    #[test]
+    fn a_text_is_its_pieces() {
+        let text = "[simulated] You said: お誕生日 🎂 hello";
+        let pieces = pieces(Provider::OpenAi, "gpt-4o", text);
+        assert_eq!(pieces.concat(), text);
+        assert_eq!(pieces[..4], ["[", "sim", "ulated", "]"]);
+        assert!(pieces.len() as u64 <= Bpe.count(Provider::OpenAi, "gpt-4o", text));
     }
 
     #[test]

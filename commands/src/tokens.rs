@@ -67,7 +67,7 @@ const PICTURES: [&str; 2] = ["image_url", "source"];
 /// The tokens of a prompt as a model counts them: its texts, a frame for each message, what a picture has on average.
 #[must_use]
 pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str, fields: &RawObject) -> u64 {
-    let mut read = ReadByModel::default();
+    let mut read = ReadByModel { count: &|text| counter.count(provider, model, text), tokens: 0 };
     for field in READ_FIELDS {
         let value: Option<Value> = fields.lenient(field);
         if let Some(value) = value {
@@ -78,22 +78,18 @@ pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str
             read.take(&value);
         }
     }
-    read.tokens + counter.count(provider, model, &read.text)
+    read.tokens
 }
 
-#[derive(Default)]
-struct ReadByModel {
-    text: String,
+struct ReadByModel<'a> {
+    count: &'a dyn Fn(&str) -> u64,
     tokens: u64,
 }
 
-impl ReadByModel {
+impl ReadByModel<'_> {
     fn take(&mut self, value: &Value) {
         match value {
-            Value::String(text) => {
-                self.text.push_str(text);
-                self.text.push('\n');
-            }
+            Value::String(text) => self.tokens += (self.count)(text),
             // Tokens instead of text, or a number in a schema: one token either way.
             Value::Number(_) => self.tokens += 1,
             Value::Array(values) => values.iter().for_each(|value| self.take(value)),
@@ -104,8 +100,7 @@ impl ReadByModel {
                     } else if !UNREAD_FIELDS.contains(&name.as_str()) {
                         // In a schema the names are what the model reads most of.
                         if !matches!(name.as_str(), "content" | "text") {
-                            self.text.push_str(name);
-                            self.text.push(' ');
+                            self.tokens += (self.count)(name);
                         }
                         self.take(value);
                     }

@@ -4,7 +4,12 @@
 
 mod breaking_off;
 mod charges;
+mod churn;
+mod deepseek;
+mod embeddings;
+mod messages;
 mod models;
+mod ollama;
 mod streams;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod no_secrets;
+mod openai_client;
 mod overload;
 mod position;
 mod providers;

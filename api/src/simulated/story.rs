@@ -1,11 +1,16 @@
 //! What a simulated model says, and how it counts: the same prompt always gives the same answer and the same numbers.
 
+use calos_adapters::tokenizer::{Bpe, pieces};
+use calos_commands::tokens::TokenCounter;
+use calos_domain::pricing::Provider;
 use serde::Deserialize;
 
 use super::LABEL;
 use super::switches::{ANSWER_MAX_TOKENS, Switches};
 
-/// Tokens around each message of a prompt.
+/// Whose encoding every simulated model counts with.
+const ENCODING: &str = "gpt-4o";
+/// Tokens around each message of a prompt, its role included.
 const MESSAGE_TOKENS: u64 = 4;
 /// Tokens before an answer.
 const ANSWER_TOKENS: u64 = 3;
@@ -48,10 +53,11 @@ impl SaidMessage {
     }
 }
 
-/// The tokens of a prompt: its words, and a little for each message.
+/// The tokens of a prompt: those of its texts, and a little for each message.
 pub(crate) fn prompt_tokens(messages: &[SaidMessage]) -> u64 {
-    let words = messages.iter().flat_map(SaidMessage::texts).flat_map(str::split_whitespace).count() as u64;
-    words + MESSAGE_TOKENS * messages.len() as u64 + ANSWER_TOKENS
+    let texts = messages.iter().flat_map(SaidMessage::texts);
+    let said: u64 = texts.map(|text| Bpe.count(Provider::OpenAi, ENCODING, text)).sum();
+    said + MESSAGE_TOKENS * messages.len() as u64 + ANSWER_TOKENS
 }
 
 /// The switches in force for a prompt.
@@ -60,9 +66,10 @@ pub(crate) fn switches(process: Switches, messages: &[SaidMessage]) -> Switches 
     last.texts().fold(process, Switches::overridden_by)
 }
 
-/// One answer: each of its words is one token.
+/// One answer, token by token.
 #[derive(Debug)]
 pub(crate) struct Story {
+    /// The text of each token.
     pub(crate) words: Vec<String>,
     /// Whether the answer was cut off by its limit.
     pub(crate) cut: bool,
@@ -78,7 +85,7 @@ impl Story {
         let explained = messages.iter().flat_map(SaidMessage::texts).any(|text| text.contains(EXPLAINED));
         let mut words = match (switches.answer_tokens, &switches.fetch) {
             // An answer that is a request for a page is nothing else, so it alone goes without the label.
-            (_, Some(url)) if explained => vec![format!("FETCH_WEB: {url}")],
+            (_, Some(url)) if explained => tokens_of(&format!("FETCH_WEB: {url}")),
             (Some(tokens), _) => filler(tokens.min(ANSWER_MAX_TOKENS)),
             (None, _) => echo(messages),
         };
@@ -97,20 +104,25 @@ impl Story {
     }
 }
 
+fn tokens_of(text: &str) -> Vec<String> {
+    pieces(Provider::OpenAi, ENCODING, text)
+}
+
 fn filler(tokens: u64) -> Vec<String> {
-    let mut words = vec![LABEL.to_owned()];
-    words.extend((1..tokens).map(|index| format!(" word{index}")));
+    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+    let mut words = tokens_of(LABEL);
+    words.truncate(tokens);
+    words.resize_with(tokens, || " word".to_owned());
     words
 }
 
 fn echo(messages: &[SaidMessage]) -> Vec<String> {
-    let mut words: Vec<String> = [LABEL, " You", " said:"].map(str::to_owned).into();
     let asked = messages.iter().rev().find(|message| matches!(message.role.as_str(), "user" | "tool"));
     let asked = asked.or(messages.last()).into_iter().flat_map(SaidMessage::texts);
     let asked: Vec<&str> = asked.flat_map(str::split_whitespace).collect();
     // The end of a long message is what it is about: a page's text stands after what is said of it.
-    words.extend(asked[asked.len().saturating_sub(ECHO_MAX_WORDS)..].iter().map(|word| format!(" {word}")));
-    words
+    let end = asked[asked.len().saturating_sub(ECHO_MAX_WORDS)..].join(" ");
+    tokens_of(format!("{LABEL} You said: {end}").trim_end())
 }
 
 #[cfg(test)]
@@ -128,10 +140,11 @@ mod tests {
     #[test]
     fn the_same_prompt_gives_the_same_answer_and_numbers() {
         let messages = messages("hello there");
-        assert_eq!(prompt_tokens(&messages), 2 + 2 + 8 + 3);
+        assert_eq!(prompt_tokens(&messages), 2 + 2 + 8 + 3, "two words of a token each, twice");
         let story = Story::tell(&messages, None, false, &Switches::default());
         assert_eq!(story.text(), "[simulated] You said: hello there");
-        assert_eq!((story.tokens(), story.cut), (5, false));
+        // [ sim ulated ] You said : hello there
+        assert_eq!((story.tokens(), story.cut), (9, false));
     }
 
     #[test]
@@ -165,6 +178,6 @@ mod tests {
         let switches = switches(Switches::default(), &messages);
         let story = Story::tell(&messages, Some(7), false, &switches);
         assert_eq!((story.tokens(), story.cut), (7, true));
-        assert!(story.text().starts_with(LABEL));
+        assert_eq!(story.text(), "[simulated] word word word");
     }
 }
