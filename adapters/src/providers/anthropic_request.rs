@@ -3,7 +3,7 @@
 //! What Anthropic cannot do and the client would miss is refused with the field's name: several answers, log
 //! probabilities, token biases, JSON without a schema. What only nudges the model and has no counterpart is left out, as
 //! Anthropic's own compatibility layer leaves it out: penalties, `seed`, `reasoning_effort`, `strict` of a function,
-//! `store`, `metadata`, `verbosity`. Anthropic's own `thinking`, `top_k` and `cache_control` may stand in the request and
+//! `store`, `metadata`, `verbosity`, and what sets the sampling of models whose sampling cannot be set. Anthropic's own `thinking`, `top_k` and `cache_control` may stand in the request and
 //! go upstream as they came.
 
 use std::collections::HashMap;
@@ -19,6 +19,21 @@ use super::chunks::set;
 
 /// The hottest Anthropic knows; OpenAI's scale goes on to 2.
 const TEMPERATURE_MAX: f64 = 1.0;
+
+/// The models whose sampling can be set, by what their names begin with; to later ones even the temperature everybody
+/// sends is a mistake.
+const SAMPLED_MODELS: [&str; 10] = [
+    "claude-3-",
+    "claude-opus-4-1-",
+    "claude-opus-4-2",
+    "claude-opus-4-5-",
+    "claude-opus-4-6",
+    "claude-sonnet-4-2",
+    "claude-sonnet-4-5-",
+    "claude-sonnet-4-6",
+    "claude-haiku-4-5-",
+    "claude-haiku-4-6",
+];
 
 /// The longest name of a user Anthropic takes.
 const USER_MAX_CHARACTERS: usize = 256;
@@ -162,10 +177,8 @@ pub(super) fn translate(request: &ChatRequest) -> Result<RawObject, ProviderErro
     if let Some(format) = output_format(request)? {
         set(NAME, &mut body, "output_config", &format)?;
     }
-    for own in ["thinking", "top_k"] {
-        if let Some(value) = field::<&RawValue>(request, own)? {
-            set(NAME, &mut body, own, value)?;
-        }
+    if let Some(thinking) = field::<&RawValue>(request, "thinking")? {
+        set(NAME, &mut body, "thinking", thinking)?;
     }
     Ok(body)
 }
@@ -348,12 +361,23 @@ fn tool_choice(request: &ChatRequest, parallel: Option<bool>) -> Result<Option<T
     }
 }
 
+fn takes_sampling(model: &str) -> bool {
+    SAMPLED_MODELS.iter().any(|beginning| model.starts_with(beginning))
+}
+
 fn sampling(request: &ChatRequest, body: &mut RawObject) -> Result<(), ProviderError> {
-    if let Some(temperature) = field::<f64>(request, "temperature")? {
-        set(NAME, body, "temperature", &temperature.min(TEMPERATURE_MAX))?;
-    }
-    if let Some(top_p) = field::<&RawValue>(request, "top_p")? {
-        set(NAME, body, "top_p", top_p)?;
+    if takes_sampling(&request.model) {
+        let temperature: Option<f64> = field(request, "temperature")?;
+        if let Some(temperature) = temperature {
+            set(NAME, body, "temperature", &temperature.min(TEMPERATURE_MAX))?;
+        }
+        if let Some(top_k) = field::<&RawValue>(request, "top_k")? {
+            set(NAME, body, "top_k", top_k)?;
+        }
+        // Both at once are refused by most models; the temperature says more.
+        if let Some(top_p) = field::<&RawValue>(request, "top_p")?.filter(|_| temperature.is_none()) {
+            set(NAME, body, "top_p", top_p)?;
+        }
     }
     let mut stops = match field::<OneOrMany>(request, "stop")? {
         None => Vec::new(),

@@ -150,10 +150,32 @@ fn sampling_is_scaled_and_renamed_and_what_has_no_counterpart_is_left_out() {
         body,
         json!({
             "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
-            "temperature": 1.0, "top_p": 0.9, "stop_sequences": ["END"], "metadata": {"user_id": "u-1"},
+            "temperature": 1.0, "stop_sequences": ["END"], "metadata": {"user_id": "u-1"},
             "thinking": {"type": "enabled", "budget_tokens": 1024}, "top_k": 5
         })
     );
+}
+
+#[test]
+fn a_model_is_sent_only_the_sampling_it_takes() {
+    let sampling = |model: &str, fields: Value| {
+        let mut request = request(&fields);
+        request.model = model.to_owned();
+        let body = serde_json::to_value(translate(&request).unwrap()).unwrap();
+        ["temperature", "top_p", "top_k"].map(|field| body.get(field).is_some())
+    };
+    let mut both = with("temperature", json!(0.2));
+    both["top_p"] = json!(0.9);
+    both["top_k"] = json!(3);
+    for model in
+        ["claude-sonnet-4-5-20250929", "claude-opus-4-20250514", "claude-3-5-haiku-20241022", "claude-opus-4-6"]
+    {
+        assert_eq!(sampling(model, both.clone()), [true, false, true], "{model}");
+        assert_eq!(sampling(model, with("top_p", json!(0.9))), [false, true, false], "{model}");
+    }
+    for model in ["claude-opus-4-7", "claude-opus-5", "claude-sonnet-5-5", "claude-something-new"] {
+        assert_eq!(sampling(model, both.clone()), [false; 3], "{model}");
+    }
 }
 
 #[test]
