@@ -21,16 +21,21 @@ use utoipa_axum::routes;
 
 use calos_commands::complete_chat::{ChatAnswer, ChatCall, ChatCaller, ClaimAnswer, Served};
 use calos_commands::raw_object::RawObject;
+use calos_domain::Timestamp;
 
 use crate::auth::KeyCaller;
 use crate::error::{ApiError, Code};
 use crate::idempotency::{Answer, Attempt, Claimer};
+use crate::moment::rfc3339;
 use crate::openapi::OpenAiErrorBody;
 use crate::request::{Post, RequestContext};
 use crate::wiring::App;
 
 /// Names the model a client asked for when another answers, because the tenant's tier does not reach it.
 pub const SUBSTITUTED_FOR: HeaderName = HeaderName::from_static("x-calos-substituted-for");
+
+/// When a model was made that nobody knows that of.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
@@ -166,7 +171,7 @@ async fn answered(
         .await
 }
 
-/// One model.
+/// One model, as OpenAI's clients read it and as Anthropic's do: neither minds the other's fields.
 #[derive(Serialize, ToSchema)]
 struct Model {
     /// Its name.
@@ -177,6 +182,12 @@ struct Model {
     created: i64,
     /// Whose it is.
     owned_by: String,
+    /// `model`, as Anthropic says it.
+    r#type: &'static str,
+    /// Its name once more.
+    display_name: String,
+    /// The same moment as `created`, RFC 3339.
+    created_at: String,
 }
 
 /// The models a key may use.
@@ -186,6 +197,12 @@ struct Models {
     object: &'static str,
     /// The models.
     data: Vec<Model>,
+    /// Never: all of them are here.
+    has_more: bool,
+    /// The first one's name.
+    first_id: Option<String>,
+    /// The last one's name.
+    last_id: Option<String>,
 }
 
 /// The models the tenant's licence reaches and the key allows.
@@ -194,13 +211,23 @@ struct Models {
     security(("tenantKey" = [])))]
 async fn models(State(app): State<App>, key: KeyCaller, context: RequestContext) -> Result<Json<Models>, ApiError> {
     let models = app.gateway.models(&caller(&key, &context)).await?;
-    let data = models.into_iter().map(|model| Model {
-        id: model.id,
-        object: "model",
-        created: model.created,
-        owned_by: model.owned_by,
+    let data = models.into_iter().map(|model| {
+        let created = Timestamp::from_micros(model.created.saturating_mul(1_000_000));
+        Model {
+            display_name: model.id.clone(),
+            id: model.id,
+            object: "model",
+            r#type: "model",
+            created: model.created,
+            // A provider may say anything; a moment beyond the calendar is one nobody knows.
+            created_at: rfc3339(created).unwrap_or_else(|_| EPOCH.to_owned()),
+            owned_by: model.owned_by,
+        }
     });
-    Ok(Json(Models { object: "list", data: data.collect() }))
+    let data: Vec<Model> = data.collect();
+    let id = |model: Option<&Model>| model.map(|model| model.id.clone());
+    let (first_id, last_id) = (id(data.first()), id(data.last()));
+    Ok(Json(Models { object: "list", data, has_more: false, first_id, last_id }))
 }
 
 fn caller(key: &KeyCaller, context: &RequestContext) -> ChatCaller {

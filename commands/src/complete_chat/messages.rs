@@ -81,6 +81,14 @@ impl ChatCall {
     }
 }
 
+impl ChatCall {
+    /// Whether Claude is asked to think: what it shows of that is a summary, or nothing, of what is charged.
+    pub(super) fn asks_to_think(&self) -> bool {
+        let thinking: Option<Thinking> = self.fields.lenient("thinking");
+        thinking.is_some_and(|thinking| thinking.r#type != "disabled")
+    }
+}
+
 /// The likely number of tokens of a request for a message, which needs no limit for its answer.
 ///
 /// # Errors
@@ -136,17 +144,17 @@ fn check_sampling(body: &RawObject) -> Result<(), BadRequest> {
     Ok(())
 }
 
+#[derive(Deserialize)]
+struct Thinking {
+    r#type: String,
+    #[serde(default)]
+    budget_tokens: Option<u64>,
+}
+
 fn check_thinking(body: &RawObject, max_tokens: u64) -> Result<(), BadRequest> {
-    #[derive(Deserialize)]
-    struct Thinking<'a> {
-        #[serde(borrow)]
-        r#type: Cow<'a, str>,
-        #[serde(default)]
-        budget_tokens: Option<u64>,
-    }
     let right = "an object such as {\"type\": \"enabled\", \"budget_tokens\": 1024}";
-    let Some(thinking) = typed::<Thinking<'_>>(body, "thinking", right)? else { return Ok(()) };
-    match (thinking.r#type.as_ref(), thinking.budget_tokens) {
+    let Some(thinking) = typed::<Thinking>(body, "thinking", right)? else { return Ok(()) };
+    match (thinking.r#type.as_str(), thinking.budget_tokens) {
         ("enabled", None) => Err(wrong("thinking.budget_tokens", "is missing: say how much may be thought")),
         (_, Some(budget)) if budget < THINKING_MIN_TOKENS || budget >= max_tokens => Err(wrong(
             "thinking.budget_tokens",

@@ -83,7 +83,9 @@ fn thinking_is_part_of_the_answer() {
     for budget in [Value::Null, json!(1_023), json!(2_000)] {
         assert_eq!(read(&thinking(budget)).unwrap_err().param, "thinking.budget_tokens");
     }
-    assert!(read(&with("thinking", json!({"type": "adaptive"}))).is_ok());
+    assert!(read(&with("thinking", json!({"type": "adaptive"}))).unwrap().asks_to_think());
+    assert!(!read(&with("thinking", json!({"type": "disabled"}))).unwrap().asks_to_think());
+    assert!(!read(&with("top_k", json!(1))).unwrap().asks_to_think());
 }
 
 #[test]

@@ -104,7 +104,8 @@ impl<L: EventLog> Gateway<L> {
         let served = Served::new(&admission, &used, &failed);
         let mut told = Told::new(sender, used.route.provider, call.dialect);
         told.transcript = transcript;
-        told.reads_on = self.0.book.hides_reasoning(&used.route.model);
+        let thinks_unseen = used.route.provider == Provider::Anthropic && call.asks_to_think();
+        told.reads_on = thinks_unseen || self.0.book.hides_reasoning(&used.route.model);
         let metered = Arc::clone(&told.metered);
         let stream = ChatStream { dialect: call.dialect, served: served.clone(), metered, pieces };
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.

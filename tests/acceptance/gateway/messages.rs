@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{TRIAL_MICROS, Tenant};
 
 /// Claude, the model of the tests.
-const CLAUDE: &str = "claude-sonnet-4-5-20250929";
+const CLAUDE: &str = "claude-sonnet-4-6";
 
 /// Who answers, and with which model.
 const EVERYBODY: [(&str, &str); 3] = [("anthropic", CLAUDE), ("openai", "gpt-4o"), ("ollama", "llama3.2:3b")];
@@ -91,7 +91,7 @@ fn pro_message(model: &str, usage: &Value) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_answered_and_charged_whoever_answers() {
     let pro = Tenant::start(TierName::Pro).await;
-    let mut charged = 0;
+    let (mut charged, mut shown) = (0, Value::Null);
     for (provider, model) in EVERYBODY {
         let answer = Answer::of(pro.message(&asking(model, "Tell me about ledgers."))).await.expect(200);
         assert_eq!((&answer.body["type"], &answer.body["role"]), (&json!("message"), &json!("assistant")));
@@ -106,10 +106,13 @@ async fn a_message_is_answered_and_charged_whoever_answers() {
         assert_eq!(answer.header("request-id"), answer.header("x-request-id"));
         assert!(!answer.header("request-id").is_empty());
         charged += total;
+        shown = answer.body["usage"].clone();
         assert_eq!(pro.balance(answer.header("calos-position")).await["balance_micros"], TRIAL_MICROS - charged);
     }
     let (usage, _) = pro.settled(3).await;
-    assert!(usage.iter().all(|usage| usage["promptTokens"] == 11 && usage["completionTokens"] == 7), "{usage:?}");
+    // The simulated ones count alike, and what was shown is what was recorded.
+    let mut recorded = usage.iter().map(|usage| (&usage["promptTokens"], &usage["completionTokens"]));
+    assert!(recorded.all(|counts| counts == (&shown["input_tokens"], &shown["output_tokens"])), "{usage:?}");
     pro.app.stop().await;
 }
 
@@ -227,5 +230,17 @@ async fn a_repeated_message_is_paid_once_and_a_count_is_free() {
     assert!(count.body["input_tokens"].as_u64().is_some_and(|tokens| (5..20).contains(&tokens)), "{}", count.text);
     assert_eq!(count.body["estimated"], true);
     assert_eq!(pro.settled(1).await.0.len(), 1);
+    pro.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_models_are_listed_for_either_client() {
+    let pro = Tenant::start(TierName::Pro).await;
+    let list = Answer::of(pro.app.get("/v1/models").header("x-api-key", &pro.key)).await.expect(200);
+    let models = list.body["data"].as_array().expect("models");
+    let claude = models.iter().find(|model| model["id"] == CLAUDE).expect("Claude is listed");
+    assert_eq!((&claude["type"], &claude["object"]), (&json!("model"), &json!("model")));
+    assert_eq!((&claude["display_name"], &claude["created_at"]), (&json!(CLAUDE), &json!("2025-02-19T00:00:00Z")));
+    assert_eq!((&list.body["has_more"], &list.body["first_id"]), (&json!(false), &models[0]["id"]));
     pro.app.stop().await;
 }

@@ -111,3 +111,19 @@ async fn who_leaves_a_message_pays_for_the_prompt_as_reported_and_for_what_was_w
     assert_eq!(balance["balance_micros"], TRIAL_MICROS - pro_message(CLAUDE, &shown));
     pro.app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_message_that_is_thought_about_pays_what_it_came_to() {
+    let pro = Tenant::start(TierName::Pro).await;
+    let mut body = streaming(asking(CLAUDE, "[[answer_tokens=60]] [[token_delay_ms=5]] go on"));
+    body["max_tokens"] = json!(2_000);
+    body["thinking"] = json!({"type": "enabled", "budget_tokens": 1_024});
+    let mut stream = pro.message(&body).send().await.expect("an answer").bytes_stream();
+    stream.next().await.expect("a beginning").expect("a piece");
+    drop(stream);
+    let (usage, balance) = pro.settled(1).await;
+    let shown = json!({"input_tokens": usage[0]["promptTokens"], "output_tokens": 65});
+    assert_eq!(usage[0]["completionTokens"], 65, "{usage:?}");
+    assert_eq!(balance["balance_micros"], TRIAL_MICROS - pro_message(CLAUDE, &shown));
+    pro.app.stop().await;
+}
