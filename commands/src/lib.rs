@@ -27,5 +27,6 @@ pub mod staff;
 pub mod tenants;
 pub mod tokens;
 pub mod tool_loop;
+mod transcript;
 pub mod web;
 pub mod whoami;

@@ -5,7 +5,7 @@
 //! Dropping a future or a stream of this port cancels the call upstream.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use crate::log::Boxed;
 use crate::ports::SecretText;
 use crate::raw_object::RawObject;
 use crate::tokens;
+
+pub use crate::transcript::{TRANSCRIPT_MAX_BYTES, Transcript};
 
 /// The most tokens a provider's report is believed for in one call; beyond it the report counts as missing.
 pub const USAGE_MAX_TOKENS: u64 = 100_000_000;
@@ -27,39 +29,6 @@ pub enum Dialect {
     OpenAi,
     /// Anthropic's: `message` objects and the events of a message stream.
     Anthropic,
-}
-
-/// The most of an answer's text that is kept to be counted; what follows is estimated by its bytes.
-pub const TRANSCRIPT_MAX_BYTES: usize = 512 * 1024;
-
-/// What a provider has written so far of one answer: text, reasoning, tool arguments. An adapter writes it along, so
-/// that an answer that ends without a report can be counted with the model's tokenizer. Nobody counts it otherwise.
-#[derive(Clone, Debug, Default)]
-pub struct Transcript(Arc<Mutex<Written>>);
-
-#[derive(Debug, Default)]
-struct Written {
-    text: String,
-    unkept_bytes: u64,
-}
-
-impl Transcript {
-    /// More was written.
-    pub fn add(&self, text: &str) {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.unkept_bytes == 0 && written.text.len() + text.len() <= TRANSCRIPT_MAX_BYTES {
-            written.text.push_str(text);
-        } else {
-            written.unkept_bytes += text.len() as u64;
-        }
-    }
-
-    /// What was written and kept, and how many bytes were written beyond that.
-    #[must_use]
-    pub fn take(&self) -> (String, u64) {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut written.text), std::mem::take(&mut written.unkept_bytes))
-    }
 }
 
 /// A call as a provider gets it.
@@ -430,15 +399,6 @@ pub trait ChatProvider: Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_transcript_keeps_so_much_and_counts_the_rest() {
-        let transcript = Transcript::default();
-        transcript.add("hello");
-        transcript.add(&"x".repeat(TRANSCRIPT_MAX_BYTES));
-        transcript.add("more");
-        assert_eq!(transcript.clone().take(), ("hello".to_owned(), TRANSCRIPT_MAX_BYTES as u64 + 4));
-    }
 
     #[test]
     fn a_report_is_held_to_what_can_be_true() {

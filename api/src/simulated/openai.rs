@@ -11,8 +11,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use calos_adapters::tokenizer::Bpe;
-use calos_commands::tokens::{self, TokenCounter};
 use calos_domain::pricing::{ModelEntry, PriceBook, Provider};
 use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
@@ -136,13 +134,7 @@ async fn chat(speaker: &'static Speaker, State(stage): State<Arc<Stage>>, header
         return failure(status, &message, Some("simulated_failure"));
     }
     let echo = switches.echo(key);
-    let prompt_tokens = if switches.model_tokens {
-        let fields = serde_json::from_slice(&body).unwrap_or_default();
-        tokens::prompt_tokens(&Bpe, speaker.provider, &asked.model, &fields)
-    } else {
-        prompt_tokens(&asked.messages)
-    };
-    let call = Call { echo, ..Call::new(speaker, &stage, asked, prompt_tokens, switches) };
+    let call = Call { echo, ..Call::new(speaker, &stage, asked, switches) };
     if call.streaming { call.stream() } else { call.whole().await }
 }
 
@@ -165,16 +157,11 @@ struct Call {
 }
 
 impl Call {
-    fn new(
-        speaker: &'static Speaker,
-        stage: &Arc<Stage>,
-        asked: Asked,
-        prompt_tokens: u64,
-        switches: Switches,
-    ) -> Self {
+    fn new(speaker: &'static Speaker, stage: &Arc<Stage>, asked: Asked, switches: Switches) -> Self {
         let tools = asked.tools.filter(|_| asked.tool_choice != Some(json!("none"))).unwrap_or_default();
         let tool = tools.into_iter().next().map(|tool| tool.function.name);
         let limit = asked.max_completion_tokens.or(asked.max_tokens);
+        let prompt_tokens = prompt_tokens(&asked.messages);
         Self {
             speaker,
             id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
@@ -206,15 +193,7 @@ impl Call {
 
     /// Tokens of all answers, thoughts included.
     fn written(&self) -> u64 {
-        let told = match self.story.words.as_slice() {
-            [] => self.story.tokens(),
-            words => words.iter().map(|word| self.tokens_of(word)).sum(),
-        };
-        (told + self.switches.reasoning_tokens) * self.choices
-    }
-
-    fn tokens_of(&self, word: &str) -> u64 {
-        if self.switches.model_tokens { Bpe.count(self.speaker.provider, &self.model, word) } else { 1 }
+        (self.story.tokens() + self.switches.reasoning_tokens) * self.choices
     }
 
     fn usage(&self) -> Value {
@@ -326,7 +305,7 @@ impl Call {
             }
             Step::Word(index) if index < self.story.words.len() => {
                 self.switches.before_token(index as u64).await;
-                self.counted.wrote(self.tokens_of(&self.story.words[index]) * self.choices);
+                self.counted.wrote(self.choices);
                 Some((Ok(self.event(&json!({"content": self.story.words[index]}), None)), Step::Word(index + 1)))
             }
             Step::Word(_) | Step::Finish => {

@@ -38,8 +38,6 @@ pub struct Switches {
     pub reasoning_tokens: u64,
     /// Say that so many tokens of the prompt came from the cache.
     pub cached_tokens: u64,
-    /// Count as the model's tokenizer does, not by words. For tests in which CALOS has to count too.
-    pub model_tokens: bool,
     /// End the answer for want of room, as DeepSeek does.
     pub out_of_room: bool,
     /// Call the first tool that is offered.
@@ -90,7 +88,6 @@ impl Switches {
             "answer_tokens" => self.answer_tokens = Some(value),
             "reasoning_tokens" => self.reasoning_tokens = value.min(ANSWER_MAX_TOKENS),
             "cached_tokens" => self.cached_tokens = value,
-            "model_tokens" => self.model_tokens = value != 0,
             "out_of_room" => self.out_of_room = value != 0,
             "call_tool" => self.call_tool = value != 0,
             _ => {}

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use calos_api::cli::TierName;
-use calos_api::simulated::switches::Switches;
 use calos_tests::app::{Answer, TestApp};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -151,9 +150,6 @@ async fn churn(app: &Arc<TestApp>, key: &Arc<str>, calls: usize, seed: u64) {
 async fn what_is_billed_is_what_was_produced_whoever_leaves_when() {
     let calls = std::env::var("CALOS_CHURN_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(CALLS);
     let app = Arc::new(TestApp::start().await);
-    // A stream that is left reports nothing, so both sides count it, with the same tokenizer.
-    let exact = Switches { model_tokens: true, ..Switches::default() };
-    app.running.simulated().expect("simulated providers").switch(exact);
     let who = app.register().await;
     app.admin_tier(who.tenant_id, TierName::Pro).await;
     let limits =

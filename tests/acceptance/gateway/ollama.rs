@@ -117,7 +117,7 @@ async fn a_picture_is_fetched_for_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_provider_reports_the_models_tokenizer_counts() {
     let pro = Tenant::start(TierName::Pro).await;
-    let text = "[[omit_usage]] [[answer_tokens=1]] The quick brown fox jumps over the lazy dog.";
+    let text = "[[omit_usage]] [[answer_tokens=4]] The quick brown fox jumps over the lazy dog.";
     for stream in [false, true] {
         let body = question(text, stream);
         if stream {
@@ -128,7 +128,7 @@ async fn what_no_provider_reports_the_models_tokenizer_counts() {
     }
     let (usage, balance) = pro.settled(2).await;
     for use_ in &usage {
-        // Ten tokens of the fox, ten of the switches, seven around one message; four of "[simulated]".
+        // Ten tokens of the fox, ten of the switches, seven around one message.
         assert_eq!(use_["promptTokens"], 27, "{use_}");
         assert_eq!(use_["completionTokens"], 4, "{use_}");
     }
