@@ -101,7 +101,7 @@ async fn chunks_are_told_as_the_events_of_a_message() {
     assert_eq!((delta.kind, stop.kind), (ChunkKind::Finish, ChunkKind::Usage));
     let produced: u64 = chunks.iter().map(|chunk| chunk.produced.bytes).sum();
     assert_eq!(produced, 3 + 6 + 5 + 7 + 8 + 7 + 5);
-    assert_eq!(chunks.iter().filter_map(|chunk| chunk.usage).last(), TokenUsage::reported(20, 9, 4, 0));
+    assert_eq!(chunks.iter().filter_map(|chunk| chunk.usage).next_back(), TokenUsage::reported(20, 9, 4, 0));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ fn with(field: &str, value: Value) -> Value {
     body
 }
 
-fn said(content: Value) -> Value {
+fn said(content: &Value) -> Value {
     with("messages", json!([{"role": "user", "content": content}]))
 }
 
@@ -69,7 +69,7 @@ fn every_wrong_field_is_named() {
     assert_eq!(blamed("messages", json!([{"role": "tool", "content": "x"}])), "messages[0].role");
     assert_eq!(blamed("messages", json!([{"role": "user"}])), "messages[0].content");
     assert_eq!(blamed("messages", json!([{"role": "user", "content": 7}])), "messages[0].content");
-    let block = |block: Value| read(&said(json!([block]))).unwrap_err().param.into_owned();
+    let block = |block: Value| read(&said(&json!([block]))).unwrap_err().param.into_owned();
     assert_eq!(block(json!({"type": "text"})), "messages[0].content[0].text");
     assert_eq!(block(json!({"text": "x"})), "messages[0].content[0]");
     assert_eq!(block(json!({"type": "image"})), "messages[0].content[0].source");
@@ -117,13 +117,13 @@ fn what_has_no_price_is_refused_and_says_so() {
         json!({"type": "server_tool_use", "id": "x"}),
         json!({"type": "tool_result", "tool_use_id": "x", "content": [{"type": "tool_reference"}]}),
     ] {
-        assert!(read(&said(json!([block]))).unwrap_err().unsupported, "{block}");
+        assert!(read(&said(&json!([block]))).unwrap_err().unsupported, "{block}");
     }
 }
 
 #[test]
 fn every_block_is_held_for() {
-    let bare = bound(&said(json!([])));
+    let bare = bound(&said(&json!([])));
     let words = "word ".repeat(200);
     for block in [
         json!({"type": "text", "text": words}),
@@ -137,7 +137,7 @@ fn every_block_is_held_for() {
         json!({"type": "thinking", "thinking": "t", "signature": words}),
         json!({"type": "redacted_thinking", "data": words}),
     ] {
-        assert!(bound(&said(json!([block]))) >= bare + 1_000, "{block}");
+        assert!(bound(&said(&json!([block]))) >= bare + 1_000, "{block}");
     }
     assert!(bound(&with("system", json!(words))) >= bare + 1_000);
     assert!(bound(&with("system", json!([{"type": "text", "text": words}]))) >= bare + 1_000);
@@ -148,14 +148,14 @@ fn pictures_count_as_pictures_wherever_they_stand() {
     let image =
         json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A".repeat(9_000)}});
     let result = json!({"type": "tool_result", "tool_use_id": "x", "content": [image]});
-    let call = read(&said(json!([image, result]))).unwrap();
+    let call = read(&said(&json!([image, result]))).unwrap();
     assert_eq!(call.images, 2);
     assert!(call.prompt_max_tokens < 50 && call.prompt_about_tokens >= 2 * IMAGE_ABOUT_TOKENS, "{call:?}");
 }
 
 #[test]
 fn what_the_provider_says_about_tools_is_held_for() {
-    let bare = bound(&said(json!("hello")));
+    let bare = bound(&said(&json!("hello")));
     let own = bound(&with("tools", json!([{"name": "f", "input_schema": {"type": "object"}}])));
     assert!(own >= bare + TOOLS_FRAME_MAX_TOKENS);
     let described = bound(&with("tools", json!([{"type": "bash_20250124", "name": "bash"}])));
@@ -175,7 +175,7 @@ fn tokens_are_counted_without_a_limit() {
 
 #[test]
 fn the_limit_goes_upstream_under_the_name_the_model_takes() {
-    let call = read(&said(json!("hello"))).unwrap();
+    let call = read(&said(&json!("hello"))).unwrap();
     assert_eq!(call.max_tokens_field("gpt-4"), MaxTokensField::MaxTokens);
     assert_eq!(call.max_tokens_field("gpt-5-mini"), MaxTokensField::MaxCompletionTokens);
 }

@@ -16,7 +16,8 @@ use super::{TRIAL_MICROS, Tenant};
 const CLAUDE: &str = "claude-sonnet-4-6";
 
 /// Who answers, and with which model.
-const EVERYBODY: [(&str, &str); 3] = [("anthropic", CLAUDE), ("openai", "gpt-4o"), ("ollama", "llama3.2:3b")];
+const EVERYBODY: [(&str, &str); 4] =
+    [("anthropic", CLAUDE), ("openai", "gpt-4o"), ("deepseek", "deepseek-chat"), ("ollama", "llama3.2:3b")];
 
 /// A picture of one white point.
 const PICTURE: &str =
@@ -69,6 +70,7 @@ fn prices(model: &str) -> [i64; 5] {
     match model {
         CLAUDE => [300, 1_500, 30, 375, 600],
         "gpt-4o" => [250, 1_000, 125, 250, 250],
+        "deepseek-chat" => [100; 5],
         _ => [0; 5],
     }
 }
@@ -109,7 +111,7 @@ async fn a_message_is_answered_and_charged_whoever_answers() {
         shown = answer.body["usage"].clone();
         assert_eq!(pro.balance(answer.header("calos-position")).await["balance_micros"], TRIAL_MICROS - charged);
     }
-    let (usage, _) = pro.settled(3).await;
+    let (usage, _) = pro.settled(4).await;
     // The simulated ones count alike, and what was shown is what was recorded.
     let mut recorded = usage.iter().map(|usage| (&usage["promptTokens"], &usage["completionTokens"]));
     assert!(recorded.all(|counts| counts == (&shown["input_tokens"], &shown["output_tokens"])), "{usage:?}");

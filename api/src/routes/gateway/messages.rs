@@ -1,5 +1,7 @@
 //! The gateway in Anthropic's dialect: `/v1/messages`, for its SDK as it is. The same engine answers as under
 //! `/v1/chat/completions`, with every model either of them reaches.
+//!
+//! The header `anthropic-beta` is not passed on: what a beta changes may have no price here.
 
 use axum::Json;
 use axum::extract::State;
