@@ -1,6 +1,8 @@
 //! The Rust client `async-openai`, unchanged, against CALOS: what it sends is understood, what it gets it can read, and
 //! every class of error reaches it as the error object it knows.
 
+use std::time::Duration;
+
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
 use async_openai::error::OpenAIError;
@@ -175,8 +177,6 @@ async fn every_class_of_error_is_the_object_the_client_knows() {
     let (status, kind, code) =
         pro.refused(json!({"model": "gpt-4", "n": 100, "max_tokens": 8_000, "messages": ask("hi")["messages"]})).await;
     assert_eq!((status, kind.as_str(), code.as_str()), (402, "insufficient_quota", "insufficient_quota"));
-    // This client takes no error object from a server that failed, and keeps the status alone.
-    assert_eq!(pro.refused(ask("[[fail_with=503]]")).await.0, 503);
 
     let path = format!("/api/tenants/{}/keys", pro.who.tenant_id);
     let limits = json!({"name": "two", "limits": {"perMinute": 2, "perHour": 2, "perDay": 2}});
@@ -185,13 +185,16 @@ async fn every_class_of_error_is_the_object_the_client_knows() {
     for _ in 0..2 {
         two.chat().create(chat(ask("hi"))).await.expect("an answer");
     }
-    let (status, _, code) = refusal(two.chat().create(chat(ask("hi"))).await);
-    assert_eq!((status, code.as_str()), (429, "rate_limit_exceeded"));
+    // The client knows that a rate limit passes, and waits as long as it is told to before it asks again.
+    let third = tokio::time::timeout(Duration::from_secs(3), two.chat().create(chat(ask("hi")))).await;
+    assert!(third.is_err(), "it was answered or gave up: {third:?}");
 
     let elsewhere = json!({"name": "listing", "endpoints": ["/v1/models"]});
     let elsewhere = Answer::of(pro.app.post(&path, &elsewhere).bearer_auth(&pro.who.token)).await.expect(201);
     let elsewhere = client(&pro.app, elsewhere.body["key"].as_str().expect("a key"));
     assert_eq!(refusal(elsewhere.chat().create(chat(ask("hi"))).await).0, 403);
+    // It repeats what a server failed at, takes no error object from there, and keeps the status alone.
+    assert_eq!(pro.refused(ask("[[fail_with=503]]")).await.0, 503);
     pro.app.stop().await;
 }
 
