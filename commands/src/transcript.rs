@@ -45,6 +45,6 @@ mod tests {
         transcript.add("hello");
         transcript.add(&"x".repeat(TRANSCRIPT_MAX_BYTES));
         transcript.add("more");
-        assert_eq!(transcript.clone().take(), ("hello".to_owned(), TRANSCRIPT_MAX_BYTES as u64 + 4));
+        assert_eq!(transcript.take(), ("hello".to_owned(), TRANSCRIPT_MAX_BYTES as u64 + 4));
     }
 }
