@@ -1,7 +1,5 @@
 //! How often a caller is let in.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -179,7 +177,6 @@ fn callers_of_long_ago_are_forgotten_and_their_number_is_bounded() {
 fn a_busy_wallet_counts_its_calls_without_keeping_them() {
     let mut wallet = given([]);
     let limits = limits(1_000_000, 1_000_000, 1_000_000);
-    let began = std::time::Instant::now();
     for n in 0..20_000 {
         let events = wallet.wallet.decide(call(n, by_key(1), limits, n.cast_signed() * 50)).unwrap();
         wallet.apply(&events);
@@ -190,7 +187,7 @@ fn a_busy_wallet_counts_its_calls_without_keeping_them() {
     }
     let minutes = wallet.wallet.calls_by_minute(&by_key(1));
     assert_eq!(minutes.iter().map(|(_, count)| u64::from(*count)).sum::<u64>(), 20_000);
-    assert!(json(&wallet.wallet).len() < 600_000 && began.elapsed() < Duration::from_secs(30));
+    assert!(json(&wallet.wallet).len() < 600_000);
 }
 
 /// One attempt: which key, how long after the attempt before, how far its clock is off, in milliseconds.
