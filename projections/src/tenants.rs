@@ -136,9 +136,7 @@ impl Projection for Tenants {
                 changes.members.insert((tenant, event.user_id.0), (partition, None));
             }
             // These are `read.provider_keys`' affair.
-            TenantEvent::ProviderKeyAdded(_)
-            | TenantEvent::ProviderKeyRemoved(_)
-            | TenantEvent::ApiKeyCounted(_) => {}
+            TenantEvent::ProviderKeyAdded(_) | TenantEvent::ProviderKeyRemoved(_) | TenantEvent::ApiKeyCounted(_) => {}
         }
         Ok(())
     }

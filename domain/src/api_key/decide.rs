@@ -11,7 +11,6 @@ use crate::{Decider, KeyId, MicroUsd, Timestamp, UserId};
 pub const ROTATION_OVERLAP_MAX_SECONDS: i64 = 604_800;
 
 /// What can be asked of a key.
-#[expect(clippy::large_enum_variant, reason = "a command is decided at once, never kept in numbers")]
 #[derive(Clone, PartialEq, Debug)]
 pub enum ApiKeyCommand {
     /// Issue it.

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::{KeyId, MicroUsd, TenantId, Timestamp, UserId};
 
 /// Everything that changes a key. Stored as `{"<name>": {…}}`.
-#[expect(clippy::large_enum_variant, reason = "an event is written or folded at once, never kept in numbers")]
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApiKeyEvent {

@@ -7,7 +7,8 @@ mod state;
 mod tests;
 
 pub use decide::{
-    API_KEYS_LIVE_MAX, LAST_CHARACTERS_MAX, MEMBERS_MAX, TENANT_NAME_MAX_CHARACTERS, TenantCommand, TenantRefusal, takes_own_key,
+    API_KEYS_LIVE_MAX, LAST_CHARACTERS_MAX, MEMBERS_MAX, TENANT_NAME_MAX_CHARACTERS, TenantCommand, TenantRefusal,
+    takes_own_key,
 };
 pub use event::*;
 pub use state::{ProviderKeyRef, Tenant};

@@ -71,17 +71,7 @@ fn the_same_hold_with_other_content_is_refused() {
     let other_meter = |command| match command {
         WalletCommand::PlaceHold { hold_id, asset, amount, usage_id, admitted_at, expires_at, .. } => {
             let (meter, caller, terms) = (Meter::Embeddings, None, CallTerms::default());
-            WalletCommand::PlaceHold {
-                hold_id,
-                asset,
-                amount,
-                meter,
-                caller,
-                terms,
-                usage_id,
-                admitted_at,
-                expires_at,
-            }
+            WalletCommand::PlaceHold { hold_id, asset, amount, meter, caller, terms, usage_id, admitted_at, expires_at }
         }
         other => other,
     };
