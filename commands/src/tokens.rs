@@ -43,42 +43,43 @@ pub trait TokenCounter: Send + Sync + 'static {
     fn count(&self, provider: Provider, model: &str, text: &str) -> u64;
 }
 
-/// What of a request the model reads, in any dialect.
-const READ_FIELDS: [&str; 7] =
-    ["messages", "system", "input", "tools", "functions", "response_format", "output_config"];
+/// What of a request the model reads as messages, in any dialect.
+const MESSAGE_FIELDS: [&str; 2] = ["messages", "system"];
 
-/// What stands inside of them for the API alone, and pictures, which are counted apart.
-const UNREAD_FIELDS: [&str; 10] = [
-    "role",
-    "type",
-    "id",
-    "tool_call_id",
-    "tool_use_id",
-    "cache_control",
-    "image_url",
-    "source",
-    "signature",
-    "detail",
-];
+/// What it reads as it stands, names, braces and all.
+const VERBATIM_FIELDS: [&str; 6] =
+    ["tools", "functions", "tool_choice", "response_format", "output_config", "output_format"];
 
-/// Fields that hold a picture.
+/// What stands in a message or a part of it for the API alone.
+const UNREAD_FIELDS: [&str; 8] =
+    ["role", "type", "id", "tool_call_id", "tool_use_id", "cache_control", "signature", "detail"];
+
+/// Fields of a message's parts that hold a picture.
 const PICTURES: [&str; 2] = ["image_url", "source"];
 
+/// What a tool was called with: an object of the caller's own, in which every name and value is read.
+const ARGUMENTS: &str = "input";
+
 /// The tokens of a prompt as a model counts them: its texts, a frame for each message, what a picture has on average.
+/// None when some of it cannot be read here; a prompt that was sent is never counted as less than it is.
 #[must_use]
-pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str, fields: &RawObject) -> u64 {
-    let mut read = ReadByModel { count: &|text| counter.count(provider, model, text), tokens: 0 };
-    for field in READ_FIELDS {
-        let value: Option<Value> = fields.lenient(field);
-        if let Some(value) = value {
-            if field == "messages" {
-                let messages = value.as_array().map_or(0, Vec::len) as u64;
-                read.tokens += messages * MESSAGE_FRAME_TOKENS + ANSWER_FRAME_TOKENS;
-            }
-            read.take(&value);
+pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str, fields: &RawObject) -> Option<u64> {
+    let count = |text: &str| counter.count(provider, model, text);
+    let mut read = ReadByModel { count: &count, tokens: 0 };
+    for field in MESSAGE_FIELDS {
+        let Some(value) = fields.parse::<Value>(field).ok()? else { continue };
+        if field == "messages" {
+            let messages = value.as_array().map_or(0, Vec::len) as u64;
+            read.tokens += messages * MESSAGE_FRAME_TOKENS + ANSWER_FRAME_TOKENS;
         }
+        read.take(&value);
     }
-    read.tokens
+    // An embedding's input: texts, or tokens instead of text.
+    if let Some(input) = fields.parse::<Value>(ARGUMENTS).ok()? {
+        read.take(&input);
+    }
+    let verbatim: u64 = VERBATIM_FIELDS.iter().filter_map(|field| fields.given(field)).map(count).sum();
+    Some(read.tokens + verbatim)
 }
 
 struct ReadByModel<'a> {
@@ -90,18 +91,16 @@ impl ReadByModel<'_> {
     fn take(&mut self, value: &Value) {
         match value {
             Value::String(text) => self.tokens += (self.count)(text),
-            // Tokens instead of text, or a number in a schema: one token either way.
+            // Tokens instead of text.
             Value::Number(_) => self.tokens += 1,
             Value::Array(values) => values.iter().for_each(|value| self.take(value)),
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    if PICTURES.contains(&name.as_str()) {
+                    if name == ARGUMENTS {
+                        self.tokens += (self.count)(&value.to_string());
+                    } else if PICTURES.contains(&name.as_str()) {
                         self.tokens += IMAGE_ABOUT_TOKENS;
                     } else if !UNREAD_FIELDS.contains(&name.as_str()) {
-                        // In a schema the names are what the model reads most of.
-                        if !matches!(name.as_str(), "content" | "text") {
-                            self.tokens += (self.count)(name);
-                        }
                         self.take(value);
                     }
                 }
@@ -125,7 +124,7 @@ mod tests {
     }
 
     fn prompt(json: &str) -> u64 {
-        prompt_tokens(&Words, Provider::OpenAi, "gpt-4", &serde_json::from_str(json).unwrap())
+        prompt_tokens(&Words, Provider::OpenAi, "gpt-4", &serde_json::from_str(json).unwrap()).unwrap()
     }
 
     #[test]
@@ -138,6 +137,33 @@ mod tests {
         assert_eq!(prompt(r#"{"system":"be brief","messages":[{"role":"user","content":"hi"}]}"#), frame + 3);
         assert_eq!(prompt(r#"{"input":["one two","three"]}"#), 3);
         assert_eq!(prompt(r#"{"input":[[1,2,3],[4]]}"#), 4);
+    }
+
+    #[test]
+    fn text_counts_wherever_it_stands() {
+        let text = "word ".repeat(100);
+        for place in [
+            r#""messages":[{"role":"user","content":"@"}]"#,
+            r#""messages":[{"role":"user","content":[{"type":"text","text":"@"}]}]"#,
+            r#""messages":[{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"@"}}]}]"#,
+            r#""messages":[{"role":"assistant","content":[{"type":"tool_use","id":"c","name":"f","input":{"source":"@"}}]}]"#,
+            r#""messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"c","content":"@"}]}]"#,
+            r#""tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"id":{"description":"@"}}}}}]"#,
+            r#""tools":[{"name":"f","input_schema":{"properties":{"image_url":{"description":"@"}}}}]"#,
+            r#""response_format":{"type":"json_schema","json_schema":{"schema":{"description":"@"}}}"#,
+            r#""system":[{"type":"text","text":"@","cache_control":{"type":"ephemeral"}}]"#,
+            r#""input":["@"]"#,
+        ] {
+            let counted = prompt(&format!("{{{}}}", place.replace('@', &text)));
+            assert!((100..130).contains(&counted), "{counted} in {place}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_counted_as_nothing() {
+        let lone_surrogate = r#"{"messages":[{"role":"user","content":"\ud800 and a long text"}]}"#;
+        let fields = serde_json::from_str(lone_surrogate).unwrap();
+        assert_eq!(prompt_tokens(&Words, Provider::OpenAi, "gpt-4", &fields), None);
     }
 
     #[test]

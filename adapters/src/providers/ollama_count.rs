@@ -27,9 +27,10 @@ impl Counting {
         let (model, fields) = (self.model.clone(), Arc::clone(&self.fields));
         let counting =
             tokio::task::spawn_blocking(move || prompt_tokens(counter.as_ref(), Provider::Ollama, &model, &fields));
-        counting.await.unwrap_or_else(|error| {
+        let counted = counting.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a prompt is estimated: counting it failed");
-            self.estimate_tokens
-        })
+            None
+        });
+        counted.unwrap_or(self.estimate_tokens)
     }
 }

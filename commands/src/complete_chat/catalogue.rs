@@ -75,9 +75,14 @@ impl Catalogue {
 impl<L: EventLog> Gateway<L> {
     /// Asks every provider for its models. What cannot be reached keeps what was heard last.
     pub async fn refresh_models(&self) {
-        let mut asked_at = self.0.catalogue.asked_at.lock().await;
+        // Not under the lock: a provider that keeps us waiting must not keep calls waiting that go elsewhere.
         self.ask().await;
-        *asked_at = Some(Instant::now());
+        *self.0.catalogue.asked_at.lock().await = Some(Instant::now());
+    }
+
+    /// Whether a provider has been asked for its models, whatever came of it.
+    pub(super) fn was_asked(&self, provider: Provider) -> bool {
+        self.0.catalogue.failures.read().unwrap_or_else(PoisonError::into_inner).contains_key(&provider)
     }
 
     /// The providers that have answered when last asked for their models.

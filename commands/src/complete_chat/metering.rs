@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use calos_domain::pricing::Provider;
+
 use super::admit::Candidate;
 use super::{CallKind, ChatCall, Gateway};
 use crate::log::EventLog;
@@ -25,18 +27,25 @@ impl<L: EventLog> Gateway<L> {
         call: &ChatCall,
         used: &Candidate,
     ) -> TokenUsage {
-        if let Some(reported) = reported.filter(|usage| usage.explains(produced)) {
+        let reported = reported.filter(|usage| usage.explains(produced));
+        // Ollama's adapter has counted what its server left out, and nothing it says can be left early.
+        let final_count = |usage: &TokenUsage| !usage.estimated || used.route.provider == Provider::Ollama;
+        if let Some(reported) = reported.filter(final_count) {
             return reported;
         }
         let counted = self.count(transcript, call, used).await;
-        let prompt =
-            counted.prompt.unwrap_or_else(|| call.prompt_about_tokens.saturating_add(used.voice_about_tokens()));
         // Providers send about one token in each piece, and never less.
         let written = counted.completion.map_or_else(|| produced.tokens(), |tokens| produced.counted(tokens).tokens());
         let completion = match call.kind {
             CallKind::Chat => written.min(used.max_tokens.saturating_mul(call.choices)),
             CallKind::Embeddings => 0,
         };
+        if let Some(reported) = reported {
+            // The provider has counted the prompt, and was left before it could count its answer.
+            return TokenUsage { completion_tokens: completion.max(reported.completion_tokens), ..reported };
+        }
+        let prompt =
+            counted.prompt.unwrap_or_else(|| call.prompt_about_tokens.saturating_add(used.voice_about_tokens()));
         TokenUsage {
             prompt_tokens: prompt.min(used.prompt_max_tokens),
             completion_tokens: completion,
@@ -51,7 +60,7 @@ impl<L: EventLog> Gateway<L> {
         let (provider, model) = (used.route.provider, used.route.model.clone());
         let (fields, (text, unkept_bytes)) = (used.spoken(&call.fields), transcript.take());
         let counting = tokio::task::spawn_blocking(move || Counted {
-            prompt: Some(prompt_tokens(counter.as_ref(), provider, &model, &fields)),
+            prompt: prompt_tokens(counter.as_ref(), provider, &model, &fields),
             completion: (!text.is_empty()).then(|| counter.count(provider, &model, &text) + about(unkept_bytes)),
         });
         counting.await.unwrap_or_else(|error| {

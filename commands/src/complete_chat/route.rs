@@ -212,7 +212,7 @@ impl<L: EventLog> Gateway<L> {
             Routing::ByLicence => self.make_known(call.model.as_deref()).await,
             Routing::ByTask(asked) if asked.model.is_some() => self.make_known(asked.model.as_deref()).await,
             // Which personas are installed is not known before Ollama was asked for the first time.
-            Routing::ByTask(_) if !self.heard_from().contains(&Provider::Ollama) => {
+            Routing::ByTask(_) if !self.was_asked(Provider::Ollama) => {
                 self.make_known(Some(Persona::Soulfra.as_str())).await;
             }
             Routing::ByTask(_) => {}
