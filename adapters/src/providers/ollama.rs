@@ -21,7 +21,7 @@ use super::lines::Lines;
 use super::ollama_answer::{Telling, WireAnswer, read};
 use super::ollama_count::Counting;
 use super::ollama_embed;
-use super::ollama_request::translate;
+use super::ollama_request::{OllamaRequest, translate};
 use super::openai::too_long;
 
 /// The name in events and answers.
@@ -110,6 +110,12 @@ fn refusing_tools(error: ProviderError) -> ProviderError {
     }
 }
 
+fn refuses_thinking(error: &ProviderError) -> bool {
+    let ProviderError::Status { status: 400, message, .. } = error else { return false };
+    message.contains("does not support thinking")
+        || message.contains("think value") && message.contains("is not supported")
+}
+
 impl ChatProvider for Ollama {
     fn name(&self) -> &'static str {
         NAME
@@ -117,9 +123,9 @@ impl ChatProvider for Ollama {
 
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
-            let post = self.post("chat", &request.model, &translate(request, false)?);
-            let answer = self.http.whole(NAME, post, self.http.settings().whole).await;
-            let answer = read(&answer.map_err(refusing_tools)?)?;
+            let limit = self.http.settings().whole;
+            let answer = self.asked(translate(request, false)?, |post| self.http.whole(NAME, post, limit)).await?;
+            let answer = read(&answer)?;
             let mut telling = Telling::new(request);
             self.count_what_is_missing(&answer, request, &mut telling).await;
             telling.whole(answer)
@@ -128,9 +134,9 @@ impl ChatProvider for Ollama {
 
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
-            let post = self.post("chat", &request.model, &translate(request, true)?);
+            let pieces = self.asked(translate(request, true)?, |post| self.http.pieces(NAME, post)).await?;
             let reader = Reader {
-                pieces: self.http.pieces(NAME, post).await.map_err(refusing_tools)?,
+                pieces,
                 lines: Lines::default(),
                 telling: Telling::new(request),
                 counting: self.counting(request),
@@ -179,6 +185,26 @@ impl ChatProvider for Ollama {
 }
 
 impl Ollama {
+    /// Sends a chat; once more without a word on thinking where the model does not think, or not in that measure. Both
+    /// are only known from its words.
+    async fn asked<T, F>(
+        &self,
+        mut body: OllamaRequest<'_>,
+        send: impl Fn(RequestBuilder) -> F,
+    ) -> Result<T, ProviderError>
+    where
+        F: Future<Output = Result<T, ProviderError>>,
+    {
+        let first = send(self.post("chat", body.model(), &body)).await;
+        let answer = match first {
+            Err(error) if refuses_thinking(&error) && body.leave_thinking_out() => {
+                send(self.post("chat", body.model(), &body)).await
+            }
+            answer => answer,
+        };
+        answer.map_err(refusing_tools)
+    }
+
     async fn count_what_is_missing(&self, answer: &WireAnswer, request: &ChatRequest, telling: &mut Telling) {
         if answer.lacks_prompt_count() {
             telling.prompt_estimate_tokens = self.counting(request).prompt().await;
@@ -315,5 +341,83 @@ mod tests {
         assert_eq!(ollama.host("soulfra:latest"), "http://127.0.0.1:11435");
         assert_eq!(ollama.host("soulfra"), "http://127.0.0.1:11435");
         assert_eq!(ollama.host("soulfra2"), DEFAULT_BASE_URL);
+    }
+
+    /// A server that answers each connection with the next of these, and keeps what it was sent.
+    async fn server(
+        answers: [(&'static str, &'static str); 2],
+    ) -> (String, tokio::task::JoinHandle<Vec<serde_json::Value>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for (status, answer) in answers {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                let body = loop {
+                    let mut piece = [0; 4_096];
+                    let length = connection.read(&mut piece).await.unwrap();
+                    request.extend_from_slice(&piece[..length]);
+                    let text = String::from_utf8_lossy(&request);
+                    let body = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
+                    if let Some(body) = body {
+                        break body;
+                    }
+                };
+                seen.push(body);
+                let head =
+                    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", answer.len());
+                connection.write_all(format!("{head}{answer}").as_bytes()).await.unwrap();
+            }
+            seen
+        });
+        (url, seen)
+    }
+
+    #[tokio::test]
+    async fn a_model_that_does_not_think_is_asked_once_more_without_a_word_on_it() {
+        let refused = ("400 Bad Request", r#"{"error":"\"llama3.2:3b\" does not support thinking"}"#);
+        let answered = (
+            "200 OK",
+            r#"{"model":"llama3.2:3b","message":{"role":"assistant","content":"hello"},"done":true,
+                "prompt_eval_count":5,"eval_count":1}"#,
+        );
+        let (url, seen) = server([refused, answered]).await;
+        let http = ProviderHttp::new(super::super::HttpSettings::default()).unwrap();
+        let request = ChatRequest {
+            answer_id: "chatcmpl-test".to_owned(),
+            dialect: calos_commands::provider::Dialect::OpenAi,
+            key: None,
+            model: "llama3.2:3b".to_owned(),
+            fields: Arc::new(
+                serde_json::from_str(r#"{"messages":[{"role":"user","content":"hi"}],"think":true}"#).unwrap(),
+            ),
+            max_tokens: 64,
+            max_tokens_field: calos_commands::provider::MaxTokensField::MaxTokens,
+            show_usage: false,
+            prompt_estimate_tokens: 10,
+            transcript: calos_commands::provider::Transcript::default(),
+        };
+        let answer = Ollama::new(http, &url).complete(&request).await.unwrap();
+        assert!(answer.body.get("choices").unwrap().contains("hello"));
+        let seen = seen.await.unwrap();
+        assert_eq!((&seen[0]["think"], seen[1].get("think")), (&serde_json::json!(true), None));
+    }
+
+    #[test]
+    fn only_a_refusal_to_think_is_one() {
+        let refusal = |status, message: &str| ProviderError::Status {
+            provider: NAME,
+            status,
+            message: message.to_owned(),
+            code: None,
+            param: None,
+            retry_after: None,
+        };
+        assert!(refuses_thinking(&refusal(400, r#"think value "high" is not supported for this model"#)));
+        assert!(!refuses_thinking(&refusal(400, "does not support tools")));
+        assert!(!refuses_thinking(&refusal(500, "does not support thinking")));
     }
 }

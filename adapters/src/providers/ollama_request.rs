@@ -22,6 +22,12 @@ const PROMPT_MARGIN: u64 = 2;
 /// The least room for an answer a prompt may leave in the largest context.
 const ANSWER_MIN_TOKENS: u64 = 64;
 
+/// How much a model may think, in Ollama's words.
+const THINKING_LEVELS: [&str; 3] = ["low", "medium", "high"];
+
+/// What is said to a model that has to call a tool. Ollama cannot make it.
+const CALL_A_TOOL: &str = "Answer by calling one of the tools.";
+
 /// The body of `/api/chat`.
 #[derive(Debug, Serialize)]
 pub(super) struct OllamaRequest<'a> {
@@ -29,12 +35,24 @@ pub(super) struct OllamaRequest<'a> {
     messages: Vec<OllamaMessage>,
     stream: bool,
     options: OllamaOptions,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tools: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     think: Option<Value>,
+}
+
+impl OllamaRequest<'_> {
+    /// The model it is for.
+    pub(super) fn model(&self) -> &str {
+        self.model
+    }
+
+    /// Leaves it to the model whether it thinks; tells whether that changes anything.
+    pub(super) fn leave_thinking_out(&mut self) -> bool {
+        self.think.take().is_some()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -161,11 +179,14 @@ struct JsonSchema {
 /// `Unsupported`, naming the field.
 pub(super) fn translate(request: &ChatRequest, stream: bool) -> Result<OllamaRequest<'_>, ProviderError> {
     refuse_what_ollama_lacks(request)?;
-    let without_tools = tool_choice_is_none(request)?;
-    let tools = if without_tools { None } else { field::<&RawValue>(request, "tools")? };
+    let (tools, urging) = tools(request)?;
+    let mut messages = messages(request)?;
+    if let Some(urging) = urging {
+        urge(&mut messages, urging);
+    }
     Ok(OllamaRequest {
         model: &request.model,
-        messages: messages(request)?,
+        messages,
         stream,
         options: options(request)?,
         tools,
@@ -174,22 +195,62 @@ pub(super) fn translate(request: &ChatRequest, stream: bool) -> Result<OllamaReq
     })
 }
 
-/// How much a model is to think, where the client says so. Levels are for the models that have them; the others only
-/// know whether.
+/// Whether, or how much, a model is to think. Levels are for the models that have them. To the others, most of which
+/// refuse to think at all, only what was said of thinking in so many words is passed on: `reasoning_effort` comes along
+/// with requests that were meant for another model, and those that can think do so by themselves.
 fn think(request: &ChatRequest) -> Result<Option<Value>, ProviderError> {
-    Ok(match field::<String>(request, "reasoning_effort")?.as_deref() {
+    let level = match field::<String>(request, "reasoning_effort")?.as_deref() {
         None => None,
-        Some("none") => Some(Value::Bool(false)),
-        Some("minimal" | "low") => Some(Value::from("low")),
-        Some("medium") => Some(Value::from("medium")),
-        Some("high" | "xhigh" | "max") => Some(Value::from("high")),
+        Some("none") => Some("none"),
+        Some("minimal" | "low") => Some("low"),
+        Some("medium") => Some("medium"),
+        Some("high" | "xhigh" | "max") => Some("high"),
         Some(_) => {
             return Err(unsupported(
                 "reasoning_effort",
                 "reasoning_effort is none, low, medium or high for this model",
             ));
         }
+    };
+    let asked = asked_to_think(request)?;
+    if has_levels(&request.model) {
+        // It always thinks, the least of it at the lowest level.
+        let level = level.map(|level| if level == "none" { "low" } else { level });
+        return Ok(match asked {
+            Some(Value::String(level)) => Some(Value::String(level)),
+            Some(Value::Bool(false)) => Some(Value::from("low")),
+            Some(_) | None => level.map(Value::from),
+        });
+    }
+    Ok(match asked {
+        Some(Value::Bool(asked)) => Some(Value::Bool(asked)),
+        // A level of Ollama's own wording asks to think, whatever the model makes of levels.
+        Some(_) => Some(Value::Bool(true)),
+        None => (level == Some("none")).then_some(Value::Bool(false)),
     })
+}
+
+/// What was said of thinking in Ollama's words, `think`, or in Anthropic's, `thinking`.
+fn asked_to_think(request: &ChatRequest) -> Result<Option<Value>, ProviderError> {
+    match field::<Value>(request, "think")? {
+        Some(Value::Bool(asked)) => return Ok(Some(Value::Bool(asked))),
+        Some(Value::String(level)) if THINKING_LEVELS.contains(&level.as_str()) => {
+            return Ok(Some(Value::String(level)));
+        }
+        Some(_) => return Err(unsupported("think", "think is true, false, low, medium or high")),
+        None => {}
+    }
+    let thinking = field::<Value>(request, "thinking")?;
+    Ok(match thinking.as_ref().and_then(|thinking| thinking["type"].as_str()) {
+        Some("enabled" | "adaptive") => Some(Value::Bool(true)),
+        Some("disabled") => Some(Value::Bool(false)),
+        Some(_) | None => None,
+    })
+}
+
+/// Whether a model thinks in levels, and always.
+fn has_levels(model: &str) -> bool {
+    model.rsplit('/').next().is_some_and(|name| name.starts_with("gpt-oss"))
 }
 
 fn refuse_what_ollama_lacks(request: &ChatRequest) -> Result<(), ProviderError> {
@@ -213,15 +274,62 @@ fn refuse_what_ollama_lacks(request: &ChatRequest) -> Result<(), ProviderError> 
     Ok(())
 }
 
-fn tool_choice_is_none(request: &ChatRequest) -> Result<bool, ProviderError> {
-    match field::<Value>(request, "tool_choice")? {
-        None => Ok(false),
-        Some(Value::String(choice)) if choice == "auto" => Ok(false),
-        Some(Value::String(choice)) if choice == "none" => Ok(true),
-        Some(_) => Err(unsupported(
+/// The tools that are offered, and what is said where one of them has to be called: Ollama leaves the choice to the
+/// model, so a tool that was named is offered alone.
+fn tools(request: &ChatRequest) -> Result<(Vec<&RawValue>, Option<&'static str>), ProviderError> {
+    #[derive(Deserialize)]
+    struct Offered {
+        function: InNamed,
+    }
+    #[derive(Deserialize)]
+    struct InNamed {
+        name: String,
+    }
+    let mut tools = field::<Vec<&RawValue>>(request, "tools")?.unwrap_or_default();
+    let choice = field::<Value>(request, "tool_choice")?;
+    let named = match choice.as_ref() {
+        None => return Ok((tools, None)),
+        Some(Value::String(choice)) if choice == "auto" => return Ok((tools, None)),
+        Some(Value::String(choice)) if choice == "none" => return Ok((Vec::new(), None)),
+        Some(Value::String(choice)) if choice == "required" => None,
+        Some(choice) => match choice.pointer("/function/name").and_then(Value::as_str) {
+            Some(name) => Some(name),
+            None => {
+                return Err(unsupported(
+                    "tool_choice",
+                    "tool_choice is auto, none, required, or one function by its name",
+                ));
+            }
+        },
+    };
+    if let Some(name) = named {
+        let is_named = |tool: &&RawValue| {
+            serde_json::from_str::<Offered>(tool.get()).is_ok_and(|offered| offered.function.name == name)
+        };
+        tools.retain(is_named);
+    }
+    if tools.is_empty() {
+        return Err(unsupported(
             "tool_choice",
-            "this model decides by itself whether to call a tool: set tool_choice to auto or none",
-        )),
+            "tool_choice asks for a tool that is not among the tools: send it there",
+        ));
+    }
+    Ok((tools, Some(CALL_A_TOOL)))
+}
+
+/// Says something in the system's name: behind what stands there already, else at the end, for a first message of the
+/// system would take the place of the one a model was built with.
+fn urge(messages: &mut Vec<OllamaMessage>, urging: &str) {
+    match messages.first_mut().filter(|first| first.role == "system") {
+        Some(system) => system.content = format!("{}\n\n{urging}", system.content),
+        None => messages.push(OllamaMessage {
+            role: "system".to_owned(),
+            content: urging.to_owned(),
+            thinking: None,
+            images: Vec::new(),
+            tool_calls: Vec::new(),
+            tool_name: None,
+        }),
     }
 }
 

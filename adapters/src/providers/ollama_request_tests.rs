@@ -99,13 +99,35 @@ fn no_client_takes_more_of_the_machine_than_its_share() {
 
 #[test]
 fn thinking_goes_both_ways() {
-    let body = translated(&json!({"reasoning_effort": "high", "messages": [
+    let body = translated(&json!({"think": true, "messages": [
         {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}]}));
-    assert_eq!(body["think"], "high");
+    assert_eq!(body["think"], true);
     assert_eq!(body["messages"][0], json!({"role": "assistant", "content": "4", "thinking": "2 and 2"}));
-    assert_eq!(translated(&json!({"reasoning_effort": "none", "messages": []}))["think"], false);
-    assert_eq!(translated(&json!({"messages": []})).get("think"), None);
+}
+
+#[test]
+fn only_models_with_levels_are_told_one_and_the_others_think_when_asked_in_so_many_words() {
+    let think = |model: &str, fields: &Value| {
+        let mut request = request(fields);
+        request.model = model.to_owned();
+        serde_json::to_value(translate(&request, true).unwrap()).unwrap().get("think").cloned()
+    };
+    let effort = |effort: &str| json!({"messages": [], "reasoning_effort": effort});
+    for (said, level) in [("minimal", "low"), ("medium", "medium"), ("xhigh", "high"), ("none", "low")] {
+        assert_eq!(think("gpt-oss:20b", &effort(said)), Some(json!(level)), "{said}");
+    }
+    for model in ["llama3.2:3b", "qwen3:8b", "deepseek-r1:8b"] {
+        assert_eq!(think(model, &effort("high")), None, "{model}");
+        assert_eq!(think(model, &effort("none")), Some(json!(false)), "{model}");
+        assert_eq!(think(model, &json!({"messages": []})), None, "{model}");
+        assert_eq!(think(model, &json!({"messages": [], "think": "high"})), Some(json!(true)), "{model}");
+        let thinking = |kind: &str| json!({"messages": [], "reasoning_effort": "low", "thinking": {"type": kind}});
+        assert_eq!(think(model, &thinking("enabled")), Some(json!(true)), "{model}");
+        assert_eq!(think(model, &thinking("disabled")), Some(json!(false)), "{model}");
+    }
+    assert_eq!(think("registry.example/gpt-oss", &json!({"messages": [], "think": "high"})), Some(json!("high")));
     assert_eq!(refused(&json!({"reasoning_effort": "lots"})), "reasoning_effort");
+    assert_eq!(refused(&json!({"think": "lots"})), "think");
 }
 
 #[test]
@@ -114,6 +136,7 @@ fn what_ollama_cannot_do_is_refused_by_name() {
     assert_eq!(refused(&json!({"logprobs": true})), "logprobs");
     assert_eq!(refused(&json!({"logit_bias": {"50256": -100}})), "logit_bias");
     assert_eq!(refused(&json!({"tool_choice": "required"})), "tool_choice");
+    assert_eq!(refused(&json!({"tool_choice": "sometimes"})), "tool_choice");
     assert_eq!(refused(&json!({"functions": []})), "functions");
     assert_eq!(refused(&json!({"response_format": {"type": "xml"}})), "response_format");
     let remote = json!({"messages": [{"role": "user", "content":
@@ -127,4 +150,24 @@ fn no_tool_is_offered_when_none_may_be_called() {
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
     assert_eq!(translated(&json!({"tools": tools}))["tools"], tools);
     assert_eq!(translated(&json!({"tools": tools, "tool_choice": "none"})).get("tools"), None);
+}
+
+#[test]
+fn a_tool_that_has_to_be_called_is_asked_for_and_one_by_its_name_is_offered_alone() {
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let asked = |choice: Value, messages: Value| {
+        translated(&json!({"tools": [tool("f"), tool("g")], "tool_choice": choice, "messages": messages}))
+    };
+    let named = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let body = asked(json!("required"), json!([{"role": "user", "content": "hi"}]));
+    assert_eq!(body["tools"], json!([tool("f"), tool("g")]));
+    assert_eq!(
+        body["messages"],
+        json!([{"role": "user", "content": "hi"}, {"role": "system", "content": CALL_A_TOOL}])
+    );
+    let body = asked(named("g"), json!([{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]));
+    assert_eq!(body["tools"], json!([tool("g")]));
+    assert_eq!(body["messages"][0]["content"], format!("be brief\n\n{CALL_A_TOOL}"));
+    assert_eq!(body["messages"].as_array().unwrap().len(), 2);
+    assert_eq!(refused(&json!({"tools": [tool("f")], "tool_choice": named("h")})), "tool_choice");
 }
