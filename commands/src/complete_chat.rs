@@ -10,6 +10,7 @@ mod admit;
 mod attempts;
 mod breaker;
 mod catalogue;
+mod circuits;
 mod dispatch;
 mod embeddings;
 mod failure;
@@ -30,6 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +43,7 @@ use calos_domain::{KeyId, TenantId, UsageId};
 pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
 pub use breaker::{CircuitState, OPEN_AFTER_FAILURES, PAUSE_FIRST};
 pub use catalogue::{ListedModel, ProviderState};
+pub use circuits::Circuit;
 pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX};
 pub use failure::ChatFailure;
 pub use limits::{LimitStatus, TokenStatus};
@@ -48,7 +51,7 @@ pub use messages::about_message_tokens;
 pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
 pub use route::{Found, Routing};
 pub use streamed::{ChatStream, Piece};
-pub use traffic::Circuit;
+pub use traffic::{CallSlots, LOCAL_MAX_CALLS, PAID_MAX_CALLS, SLOT_WAIT_MAX};
 pub use whole::{ChatAnswer, ClaimAnswer};
 
 use crate::byok::ProviderKeys;
@@ -181,6 +184,19 @@ impl<L: EventLog> Gateway<L> {
         counter: Arc<dyn TokenCounter>,
         world: &World,
     ) -> Self {
+        Self::with_slots(log, providers, own_keys, counter, world, CallSlots::default())
+    }
+
+    /// The same, with so many calls under way at each provider as `slots` says.
+    #[must_use]
+    pub fn with_slots(
+        log: L,
+        providers: Providers,
+        own_keys: Arc<dyn ProviderKeys>,
+        counter: Arc<dyn TokenCounter>,
+        world: &World,
+        slots: CallSlots,
+    ) -> Self {
         let ours = providers.iter().filter(|(_, adapter)| adapter.has_platform_account());
         let platform = ours.map(|(provider, _)| *provider).collect();
         Self(Arc::new(Inner {
@@ -189,7 +205,7 @@ impl<L: EventLog> Gateway<L> {
             platform,
             book: PriceBook::current(),
             catalogue: Catalogue::default(),
-            traffic: Traffic::default(),
+            traffic: Traffic::new(slots),
             toolless: Toolless::default(),
             clock: Arc::clone(&world.clock),
             randomness: Arc::clone(&world.randomness),
@@ -212,10 +228,24 @@ impl<L: EventLog> Gateway<L> {
         &self.0.platform
     }
 
-    /// The circuits of the models that have been called.
+    /// The circuits of the platform's own accounts that are, or were of late, in trouble; all others are closed.
     #[must_use]
     pub fn circuits(&self) -> Vec<Circuit> {
-        self.0.traffic.circuits()
+        let circuits = self.0.traffic.circuits().into_iter();
+        circuits.filter(|circuit| circuit.account.is_none()).collect()
+    }
+
+    /// Does work to its end, though whoever waits for it may go away; [`Self::stop`] waits for it. None when its task broke
+    /// off.
+    pub async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.tasks.spawn(async move {
+            let done = work.await;
+            if reply.send(done).is_err() {
+                tracing::debug!("done, but nobody waits for it");
+            }
+        });
+        answer.await.ok()
     }
 
     /// Breaks off what providers are still writing, charges what they wrote, and waits until every hold has ended.

@@ -10,10 +10,12 @@ use calos_domain::wallet::{CallTerms, Caller, Wallet, WalletCommand, WalletRefus
 use calos_domain::{Asset, HoldId, KeyringEntryId, MicroUsd, StreamId, Timestamp, UsageId};
 
 use super::limits::{LimitStatus, TokenStatus, limited, terms_of_key, terms_of_person};
+use super::messages::TOOLS_FRAME_MAX_TOKENS;
 use super::route::{Reach, Story, Way, Ways};
-use super::{CallKind, ChatCall, ChatCaller, ChatFailure};
+use super::{CallKind, ChatCall, ChatCaller, ChatFailure, Circuit};
 use crate::byok::KeyringEntry;
 use crate::log::{EventLog, Handle, Plan, Unit};
+use crate::provider::Dialect;
 
 /// How long a hold lasts by itself: beyond the longest answer a provider may take and the settlement after it.
 pub const HOLD_MAX_SECONDS: i64 = 900;
@@ -87,8 +89,8 @@ pub(super) struct Question<'a> {
     pub(super) caller: &'a ChatCaller,
     pub(super) call: &'a ChatCall,
     pub(super) offer: Offer<'a>,
-    /// Models whose circuits are open, for a route that goes by that.
-    pub(super) broken: &'a [(Provider, String)],
+    /// Circuits that are open, whoever's, for a route that goes by that.
+    pub(super) broken: &'a [Circuit],
     pub(super) hold_id: HoldId,
     pub(super) at: Timestamp,
 }
@@ -111,7 +113,7 @@ impl Question<'_> {
             .with(streams.wallet, |wallet| (wallet.available_at(Asset::Usd, at).get(), wallet.held(Asset::Usd).get()));
         let (available, held_already) = (MicroUsd::new(available), MicroUsd::new(held_already));
         let reach = Reach { tier, strict, available, held: held_already };
-        let Ways { mut ways, mut story } = self.ways(reach, &offer)?;
+        let Ways { mut ways, mut story } = self.ways(reach, &offer, &self.broken_with(&own_keys))?;
         if let Some(key) = streams.key {
             ways = unit.with(key, |key| allowed(key.standing(at)?, ways))?;
         }
@@ -165,6 +167,13 @@ impl Question<'_> {
         )?;
         let limits = self.standing(unit, streams, by.as_ref(), &terms);
         Ok(Admission { chain, hold_id: self.hold_id, usage_id, held, at, limits, story })
+    }
+
+    /// The models out of reach for one with these keys, which take the place of the platform's account.
+    fn broken_with(&self, own_keys: &[(Provider, KeyringEntryId)]) -> Vec<(Provider, String)> {
+        let account = |provider| own_keys.iter().find(|(own, _)| *own == provider).map(|(_, entry_id)| *entry_id);
+        let broken = self.broken.iter().filter(|circuit| circuit.account == account(circuit.provider));
+        broken.map(|circuit| (circuit.provider, circuit.model.clone())).collect()
     }
 
     /// What asking this one is held to, and costs at most.
@@ -280,7 +289,13 @@ impl Money<'_> {
 
     fn allowance(&self, call: &ChatCall, output_tokens: u64) -> Allowance {
         let image_tokens = self.book.image_max_tokens(self.route.provider, &self.route.model);
-        let prompt_tokens = call.prompt_max_tokens.saturating_add(call.images.saturating_mul(image_tokens));
+        // Anthropic tells its models about tools in words of its own, and charges for them.
+        let frame = match (self.route.provider, call.dialect) {
+            (Provider::Anthropic, Dialect::OpenAi) if call.offers_tools() => TOOLS_FRAME_MAX_TOKENS,
+            _ => 0,
+        };
+        let pictures = call.images.saturating_mul(image_tokens);
+        let prompt_tokens = call.prompt_max_tokens.saturating_add(pictures).saturating_add(frame);
         Allowance { prompt_tokens, output_tokens, answers: call.choices }
     }
 }

@@ -1,16 +1,21 @@
 //! Asks the candidates of an admission one after the other until one answers.
 //!
 //! Nothing has gone to the client yet, so a failure that may pass is tried again after a jittered pause, and one that
-//! stays leads to the next candidate. A provider's own mistakes count against its circuit; the caller's do not.
+//! stays leads to the next candidate. A provider's own mistakes count against its circuit, once a call; the caller's do
+//! not. A client that leaves meanwhile ends it all, the request that is under way included.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use calos_domain::TenantId;
 use calos_domain::pricing::Provider;
 use calos_domain::wallet::FailedAttempt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Candidate};
+use super::breaker::Blame;
+use super::circuits::Line;
 use super::toolless::refuses_tools;
 use super::traffic::Turn;
 use super::{ChatCall, Gateway};
@@ -39,13 +44,39 @@ pub(super) struct Answering<T> {
     pub(super) transcript: Transcript,
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The provider has failed, or CALOS on the way to it.
+    Failed(ProviderError),
+    /// Whoever asked has left.
+    Left {
+        /// Whether a request was under way then that nobody had refused. It was broken off.
+        sent: bool,
+    },
+}
+
+impl From<ProviderError> for NoAnswer {
+    fn from(error: ProviderError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// What came of asking.
 pub(super) struct Attempted<T> {
     /// Which candidate's answer, or last failure, this is.
     pub(super) used: usize,
     /// What was tried in vain before.
     pub(super) failed: Vec<FailedAttempt>,
-    pub(super) answer: Result<Answering<T>, ProviderError>,
+    pub(super) answer: Result<Answering<T>, NoAnswer>,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) tenant_id: TenantId,
+    /// Cancelled once nobody waits any more, where that is to end the call.
+    pub(super) left: CancellationToken,
 }
 
 /// Begins an answer at a provider.
@@ -63,122 +94,144 @@ impl<T, F> Start<T> for F where
 {
 }
 
+/// A call on its way through its candidates.
+struct Inquiry<'a, S> {
+    admission: &'a Admission,
+    call: &'a ChatCall,
+    waiting: &'a Waiting,
+    start: S,
+    begun: Instant,
+    /// What was tried in vain.
+    failed: Vec<FailedAttempt>,
+}
+
+impl<S> Inquiry<'_, S> {
+    /// Waits for this, unless nobody waits any more.
+    async fn wait_for<T>(&self, awaited: impl Future<Output = T>) -> Result<T, NoAnswer> {
+        tokio::select! {
+            biased;
+            () = self.waiting.left.cancelled() => Err(NoAnswer::Left { sent: false }),
+            awaited = awaited => Ok(awaited),
+        }
+    }
+
+    /// Whether the next candidate is asked after this failure.
+    fn goes_on_after(&self, used: usize, error: &ProviderError) -> bool {
+        used + 1 < self.admission.chain.len()
+            && self.begun.elapsed() < ATTEMPTS_MAX
+            && another_may_help(error)
+            && !self.admission.chain[used].is_own_mistake(error)
+    }
+}
+
 impl<L: EventLog> Gateway<L> {
-    /// Asks until somebody answers, nobody is left, or CALOS stops.
+    /// Asks until somebody answers, nobody is left to ask or to answer to, or CALOS stops.
     pub(super) fn attempt<T: Send + 'static>(
         &self,
         admission: &Admission,
         call: &ChatCall,
+        waiting: &Waiting,
         start: &impl Start<T>,
     ) -> Boxed<'static, Attempted<T>> {
-        let (gateway, admission, call, start) = (self.clone(), admission.clone(), call.clone(), start.clone());
+        let (gateway, admission, call) = (self.clone(), admission.clone(), call.clone());
+        let (waiting, start) = (waiting.clone(), start.clone());
         Box::pin(async move {
             let stopping = gateway.0.stopping.clone();
+            let (admission, call, waiting, failed) = (&admission, &call, &waiting, Vec::new());
+            let inquiry = Inquiry { admission, call, waiting, start, begun: Instant::now(), failed };
             tokio::select! {
                 biased;
-                attempted = gateway.ask_in_turn(&admission, &call, start) => attempted,
+                attempted = gateway.ask_in_turn(inquiry) => attempted,
                 () = stopping.cancelled() => {
                     let provider = admission.chain.first().map_or(Provider::Ollama, |first| first.route.provider);
-                    Attempted { used: 0, failed: Vec::new(), answer: Err(stopped(provider)) }
+                    Attempted { used: 0, failed: Vec::new(), answer: Err(stopped(provider).into()) }
                 }
             }
         })
     }
 
-    async fn ask_in_turn<T: Send + 'static>(
-        &self,
-        admission: &Admission,
-        call: &ChatCall,
-        start: impl Start<T>,
-    ) -> Attempted<T> {
-        let begun = Instant::now();
-        let mut failed = Vec::new();
+    async fn ask_in_turn<T: Send + 'static>(&self, mut inquiry: Inquiry<'_, impl Start<T>>) -> Attempted<T> {
         let mut used = 0;
         loop {
-            let answer = match admission.chain.get(used) {
-                Some(candidate) => self.ask_one(admission, candidate, call, &start, begun, &mut failed).await,
+            let answer = match inquiry.admission.chain.get(used) {
+                Some(candidate) => self.ask_one(&mut inquiry, candidate).await,
                 // A chain is never empty, so this is never reached.
-                None => Err(stopped(Provider::Ollama)),
-            };
-            let goes_on = match &answer {
-                Ok(_) => false,
-                Err(error) => {
-                    let candidate = &admission.chain[used];
-                    used + 1 < admission.chain.len()
-                        && begun.elapsed() < ATTEMPTS_MAX
-                        && another_may_help(error)
-                        && !candidate.is_own_mistake(error)
-                }
+                None => Err(stopped(Provider::Ollama).into()),
             };
             match answer {
-                Err(error) if goes_on => {
-                    let candidate = &admission.chain[used];
+                Err(NoAnswer::Failed(error)) if inquiry.goes_on_after(used, &error) => {
+                    let candidate = &inquiry.admission.chain[used];
                     tracing::info!(provider = %candidate.route.provider, model = %candidate.route.model, %error, "falling back");
-                    failed.push(in_vain(candidate, &error));
+                    inquiry.failed.push(in_vain(candidate, &error));
                     used += 1;
                 }
-                answer => return Attempted { used, failed, answer },
+                answer => return Attempted { used, failed: inquiry.failed, answer },
             }
         }
     }
 
     async fn ask_one<T: Send + 'static>(
         &self,
-        admission: &Admission,
+        inquiry: &mut Inquiry<'_, impl Start<T>>,
         candidate: &Candidate,
-        call: &ChatCall,
-        start: &impl Start<T>,
-        begun: Instant,
-        failed: &mut Vec<FailedAttempt>,
-    ) -> Result<Answering<T>, ProviderError> {
+    ) -> Result<Answering<T>, NoAnswer> {
         let provider = candidate.route.provider;
         let Some(adapter) = self.0.providers.get(&provider) else {
             // The route only ever names providers that are there.
             let detail = "no adapter is configured".to_owned();
-            return Err(ProviderError::Unreachable { provider: provider.as_str(), detail });
+            return Err(ProviderError::Unreachable { provider: provider.as_str(), detail }.into());
         };
-        let mut request = request_for(admission, candidate, call);
+        let mut request = request_for(inquiry.admission, candidate, inquiry.call);
         if let Some(entry) = candidate.own_key {
-            request.key = Some(self.open_own_key(entry).await?);
+            request.key = Some(inquiry.wait_for(self.open_own_key(entry)).await??);
         }
-        let mut words = call.in_words.as_ref();
+        let mut words = inquiry.call.in_words.as_ref();
         if self.0.toolless.knows(provider, &candidate.route.model, std::time::Instant::now())
             && let Some(words) = words.take()
         {
             request.fields = candidate.spoken(words);
         }
+        let left = &inquiry.waiting.left;
+        let reads_on = self.writes_unseen(inquiry.call, candidate);
+        let entering = self.0.traffic.enter(Line::of(candidate), inquiry.waiting.tenant_id);
+        let mut turn = inquiry.wait_for(entering).await??;
         let mut tries = 0;
         loop {
-            let mut turn = self.0.traffic.enter(provider, &candidate.route.model).await?;
-            let error = match start(Arc::clone(adapter), request.clone()).await {
+            let answer = tokio::select! {
+                biased;
+                answer = (inquiry.start)(Arc::clone(adapter), request.clone()) => answer,
+                () = left.cancelled(), if !reads_on => return Err(NoAnswer::Left { sent: true }),
+            };
+            let error = match answer {
                 Ok(value) => {
                     turn.answered();
                     return Ok(Answering { value, turn, transcript: request.transcript });
                 }
                 Err(error) => error,
             };
-            if speaks_against_provider(&error) {
-                turn.failed()
-            } else {
-                turn.answered()
+            turn.rest();
+            match blame(&error) {
+                Some(blame) => turn.failed(blame),
+                None => turn.answered(),
             }
-            drop(turn);
             if refuses_tools(&error)
                 && let Some(words) = words.take()
             {
                 self.0.toolless.remember(provider, &candidate.route.model, std::time::Instant::now());
                 request.fields = candidate.spoken(words);
+                inquiry.wait_for(turn.resume()).await??;
                 continue;
             }
             let pause = pause_before_retry(&error, tries, || self.0.randomness.id().as_u128());
             match pause {
-                Some(pause) if tries < RETRIES_MAX && begun.elapsed() + pause < ATTEMPTS_MAX => {
+                Some(pause) if tries < RETRIES_MAX && inquiry.begun.elapsed() + pause < ATTEMPTS_MAX => {
                     tracing::debug!(%provider, model = %candidate.route.model, %error, tries, "asking again");
-                    failed.push(in_vain(candidate, &error));
-                    tokio::time::sleep(pause).await;
+                    inquiry.failed.push(in_vain(candidate, &error));
+                    inquiry.wait_for(tokio::time::sleep(pause)).await?;
+                    inquiry.wait_for(turn.resume()).await??;
                     tries += 1;
                 }
-                Some(_) | None => return Err(error),
+                Some(_) | None => return Err(error.into()),
             }
         }
     }
@@ -252,15 +305,17 @@ fn name_of(error: &ProviderError) -> String {
     }
 }
 
-/// Whether the failure is the provider's own.
-pub(super) fn speaks_against_provider(error: &ProviderError) -> bool {
+/// What is to blame when the failure is the provider's own; none for everything else.
+pub(super) const fn blame(error: &ProviderError) -> Option<Blame> {
     match error {
-        ProviderError::Unreachable { .. } | ProviderError::Timeout { .. } | ProviderError::BadAnswer { .. } => true,
-        ProviderError::Status { status, .. } => *status >= 500,
-        ProviderError::CircuitOpen { .. }
+        ProviderError::Unreachable { .. } | ProviderError::Timeout { .. } => Some(Blame::Transport),
+        ProviderError::Status { status: 502 | 503 | 504 | 529, .. } => Some(Blame::Transport),
+        ProviderError::Status { status: 500.., .. } | ProviderError::BadAnswer { .. } => Some(Blame::Answer),
+        ProviderError::Status { .. }
+        | ProviderError::CircuitOpen { .. }
         | ProviderError::Busy { .. }
         | ProviderError::KeyUnavailable { .. }
-        | ProviderError::Unsupported { .. } => false,
+        | ProviderError::Unsupported { .. } => None,
     }
 }
 
@@ -341,9 +396,23 @@ mod tests {
     fn the_callers_mistakes_are_neither_repeated_nor_held_against_anybody() {
         for code in [400, 401, 403, 404, 413, 422] {
             let error = status(code, None);
-            assert!(!speaks_against_provider(&error) && pause_before_retry(&error, 0, || 0).is_none(), "{code}");
+            assert!(blame(&error).is_none() && pause_before_retry(&error, 0, || 0).is_none(), "{code}");
         }
         assert!(!another_may_help(&status(400, None)) && another_may_help(&status(401, None)));
-        assert!(speaks_against_provider(&status(500, None)) && another_may_help(&status(500, None)));
+        assert!(blame(&status(500, None)).is_some() && another_may_help(&status(500, None)));
+    }
+
+    #[test]
+    fn what_a_request_may_have_brought_about_is_told_from_what_it_cannot() {
+        let provider = "openai";
+        for code in [502, 503, 504, 529] {
+            assert_eq!(blame(&status(code, None)), Some(Blame::Transport), "{code}");
+        }
+        let limit = Duration::from_secs(1);
+        let late = ProviderError::Timeout { provider, phase: crate::provider::Phase::FirstByte, limit };
+        let lost = ProviderError::Unreachable { provider, detail: String::new() };
+        assert_eq!((blame(&late), blame(&lost)), (Some(Blame::Transport), Some(Blame::Transport)));
+        let garbled = ProviderError::BadAnswer { provider, detail: String::new() };
+        assert_eq!((blame(&garbled), blame(&status(500, None))), (Some(Blame::Answer), Some(Blame::Answer)));
     }
 }

@@ -8,13 +8,13 @@ use std::pin::pin;
 use calos_domain::routing::Offer;
 use calos_domain::wallet::FailedAttempt;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Candidate, Question, Streams};
-use super::attempts::{Answering, Attempted, Start};
+use super::attempts::{Answering, Attempted, NoAnswer, Start, Waiting};
 use super::hold::HoldGuard;
 use super::{ChatCall, ChatCaller, ChatFailure, Gateway};
 use crate::log::{Boxed, EventLog, Failed, LogError, Plan};
-use crate::provider::ProviderError;
 
 /// A call that was admitted, with its hold durable, and what came of asking.
 pub(super) struct Dispatched<L: EventLog, T> {
@@ -24,7 +24,7 @@ pub(super) struct Dispatched<L: EventLog, T> {
     pub(super) used: Candidate,
     /// What was tried in vain before.
     pub(super) failed: Vec<FailedAttempt>,
-    pub(super) answer: Result<Answering<T>, ProviderError>,
+    pub(super) answer: Result<Answering<T>, NoAnswer>,
 }
 
 /// A call on its way, or its answer while the hold is still on its way.
@@ -45,7 +45,8 @@ impl<T> Early<T> {
 }
 
 impl<L: EventLog> Gateway<L> {
-    /// Admits the call and makes it.
+    /// Admits the call and makes it. Once `left` is cancelled nobody is asked any more; its hold is placed all the same,
+    /// for whatever was sent by then.
     ///
     /// # Errors
     /// What the admission is refused for; the provider's own failure stands in the answer.
@@ -53,8 +54,10 @@ impl<L: EventLog> Gateway<L> {
         &self,
         caller: &ChatCaller,
         call: &ChatCall,
+        left: CancellationToken,
         start: impl Start<T>,
     ) -> Result<Dispatched<L, T>, ChatFailure> {
+        let waiting = Waiting { tenant_id: caller.tenant_id, left };
         self.make_known_for(call).await;
         let (installed, broken) = (self.installed_locally(), self.broken_for(call));
         let mut plan = Plan::default();
@@ -116,7 +119,7 @@ impl<L: EventLog> Gateway<L> {
                         continue;
                     }
                     early = admission.map_or(Early::None, |admission| {
-                        let answer = self.attempt(&admission, call, &start);
+                        let answer = self.attempt(&admission, call, &waiting, &start);
                         Early::Calling(admission, answer)
                     });
                 }
@@ -129,7 +132,7 @@ impl<L: EventLog> Gateway<L> {
         let Attempted { used, failed, answer } = match early {
             Early::Calling(begun, answer) if begun == admission => answer.await,
             Early::Answered(begun, answer) if begun == admission => answer,
-            Early::None | Early::Calling(..) | Early::Answered(..) => self.attempt(&admission, call, &start).await,
+            Early::None | Early::Calling(..) | Early::Answered(..) => self.attempt(&admission, call, &waiting, &start).await,
         };
         let Some(used) = admission.chain.get(used).cloned() else {
             drop(guard);
@@ -141,15 +144,15 @@ impl<L: EventLog> Gateway<L> {
 
 /// A hold that did not come about. Only where its outcome is unknown does the guard have something to end.
 fn not_held<L: EventLog>(failed: Failed<ChatFailure>, guard: HoldGuard<L>, called: bool) -> ChatFailure {
+    if called {
+        tracing::warn!(error = %failed, "a provider was called for a hold that failed; what it charges is our loss");
+    }
     match failed {
         Failed::Refused(refusal) => {
             guard.disarm();
             refusal
         }
         Failed::Log(error) => {
-            if called {
-                tracing::warn!(%error, "a provider was called for a hold that failed; what it charges is our loss");
-            }
             if matches!(error, LogError::Unresolved) {
                 drop(guard)
             } else {

@@ -27,7 +27,7 @@ const ROLES: [&str; 3] = ["user", "assistant", "system"];
 const THINKING_MIN_TOKENS: u64 = 1_024;
 
 /// What the provider itself says to a model with tools, or held to a schema, at most; Anthropic documents 313 to 804.
-const TOOLS_FRAME_MAX_TOKENS: u64 = 1_024;
+pub(super) const TOOLS_FRAME_MAX_TOKENS: u64 = 1_024;
 
 /// What it most likely says.
 const TOOLS_FRAME_ABOUT_TOKENS: u64 = 346;

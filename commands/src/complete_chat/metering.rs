@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use calos_domain::pricing::Provider;
 
-use super::admit::Candidate;
-use super::{CallKind, ChatCall, Gateway};
+use calos_domain::wallet::{FailedAttempt, ReleaseCause, UsageOutcome};
+
+use super::admit::{Admission, Candidate};
+use super::settle::{Metered, Patience};
+use super::{CallKind, ChatCall, ChatCaller, Gateway};
 use crate::log::EventLog;
 use crate::provider::{Produced, TokenUsage, Transcript};
 use crate::tokens::{about, prompt_tokens};
@@ -54,13 +57,38 @@ impl<L: EventLog> Gateway<L> {
         }
     }
 
+    /// Ends a call whose client left before its first piece came. A request that was under way has been read, as far as
+    /// anybody can tell, and its prompt is charged, as it is when the client leaves one piece later. Where everything
+    /// that was sent had been refused, or nothing was, the hold goes back.
+    pub(super) async fn bill_unanswered(
+        &self,
+        caller: &ChatCaller,
+        call: &ChatCall,
+        admission: &Admission,
+        used: &Candidate,
+        failed: Vec<FailedAttempt>,
+        sent: bool,
+    ) {
+        if !sent {
+            return self.release(caller, admission.hold_id, ReleaseCause::ClientGone).await;
+        }
+        let usage = self.metered_usage(None, Produced::default(), &Transcript::default(), call, used).await;
+        let metered = Metered { outcome: UsageOutcome::ClientGone, usage, model: None, failed };
+        let settled = self.settle(caller, call, admission, used, metered, None, Patience::UntilExpired).await;
+        if let Err(failure) = settled {
+            tracing::error!(usage = %admission.usage_id, %failure, "what a client left behind is not charged");
+        }
+    }
+
     /// Counts off the event loop: a long prompt takes milliseconds, and the first count loads the tokenizer.
     async fn count(&self, transcript: &Transcript, call: &ChatCall, used: &Candidate) -> Counted {
         let counter = Arc::clone(&self.0.counter);
         let (provider, model) = (used.route.provider, used.route.model.clone());
         let (fields, (text, unkept_bytes)) = (used.spoken(&call.fields), transcript.take());
+        // Most pictures are nowhere near the largest a model takes in.
+        let image_tokens = self.0.book.image_max_tokens(provider, &model).div_ceil(2);
         let counting = tokio::task::spawn_blocking(move || Counted {
-            prompt: prompt_tokens(counter.as_ref(), provider, &model, &fields),
+            prompt: prompt_tokens(counter.as_ref(), (provider, &model), image_tokens, &fields),
             completion: (!text.is_empty()).then(|| counter.count(provider, &model, &text) + about(unkept_bytes)),
         });
         counting.await.unwrap_or_else(|error| {

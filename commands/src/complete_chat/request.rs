@@ -151,6 +151,11 @@ impl ChatCall {
         }
     }
 
+    /// Whether the model is told about tools, or held to a schema.
+    pub(super) fn offers_tools(&self) -> bool {
+        ["tools", "functions", "response_format"].iter().any(|field| self.fields.given(field).is_some())
+    }
+
     /// The field the answer's limit goes upstream in: what a client of OpenAI's dialect called it, else what the model
     /// takes.
     #[must_use]

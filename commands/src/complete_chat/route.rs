@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::admit::{Admission, Candidate, Question};
-use super::{CallKind, ChatCall, ChatFailure, CircuitState, Gateway};
+use super::{CallKind, ChatCall, ChatFailure, Circuit, CircuitState, Gateway};
 use crate::log::EventLog;
 use crate::raw_object::RawObject;
 use crate::tokens::{MESSAGE_FRAME_TOKENS, about, at_most};
@@ -151,7 +151,12 @@ fn with_system_message(fields: &RawObject, prompt: &str) -> Result<RawObject, se
 
 impl Question<'_> {
     /// Who may be asked.
-    pub(super) fn ways(&self, reach: Reach, offer: &Offer<'_>) -> Result<Ways, ChatFailure> {
+    pub(super) fn ways(
+        &self,
+        reach: Reach,
+        offer: &Offer<'_>,
+        broken: &[(Provider, String)],
+    ) -> Result<Ways, ChatFailure> {
         let asked = match &self.call.routing {
             Routing::ByTask(asked) => asked,
             Routing::ByLicence => {
@@ -164,7 +169,7 @@ impl Question<'_> {
                 return Ok(Ways { ways: vec![way], story: Story::default() });
             }
         };
-        let standing = Standing { available: reach.available, broken: self.broken };
+        let standing = Standing { available: reach.available, broken };
         let chain = task_route(asked, offer, standing).map_err(|refusal| match refusal {
             TaskRefusal::Route(refusal) => refusal.into(),
             TaskRefusal::TooLittle { needed, available } => {
@@ -219,14 +224,13 @@ impl<L: EventLog> Gateway<L> {
         }
     }
 
-    /// The models whose circuits are open, for a call whose route goes by that.
-    pub(super) fn broken_for(&self, call: &ChatCall) -> Vec<(Provider, String)> {
+    /// The circuits that are open, for a call whose route goes by that.
+    pub(super) fn broken_for(&self, call: &ChatCall) -> Vec<Circuit> {
         match &call.routing {
             Routing::ByLicence => Vec::new(),
             Routing::ByTask(_) => {
-                let circuits = self.circuits().into_iter();
-                let open = circuits.filter(|circuit| circuit.state == CircuitState::Open);
-                open.map(|circuit| (circuit.provider, circuit.model)).collect()
+                let circuits = self.0.traffic.circuits().into_iter();
+                circuits.filter(|circuit| circuit.state == CircuitState::Open).collect()
             }
         }
     }

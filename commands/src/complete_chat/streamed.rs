@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Candidate, HOLD_MAX_SECONDS};
-use super::attempts::{Answering, speaks_against_provider, stopped};
+use super::attempts::{Answering, NoAnswer, blame, stopped};
 use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience};
 use super::whole::with_bill;
@@ -64,22 +64,26 @@ pub struct ChatStream {
 type Begun = oneshot::Sender<Result<ChatStream, ChatFailure>>;
 
 impl<L: EventLog> Gateway<L> {
-    /// Answers a call in pieces.
+    /// Answers a call in pieces. When this future is dropped before it has answered, the call is broken off, and charged
+    /// for the prompt if that was on its way.
     ///
     /// # Errors
     /// [`ChatFailure`] for whatever happens before the first piece; nothing is charged then.
     pub async fn stream(&self, caller: ChatCaller, call: ChatCall) -> Result<ChatStream, ChatFailure> {
         let (begun, beginning) = oneshot::channel();
-        let gateway = self.clone();
-        self.0.tasks.spawn(async move { gateway.pump(caller, call, begun).await });
+        let left = CancellationToken::new();
+        let (gateway, waiting) = (self.clone(), left.clone());
+        self.0.tasks.spawn(async move { gateway.pump(caller, call, begun, waiting).await });
+        // By the time there is an answer nobody looks at it any more.
+        let _leaves_when_dropped = left.drop_guard();
         beginning.await.unwrap_or(Err(ChatFailure::Lost("its task broke off")))
     }
 
-    async fn pump(self, caller: ChatCaller, call: ChatCall, begun: Begun) {
+    async fn pump(self, caller: ChatCaller, call: ChatCall, begun: Begun, left: CancellationToken) {
         // The hold's own time begins a little later.
         let deadline = Instant::now() + STREAM_MAX;
         let dispatched = self
-            .dispatch(&caller, &call, |provider, request| {
+            .dispatch(&caller, &call, left, |provider, request| {
                 Box::pin(async move {
                     let mut chunks = provider.stream(&request).await?;
                     // A provider that fails before its first piece can still be answered with a proper status.
@@ -94,33 +98,43 @@ impl<L: EventLog> Gateway<L> {
         };
         let Answering { value: (first, chunks), mut turn, transcript } = match answer {
             Ok(answering) => answering,
-            Err(error) => {
+            Err(NoAnswer::Failed(error)) => {
                 self.release(&caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
                 return refuse(begun, ChatFailure::of_chain(&call, &used, failed, error));
+            }
+            Err(NoAnswer::Left { sent }) => {
+                self.bill_unanswered(&caller, &call, &admission, &used, failed, sent).await;
+                return guard.disarm();
             }
         };
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         let served = Served::new(&admission, &used, &failed);
         let mut told = Told::new(sender, used.route.provider, call.dialect);
         told.transcript = transcript;
-        let thinks_unseen = used.route.provider == Provider::Anthropic && call.asks_to_think();
-        told.reads_on = thinks_unseen || self.0.book.hides_reasoning(&used.route.model);
+        told.reads_on = self.writes_unseen(&call, &used);
         let metered = Arc::clone(&told.metered);
         let stream = ChatStream { dialect: call.dialect, served: served.clone(), metered, pieces };
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.
         drop(begun.send(Ok(stream)));
         let ended = told.pass_on_until(first, chunks, deadline, &self.0.stopping).await;
         if let Ended::Broken(error) = &ended
-            && speaks_against_provider(error)
+            && let Some(blame) = blame(error)
             && !self.0.stopping.is_cancelled()
         {
-            turn.failed();
+            turn.failed(blame);
         }
         drop(turn);
         let bill = self.bill(&caller, &call, &admission, &used, failed, &told, &ended).await;
         guard.disarm();
         told.finish(&served, &admission, &used, ended, bill).await;
+    }
+
+    /// Whether the model writes more than is seen of it, and charges for it: only its report tells how much, so it is
+    /// read to its end whoever leaves.
+    pub(super) fn writes_unseen(&self, call: &ChatCall, used: &Candidate) -> bool {
+        let thinks_unseen = used.route.provider == Provider::Anthropic && call.asks_to_think();
+        thinks_unseen || self.0.book.hides_reasoning(&used.route.model)
     }
 
     /// Charges what was produced, or gives the hold back when nothing was.

@@ -1,173 +1,259 @@
 //! What is under way at each provider: the circuits of its models, and how many calls it may have at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use calos_domain::TenantId;
 use calos_domain::pricing::Provider;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::breaker::{Breaker, CircuitState};
+use super::breaker::{Blame, Breaker, Failure};
+use super::circuits::{Circuit, Circuits, Line};
 use crate::provider::ProviderError;
 
-/// Calls under way at a paid provider.
-const PAID_MAX_CALLS: usize = 1_024;
+/// Calls under way at a paid provider, unless [`CallSlots`] says otherwise.
+pub const PAID_MAX_CALLS: usize = 1_024;
 
-/// Calls under way at the platform's own Ollama, which works on a few at a time and lets the others wait.
-const LOCAL_MAX_CALLS: usize = 256;
+/// Calls under way at the platform's own Ollama, which works on a few at a time and lets the others wait, unless
+/// [`CallSlots`] says otherwise.
+pub const LOCAL_MAX_CALLS: usize = 256;
 
-/// How long a call waits for another to end.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a call waits for another to end, unless [`CallSlots`] says otherwise.
+pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// One model's circuit.
+/// How many calls may be under way at each provider at a time.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Circuit {
-    /// Who.
-    pub provider: Provider,
-    /// With which model.
-    pub model: String,
-    /// What it lets through.
-    pub state: CircuitState,
+pub struct CallSlots {
+    max_calls: BTreeMap<Provider, usize>,
+    wait_max: Duration,
 }
 
-type Circuits = BTreeMap<Provider, BTreeMap<String, Breaker>>;
+impl Default for CallSlots {
+    fn default() -> Self {
+        let most = |provider: &Provider| match provider {
+            Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek => (*provider, PAID_MAX_CALLS),
+            Provider::Ollama => (*provider, LOCAL_MAX_CALLS),
+        };
+        Self { max_calls: Provider::ALL.iter().map(most).collect(), wait_max: SLOT_WAIT_MAX }
+    }
+}
+
+impl CallSlots {
+    /// The same, with so many at this provider; none at all turns every call away.
+    #[must_use]
+    pub fn at(mut self, provider: Provider, max_calls: usize) -> Self {
+        self.max_calls.insert(provider, max_calls.min(Semaphore::MAX_PERMITS));
+        self
+    }
+
+    /// The same, with a call waiting so long for another to end.
+    #[must_use]
+    pub fn waiting(self, wait_max: Duration) -> Self {
+        Self { wait_max, ..self }
+    }
+
+    fn most(&self, provider: Provider) -> usize {
+        self.max_calls.get(&provider).copied().unwrap_or(0)
+    }
+}
 
 /// What is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Traffic(Arc<Shared>);
+
 #[derive(Debug)]
-pub(super) struct Traffic {
-    circuits: Arc<Mutex<Circuits>>,
+struct Shared {
+    circuits: Circuits,
+    limits: CallSlots,
     slots: BTreeMap<Provider, Arc<Semaphore>>,
-    wait: Duration,
-}
-
-const fn most_calls(provider: Provider) -> usize {
-    match provider {
-        Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek => PAID_MAX_CALLS,
-        Provider::Ollama => LOCAL_MAX_CALLS,
-    }
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        let slot = |provider: &Provider| (*provider, Arc::new(Semaphore::new(most_calls(*provider))));
-        Self { circuits: Arc::default(), slots: Provider::ALL.iter().map(slot).collect(), wait: WAIT_MAX }
-    }
 }
 
 impl Traffic {
+    pub(super) fn new(limits: CallSlots) -> Self {
+        let slot = |(provider, most): (&Provider, &usize)| (*provider, Arc::new(Semaphore::new(*most)));
+        let slots = limits.max_calls.iter().map(slot).collect();
+        Self(Arc::new(Shared { circuits: Circuits::default(), limits, slots }))
+    }
+
     /// Waits for a slot, and for leave to call.
     ///
     /// # Errors
     /// [`ProviderError::CircuitOpen`] and [`ProviderError::Busy`]; nothing was sent then.
-    pub(super) async fn enter(&self, provider: Provider, model: &str) -> Result<Turn, ProviderError> {
-        let busy = || ProviderError::Busy { provider: provider.as_str(), limit: most_calls(provider) };
-        let slots = self.slots.get(&provider).ok_or_else(busy)?;
-        let slot = match Arc::clone(slots).try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => match timeout(self.wait, Arc::clone(slots).acquire_owned()).await {
-                Ok(Ok(slot)) => slot,
-                Ok(Err(_)) | Err(_) => return Err(busy()),
-            },
-        };
-        let entered = with(&self.circuits, provider, model, |breaker| breaker.enter(Instant::now()));
-        entered.map_err(|retry_after| ProviderError::CircuitOpen {
-            provider: provider.as_str(),
-            model: model.to_owned(),
-            retry_after,
-        })?;
-        let circuits = Arc::clone(&self.circuits);
-        Ok(Turn { circuits, provider, model: model.to_owned(), told: false, _slot: slot })
+    pub(super) async fn enter(&self, line: Line, caller: TenantId) -> Result<Turn, ProviderError> {
+        let slot = self.slot(line.provider).await?;
+        self.ask(&line, |breaker, now| breaker.enter(now)).map_err(|retry_after| is_open(&line, retry_after))?;
+        Ok(Turn { traffic: self.clone(), line, caller, told: false, failure: None, slot: Some(slot) })
     }
 
-    /// The circuits that have been used.
+    /// The circuits that are, or were of late, in trouble.
     pub(super) fn circuits(&self) -> Vec<Circuit> {
+        self.0.circuits.all(Instant::now())
+    }
+
+    async fn slot(&self, provider: Provider) -> Result<OwnedSemaphorePermit, ProviderError> {
+        let limits = &self.0.limits;
+        let busy = || ProviderError::Busy { provider: provider.as_str(), limit: limits.most(provider) };
+        let slots = self.0.slots.get(&provider).ok_or_else(busy)?;
+        match Arc::clone(slots).try_acquire_owned() {
+            Ok(slot) => Ok(slot),
+            Err(_) => match timeout(limits.wait_max, Arc::clone(slots).acquire_owned()).await {
+                Ok(Ok(slot)) => Ok(slot),
+                Ok(Err(_)) | Err(_) => Err(busy()),
+            },
+        }
+    }
+
+    fn ask<T>(&self, line: &Line, ask: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let now = Instant::now();
-        let circuits = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = circuits.iter().flat_map(|(provider, models)| {
-            models.iter().map(|(model, breaker)| Circuit {
-                provider: *provider,
-                model: model.clone(),
-                state: breaker.state(now),
-            })
-        });
-        all.collect()
+        self.0.circuits.with(line, now, |breaker| ask(breaker, now))
     }
 }
 
-fn with<T>(circuits: &Mutex<Circuits>, provider: Provider, model: &str, ask: impl FnOnce(&mut Breaker) -> T) -> T {
-    let mut circuits = circuits.lock().unwrap_or_else(PoisonError::into_inner);
-    let models = circuits.entry(provider).or_default();
-    // Models come from the price book and from what Ollama has installed, so there are never many.
-    if !models.contains_key(model) {
-        models.insert(model.to_owned(), Breaker::default());
-    }
-    match models.get_mut(model) {
-        Some(breaker) => ask(breaker),
-        None => ask(&mut Breaker::default()),
-    }
+fn is_open(line: &Line, retry_after: Duration) -> ProviderError {
+    ProviderError::CircuitOpen { provider: line.provider.as_str(), model: line.model.clone(), retry_after }
 }
 
-/// A call under way. It keeps its slot until it is dropped.
+/// A call under way, its repetitions included. It keeps its slot until it rests or is dropped, and counts for its
+/// circuit once, as what it ended with.
 #[derive(Debug)]
 pub(super) struct Turn {
-    circuits: Arc<Mutex<Circuits>>,
-    provider: Provider,
-    model: String,
+    traffic: Traffic,
+    line: Line,
+    caller: TenantId,
     told: bool,
-    _slot: OwnedSemaphorePermit,
+    failure: Option<Failure>,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Turn {
     /// The provider has answered, or refused for a reason of the caller's.
     pub(super) fn answered(&mut self) {
-        self.told = true;
-        with(&self.circuits, self.provider, &self.model, Breaker::succeeded);
+        (self.told, self.failure) = (true, None);
+        self.traffic.ask(&self.line, |breaker, _| breaker.succeeded());
     }
 
-    /// The provider has failed.
-    pub(super) fn failed(&mut self) {
-        self.told = true;
-        with(&self.circuits, self.provider, &self.model, |breaker| breaker.failed(Instant::now()));
+    /// The provider has failed; it counts unless it answers after all.
+    pub(super) fn failed(&mut self, blame: Blame) {
+        self.failure = Some(Failure { caller: self.caller, blame });
+    }
+
+    /// Nothing is under way until it resumes.
+    pub(super) fn rest(&mut self) {
+        self.slot = None;
+    }
+
+    /// Waits for a slot once more.
+    ///
+    /// # Errors
+    /// [`ProviderError::CircuitOpen`] when others' calls opened it meanwhile, and [`ProviderError::Busy`].
+    pub(super) async fn resume(&mut self) -> Result<(), ProviderError> {
+        let slot = self.traffic.slot(self.line.provider).await?;
+        let goes_on = self.traffic.ask(&self.line, |breaker, now| breaker.go_on(now));
+        goes_on.map_err(|retry_after| is_open(&self.line, retry_after))?;
+        self.slot = Some(slot);
+        Ok(())
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.told {
-            with(&self.circuits, self.provider, &self.model, |breaker| breaker.given_up(Instant::now()));
+        match self.failure {
+            Some(failure) => self.traffic.ask(&self.line, |breaker, now| breaker.failed(failure, now)),
+            None if self.told => {}
+            None => self.traffic.ask(&self.line, Breaker::given_up),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::breaker::OPEN_AFTER_FAILURES;
+    use calos_domain::KeyringEntryId;
+    use uuid::Uuid;
+
+    use super::super::breaker::{CircuitState, OPEN_AFTER_FAILURES};
     use super::*;
+
+    fn traffic() -> Traffic {
+        Traffic::new(CallSlots::default())
+    }
+
+    fn gpt_4() -> Line {
+        Line { provider: Provider::OpenAi, model: "gpt-4".to_owned(), account: None }
+    }
+
+    fn somebody(number: u128) -> TenantId {
+        TenantId(Uuid::from_u128(number))
+    }
+
+    async fn fails(traffic: &Traffic, line: Line, caller: u128, blame: Blame) {
+        traffic.enter(line, somebody(caller)).await.unwrap().failed(blame);
+    }
 
     #[tokio::test]
     async fn a_broken_model_leaves_the_others_alone() {
-        let traffic = Traffic::default();
+        let traffic = traffic();
         for _ in 0..OPEN_AFTER_FAILURES {
-            traffic.enter(Provider::OpenAi, "gpt-4").await.unwrap().failed();
+            fails(&traffic, gpt_4(), 1, Blame::Transport).await;
         }
-        let refused = traffic.enter(Provider::OpenAi, "gpt-4").await.unwrap_err();
+        let refused = traffic.enter(gpt_4(), somebody(2)).await.unwrap_err();
         assert!(matches!(refused, ProviderError::CircuitOpen { .. }), "{refused}");
-        traffic.enter(Provider::OpenAi, "gpt-4o").await.unwrap().answered();
+        let other = Line { model: "gpt-4o".to_owned(), ..gpt_4() };
+        traffic.enter(other, somebody(2)).await.unwrap().answered();
+        let own = Line { account: Some(KeyringEntryId(Uuid::nil())), ..gpt_4() };
+        traffic.enter(own, somebody(2)).await.unwrap().answered();
         let states: Vec<_> = traffic.circuits().into_iter().map(|circuit| (circuit.model, circuit.state)).collect();
-        assert_eq!(states, [("gpt-4".to_owned(), CircuitState::Open), ("gpt-4o".to_owned(), CircuitState::Closed)]);
+        assert_eq!(states, [("gpt-4".to_owned(), CircuitState::Open)]);
+    }
+
+    #[tokio::test]
+    async fn one_tenants_requests_do_not_take_a_model_from_the_others() {
+        let traffic = traffic();
+        for _ in 0..10 * OPEN_AFTER_FAILURES {
+            fails(&traffic, gpt_4(), 1, Blame::Answer).await;
+        }
+        assert!(traffic.enter(gpt_4(), somebody(2)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_counts_once_however_often_it_is_repeated() {
+        let traffic = traffic();
+        for _ in 1..OPEN_AFTER_FAILURES {
+            let mut turn = traffic.enter(gpt_4(), somebody(1)).await.unwrap();
+            for _ in 0..3 {
+                turn.failed(Blame::Transport);
+                turn.rest();
+                turn.resume().await.unwrap();
+            }
+        }
+        // What is answered in the end has not failed.
+        let mut turn = traffic.enter(gpt_4(), somebody(1)).await.unwrap();
+        turn.failed(Blame::Transport);
+        turn.answered();
+        drop(turn);
+        assert!(traffic.circuits().is_empty());
     }
 
     #[tokio::test]
     async fn who_finds_no_slot_in_time_is_told_so() {
-        let traffic = Traffic { wait: Duration::from_millis(1), ..Traffic::default() };
-        let mut turns = Vec::new();
-        for _ in 0..LOCAL_MAX_CALLS {
-            turns.push(traffic.enter(Provider::Ollama, "llama3.2:3b").await.unwrap());
-        }
-        let refused = traffic.enter(Provider::Ollama, "llama3.2:3b").await.unwrap_err();
-        assert_eq!(refused, ProviderError::Busy { provider: "ollama", limit: LOCAL_MAX_CALLS });
-        turns.pop();
-        assert!(traffic.enter(Provider::Ollama, "llama3.2:3b").await.is_ok());
+        let local = || Line { provider: Provider::Ollama, model: "llama3.2:3b".to_owned(), account: None };
+        let traffic =
+            Traffic::new(CallSlots::default().at(Provider::Ollama, 2).waiting(Duration::from_millis(1)));
+        let mut first = traffic.enter(local(), somebody(1)).await.unwrap();
+        let second = traffic.enter(local(), somebody(1)).await.unwrap();
+        let refused = traffic.enter(local(), somebody(1)).await.unwrap_err();
+        assert_eq!(refused, ProviderError::Busy { provider: "ollama", limit: 2 });
+        drop(second);
+        assert!(traffic.enter(local(), somebody(1)).await.is_ok());
+        // Whoever rests is nobody's burden.
+        let second = traffic.enter(local(), somebody(1)).await.unwrap();
+        first.rest();
+        let third = traffic.enter(local(), somebody(1)).await.unwrap();
+        assert!(first.resume().await.is_err());
+        drop((second, third));
+        assert!(first.resume().await.is_ok());
+        let paid = Line { provider: Provider::OpenAi, ..local() };
+        assert!(traffic.enter(paid, somebody(1)).await.is_ok(), "each provider has its own");
     }
 }

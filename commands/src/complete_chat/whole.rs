@@ -5,7 +5,9 @@ use std::sync::Arc;
 use calos_domain::pricing::Cost;
 use calos_domain::wallet::{ReleaseCause, UsageOutcome};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
+use super::attempts::NoAnswer;
 use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience};
 use super::{Billing, CallKind, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
@@ -71,17 +73,24 @@ impl<L: EventLog> Gateway<L> {
         claim: &ClaimAnswer,
         reply: &mut oneshot::Sender<Result<ChatAnswer, ChatFailure>>,
     ) -> Result<ChatAnswer, ChatFailure> {
+        // Never cancelled: who leaves is charged all the same.
+        let left = CancellationToken::new();
         let dispatched = match call.kind {
-            CallKind::Chat => self.dispatch(caller, call, complete).await?,
-            CallKind::Embeddings => self.dispatch(caller, call, embed).await?,
+            CallKind::Chat => self.dispatch(caller, call, left, complete).await?,
+            CallKind::Embeddings => self.dispatch(caller, call, left, embed).await?,
         };
         let Dispatched { admission, guard, used, failed, answer } = dispatched;
         let (completion, transcript) = match answer {
             Ok(answering) => (answering.value, answering.transcript),
-            Err(error) => {
+            Err(NoAnswer::Failed(error)) => {
                 self.release(caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();
                 return Err(ChatFailure::of_chain(call, &used, failed, error));
+            }
+            Err(NoAnswer::Left { .. }) => {
+                self.release(caller, admission.hold_id, ReleaseCause::ClientGone).await;
+                guard.disarm();
+                return Err(ChatFailure::Lost("nobody waited for it"));
             }
         };
         let usage = self.metered_usage(completion.usage, completion.produced, &transcript, call, &used).await;
