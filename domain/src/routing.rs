@@ -7,17 +7,22 @@ pub mod personas;
 pub mod task;
 
 mod embeddings;
+mod unlisted;
 
 use crate::pricing::{PriceBook, Provider};
 use crate::tiers::Tier;
 
 pub use embeddings::{LOCAL_EMBEDDING_MODEL, PAID_EMBEDDING_MODEL, embedding_route, makes_vectors};
+pub use unlisted::unlisted_provider;
 
 /// What free and starter tenants get.
 pub const LOCAL_DEFAULT_MODEL: &str = "llama3.2:3b";
 
 /// What pro and enterprise tenants get when they name no model.
 pub const PAID_DEFAULT_MODEL: &str = "gpt-4";
+
+/// Who takes over from [`PAID_DEFAULT_MODEL`] where its provider does not have it any more.
+pub const PAID_DEFAULT_SUCCESSOR: &str = "gpt-4o";
 
 /// The tag Ollama means when a name has none.
 const OLLAMA_DEFAULT_TAG: &str = ":latest";
@@ -51,7 +56,7 @@ pub struct Offer<'a> {
 pub struct Route {
     /// The provider.
     pub provider: Provider,
-    /// The model, by the provider's name for it.
+    /// The model, by the provider's name for it; an alias stays as the client named it.
     pub model: String,
     /// The model the client named, when the tier's own takes its place.
     pub substituted_for: Option<String>,
@@ -129,6 +134,14 @@ pub fn route(asked: Asked<'_>, offer: &Offer<'_>) -> Result<Route, RouteRefusal>
     offer.on_platform(Provider::Ollama, LOCAL_DEFAULT_MODEL.to_owned(), Some(named.to_owned()))
 }
 
+/// Who takes over should the provider of `first` not have its model any more: the default's successor, for calls that
+/// named none. A model that was named has no successor.
+#[must_use]
+pub fn successor(asked: Asked<'_>, first: &Route) -> Option<Route> {
+    let is_default = asked.model.is_none() && first.model == PAID_DEFAULT_MODEL;
+    is_default.then(|| Route { model: PAID_DEFAULT_SUCCESSOR.to_owned(), ..first.clone() })
+}
+
 /// The model of a call that names none.
 #[must_use]
 pub const fn default_model(tier: Tier) -> &'static str {
@@ -141,24 +154,34 @@ impl Offer<'_> {
         let Some((provider, model)) = self.find(named) else {
             return Err(RouteRefusal::UnknownModel { model: named.to_owned() });
         };
-        let is_embedding = match provider {
-            Provider::Ollama => makes_vectors(&model),
-            Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek => {
-                self.book.model(&model).is_some_and(|entry| entry.kind.is_embedding())
-            }
-        };
-        if is_embedding { Err(RouteRefusal::NoWords { model }) } else { Ok((provider, model)) }
+        if self.makes_vectors(provider, &model) { Err(RouteRefusal::NoWords { model }) } else { Ok((provider, model)) }
     }
 
-    /// Who runs a model of that name, and what they call it.
+    /// Whether a model makes vectors, as far as the book, or else its name, tells.
+    fn makes_vectors(&self, provider: Provider, model: &str) -> bool {
+        match provider {
+            Provider::Ollama => makes_vectors(model),
+            Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek => {
+                let entry = self.book.model(model);
+                entry.map_or_else(|| unlisted::makes_vectors(model), |entry| entry.kind.is_embedding())
+            }
+        }
+    }
+
+    /// Who runs a model of that name, and what they call it. One without a price is known to who has a key of their own
+    /// for its provider: there it costs the fee like any other.
     fn find(&self, named: &str) -> Option<(Provider, String)> {
         if let Some(entry) = self.book.model(named) {
-            return Some((entry.provider, entry.name.to_owned()));
+            return Some((entry.provider, named.to_owned()));
         }
         let installed = self.ollama_models.iter().find(|model| same_ollama_model(model, named));
         // The local default is promised to everybody, so it is known even while Ollama cannot be asked.
         let promised = (named == LOCAL_DEFAULT_MODEL).then(|| LOCAL_DEFAULT_MODEL.to_owned());
-        installed.cloned().or(promised).map(|model| (Provider::Ollama, model))
+        let local = installed.cloned().or(promised).map(|model| (Provider::Ollama, model));
+        local.or_else(|| {
+            let provider = unlisted_provider(named).filter(|provider| self.byok.contains(provider))?;
+            Some((provider, named.to_owned()))
+        })
     }
 
     fn on_platform(
@@ -269,20 +292,75 @@ mod tests {
     fn a_model_nobody_knows_is_refused_for_everybody() {
         for tier in Tier::ALL {
             for strict in [false, true] {
-                check((tier, Some("gpt-99"), strict, ALL, ALL, Unknown("gpt-99")));
-                check((tier, Some(""), strict, ALL, &[], Unknown("")));
-                check((tier, Some("llama2"), strict, ALL, &[], Unknown("llama2")));
+                check((tier, Some("gpt-99"), strict, ALL, &[], Unknown("gpt-99")));
+                check((tier, Some(""), strict, ALL, ALL, Unknown("")));
+                check((tier, Some("llama2"), strict, ALL, ALL, Unknown("llama2")));
+                check((tier, Some("gpt-oss:20b"), strict, ALL, ALL, Unknown("gpt-oss:20b")));
             }
         }
+    }
+
+    #[test]
+    fn a_model_without_a_price_goes_by_ones_own_key_alone() {
+        for tier in Tier::ALL {
+            for strict in [false, true] {
+                for (provider, named) in [
+                    (OpenAi, "gpt-99"),
+                    (OpenAi, "o7-preview"),
+                    (OpenAi, "ft:gpt-4o-mini-2024-07-18:acme::x1"),
+                    (Anthropic, "claude-next"),
+                    (DeepSeek, "deepseek-v9"),
+                ] {
+                    check((tier, Some(named), strict, ALL, &[provider], OwnKey(provider, named)));
+                    check((tier, Some(named), strict, &[], &[provider], OwnKey(provider, named)));
+                    check((tier, Some(named), strict, ALL, &[], Unknown(named)));
+                    let others: Vec<_> = ALL.iter().copied().filter(|other| *other != provider).collect();
+                    check((tier, Some(named), strict, ALL, &others, Unknown(named)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_alias_goes_where_its_model_goes_and_keeps_its_name() {
+        for (provider, named) in [
+            (Anthropic, "claude-sonnet-4-5"),
+            (Anthropic, "claude-3-5-haiku-latest"),
+            (OpenAi, "gpt-4.1-2025-04-14"),
+            (OpenAi, "gpt-4o-2024-05-13"),
+        ] {
+            check((Pro, Some(named), true, ALL, &[], Goes(provider, named)));
+            check((Free, Some(named), true, ALL, &[provider], OwnKey(provider, named)));
+            check((Free, Some(named), false, ALL, &[], Instead(named)));
+            check((Free, Some(named), true, ALL, &[], TooLow(named)));
+        }
+    }
+
+    #[test]
+    fn only_the_paid_default_of_a_call_that_names_none_has_a_successor() {
+        let installed = ["llama3.2:3b".to_owned()];
+        let succeeded = |tier, model, byok| {
+            let offer = Offer { book: PriceBook::current(), ollama_models: &installed, platform: ALL, byok };
+            let asked = Asked { tier, model, strict: false };
+            successor(asked, &route(asked, &offer).unwrap()).map(|next| (next.provider, next.model, next.byok))
+        };
+        let next = |byok| Some((OpenAi, PAID_DEFAULT_SUCCESSOR.to_owned(), byok));
+        assert_eq!(succeeded(Pro, None, &[]), next(false));
+        assert_eq!(succeeded(Enterprise, None, &[OpenAi]), next(true));
+        assert_eq!(succeeded(Pro, Some("gpt-4"), &[]), None);
+        assert_eq!(succeeded(Free, None, &[]), None);
+        assert!(PriceBook::current().model(PAID_DEFAULT_SUCCESSOR).is_some());
     }
 
     #[test]
     fn a_model_of_vectors_answers_no_chat() {
         let installed = ["nomic-embed-text:latest".to_owned()];
         let offer = Offer { book: PriceBook::current(), ollama_models: &installed, platform: ALL, byok: ALL };
-        for (named, model) in
-            [("text-embedding-3-small", "text-embedding-3-small"), ("nomic-embed-text", "nomic-embed-text:latest")]
-        {
+        for (named, model) in [
+            ("text-embedding-3-small", "text-embedding-3-small"),
+            ("text-embedding-9", "text-embedding-9"),
+            ("nomic-embed-text", "nomic-embed-text:latest"),
+        ] {
             let refused = route(Asked { tier: Pro, model: Some(named), strict: false }, &offer);
             assert_eq!(refused, Err(RouteRefusal::NoWords { model: model.to_owned() }));
         }

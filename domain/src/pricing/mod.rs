@@ -120,6 +120,8 @@ impl ModelKind {
 pub struct ModelEntry {
     /// By the provider's name for it.
     pub name: &'static str,
+    /// The provider's other names for it, dated snapshots included: what they name costs and can do the same.
+    pub aliases: &'static [&'static str],
     /// Who runs it.
     pub provider: Provider,
     /// What it gives.
@@ -130,6 +132,13 @@ pub struct ModelEntry {
     pub image_max_tokens: u64,
     /// Its own price; without one the provider's counts.
     pub price: Option<Price>,
+}
+
+impl ModelEntry {
+    /// Its name, then its aliases.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
 }
 
 /// Tokens of one call, as the provider counts them.
@@ -177,7 +186,7 @@ pub enum Payer {
         /// From the tenant's licence.
         markup_percent: u32,
     },
-    /// The tenant's own key: the fee alone.
+    /// The tenant's own key: the fee alone, whatever the model; it needs no price.
     Byok,
 }
 
@@ -237,10 +246,21 @@ impl PriceBook {
         self.models
     }
 
-    /// The model of that name.
+    /// The model of that name or alias.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&'static ModelEntry> {
-        self.models.iter().find(|entry| entry.name == name)
+        self.models.iter().find(|entry| entry.names().any(|known| known == name))
+    }
+
+    /// The names that mean the same model: those of its entry, or the name alone where the book does not have it.
+    pub fn names_of<'a>(&self, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let known = self.model(name).into_iter().flat_map(ModelEntry::names);
+        std::iter::once(name).chain(known.map(|known| -> &'a str { known }))
+    }
+
+    /// The provider's model of that name or alias.
+    fn model_at(&self, provider: Provider, name: &str) -> Option<&'static ModelEntry> {
+        self.model(name).filter(|entry| entry.provider == provider)
     }
 
     /// Whether the model of that name thinks in tokens nobody sees.
@@ -257,7 +277,7 @@ impl PriceBook {
         if provider == Provider::Ollama {
             return Ok(book::default_price(provider));
         }
-        let entry = self.model(model).filter(|entry| entry.provider == provider);
+        let entry = self.model_at(provider, model);
         let entry = entry.ok_or_else(|| PriceRefusal::NoPrice { provider, model: model.to_owned() })?;
         Ok(entry.price.unwrap_or(book::default_price(provider)))
     }
@@ -265,28 +285,23 @@ impl PriceBook {
     /// The most tokens one answer of the model can have; [`DEFAULT_OUTPUT_TOKENS`] where nothing is known.
     #[must_use]
     pub fn max_output_tokens(&self, provider: Provider, model: &str) -> u64 {
-        let entry = self.model(model).filter(|entry| entry.provider == provider);
-        entry.map_or(DEFAULT_OUTPUT_TOKENS, |entry| entry.max_output_tokens)
+        self.model_at(provider, model).map_or(DEFAULT_OUTPUT_TOKENS, |entry| entry.max_output_tokens)
     }
 
     /// The most tokens one picture counts as in a prompt for the model; [`IMAGE_MAX_TOKENS`] where nothing is known.
     #[must_use]
     pub fn image_max_tokens(&self, provider: Provider, model: &str) -> u64 {
-        let entry = self.model(model).filter(|entry| entry.provider == provider);
-        entry.map_or(IMAGE_MAX_TOKENS, |entry| entry.image_max_tokens)
+        self.model_at(provider, model).map_or(IMAGE_MAX_TOKENS, |entry| entry.image_max_tokens)
     }
 
     /// The most tokens an answer is held for and sent with: what was asked for, else the default; never more than the
-    /// model can give. For Ollama, whose models' limits nobody knows, what was asked for counts.
+    /// model can give. Of Ollama's models, and of those only a tenant's own key reaches, nobody knows what they can
+    /// give: there, what was asked for counts.
     #[must_use]
     pub fn output_tokens(&self, provider: Provider, model: &str, requested: Option<u64>) -> u64 {
-        match (provider, requested) {
-            (Provider::Ollama, Some(requested)) => requested,
-            (Provider::OpenAi | Provider::Anthropic | Provider::DeepSeek, Some(requested)) => {
-                requested.min(self.max_output_tokens(provider, model))
-            }
-            (_, None) => DEFAULT_OUTPUT_TOKENS.min(self.max_output_tokens(provider, model)),
-        }
+        let most = self.model_at(provider, model).map(|entry| entry.max_output_tokens);
+        let wanted = requested.unwrap_or(DEFAULT_OUTPUT_TOKENS);
+        most.map_or(wanted, |most| wanted.min(most))
     }
 
     /// What a finished call costs.
@@ -300,8 +315,8 @@ impl PriceBook {
         tokens: TokenCounts,
         payer: Payer,
     ) -> Result<Cost, PriceRefusal> {
-        let price = self.price(provider, model)?;
         let Payer::Platform { markup_percent } = payer else { return Ok(self.byok_cost()) };
+        let price = self.price(provider, model)?;
         let cached = tokens.cached.min(tokens.prompt);
         let written = tokens.cache_write.min(tokens.prompt - cached);
         let written_hour = tokens.cache_write_hour.min(tokens.prompt - cached - written);
@@ -325,8 +340,8 @@ impl PriceBook {
         allowance: Allowance,
         payer: Payer,
     ) -> Result<Cost, PriceRefusal> {
-        let price = self.price(provider, model)?;
         let Payer::Platform { markup_percent } = payer else { return Ok(self.byok_cost()) };
+        let price = self.price(provider, model)?;
         let output = u64::try_from(product(allowance.output_tokens, allowance.answers)).map_err(|_| OutOfRange)?;
         let exact = product(allowance.prompt_tokens, price.dearest_input()) + product(output, price.output);
         Ok(marked_up(exact, markup_percent)?)
@@ -345,11 +360,11 @@ impl PriceBook {
         allowance: Allowance,
         payer: Payer,
     ) -> Result<Option<u64>, PriceRefusal> {
-        let price = self.price(provider, model)?;
         let markup_percent = match payer {
             Payer::Platform { markup_percent } => markup_percent,
             Payer::Byok => return Ok((self.byok_fee() <= budget).then_some(u64::MAX)),
         };
+        let price = self.price(provider, model)?;
         // Rounded half up, `exact` stays within the budget as long as it is below the budget and a half.
         let scale = PRICED_TOKENS * WHOLE_PERCENT;
         let most = i128::from(budget.get()) * scale + scale / 2 - 1;

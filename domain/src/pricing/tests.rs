@@ -77,6 +77,67 @@ fn a_model_without_a_price_is_refused_and_never_free() {
 }
 
 #[test]
+fn an_alias_is_priced_and_bounded_as_its_model() {
+    for (alias, name) in [
+        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929"),
+        ("claude-haiku-4-5", "claude-haiku-4-5-20251001"),
+        ("claude-opus-4-5", "claude-opus-4-5-20251101"),
+        ("claude-opus-4-1", "claude-opus-4-1-20250805"),
+        ("claude-opus-4-0", "claude-opus-4-20250514"),
+        ("claude-sonnet-4-0", "claude-sonnet-4-20250514"),
+        ("claude-3-5-haiku-latest", "claude-3-5-haiku-20241022"),
+        ("claude-3-5-sonnet-latest", "claude-3-5-sonnet-20241022"),
+        ("claude-3-7-sonnet-latest", "claude-3-7-sonnet-20250219"),
+        ("claude-3-opus-latest", "claude-3-opus-20240229"),
+        ("gpt-4-0613", "gpt-4"),
+        ("gpt-4-turbo-2024-04-09", "gpt-4-turbo"),
+        ("gpt-4o-2024-08-06", "gpt-4o"),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
+        ("gpt-4.1-2025-04-14", "gpt-4.1"),
+        ("gpt-5-2025-08-07", "gpt-5"),
+        ("gpt-3.5-turbo-0125", "gpt-3.5-turbo"),
+        ("o3-2025-04-16", "o3"),
+    ] {
+        let entry = book().model(name).unwrap();
+        let provider = entry.provider;
+        assert_eq!((book().model(alias), entry.name), (Some(entry), name), "{alias}");
+        assert_eq!(book().price(provider, alias), book().price(provider, name), "{alias}");
+        assert_eq!(book().max_output_tokens(provider, alias), entry.max_output_tokens, "{alias}");
+        assert_eq!(book().output_tokens(provider, alias, Some(u64::MAX)), entry.max_output_tokens, "{alias}");
+        assert_eq!(book().image_max_tokens(provider, alias), entry.image_max_tokens, "{alias}");
+        assert_eq!(book().hides_reasoning(alias), book().hides_reasoning(name), "{alias}");
+        let names: Vec<_> = book().names_of(alias).collect();
+        assert!(names.contains(&alias) && names.contains(&name), "{names:?}");
+    }
+    assert_eq!(book().names_of("llama3.2:3b").collect::<Vec<_>>(), ["llama3.2:3b"]);
+}
+
+#[test]
+fn a_snapshot_with_a_price_of_its_own_is_a_model_of_its_own() {
+    let price = |model| book().price(Provider::OpenAi, model).unwrap();
+    let (first, now) = (price("gpt-4o-2024-05-13"), price("gpt-4o"));
+    assert_eq!((first.input, first.output, first.cached_input), (5_000_000, 15_000_000, 5_000_000));
+    assert_eq!((now.input, now.output, now.cached_input), (2_500_000, 10_000_000, 1_250_000));
+    assert!(book().price(Provider::OpenAi, "gpt-4o-2099-01-01").is_err(), "a date alone prices nothing");
+}
+
+#[test]
+fn a_tenants_own_key_needs_no_price_and_no_limit_of_ours() {
+    let allowance = Allowance { prompt_tokens: 1_000_000, output_tokens: 1_000_000, answers: 8 };
+    for (provider, model) in [(Provider::OpenAi, "gpt-99"), (Provider::Anthropic, "claude-next")] {
+        let cost = book().cost(provider, model, tokens(1_000, 1_000), Payer::Byok).unwrap();
+        assert_eq!(cost.total, book().byok_fee());
+        assert_eq!(book().worst_case(provider, model, allowance, Payer::Byok).unwrap().total, book().byok_fee());
+        let within = book().output_tokens_within(MicroUsd::ZERO, provider, model, allowance, Payer::Byok);
+        assert_eq!(within, Ok(Some(u64::MAX)));
+        assert_eq!(book().output_tokens(provider, model, Some(200_000)), 200_000);
+        assert_eq!(book().output_tokens(provider, model, None), DEFAULT_OUTPUT_TOKENS);
+        assert!(book().worst_case(provider, model, allowance, PRO).is_err(), "the platform's key does");
+        assert!(book().output_tokens_within(MicroUsd::ZERO, provider, model, allowance, PRO).is_err());
+    }
+}
+
+#[test]
 fn a_cost_beyond_all_money_is_refused() {
     let refused = book().cost(Provider::OpenAi, "gpt-4", tokens(u64::MAX, u64::MAX), PRO);
     assert_eq!(refused, Err(PriceRefusal::OutOfRange(OutOfRange)));
@@ -123,7 +184,7 @@ fn a_picture_is_held_for_what_the_model_counts_for_the_largest() {
 
 #[test]
 fn names_are_unique_and_every_model_can_answer() {
-    let mut names: Vec<_> = book().models().iter().map(|entry| entry.name).collect();
+    let mut names: Vec<_> = book().models().iter().flat_map(ModelEntry::names).collect();
     names.sort_unstable();
     let count = names.len();
     names.dedup();

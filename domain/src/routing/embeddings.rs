@@ -33,12 +33,12 @@ pub fn embedding_route(asked: Asked<'_>, offer: &Offer<'_>) -> Result<Route, Rou
         }
         return Err(RouteRefusal::UnknownModel { model: named.to_owned() });
     };
-    if offer.book.model(&model).is_some_and(|entry| !entry.kind.is_embedding()) {
-        return Err(RouteRefusal::NoVectors { model });
-    }
     if provider == Provider::Ollama {
         // Whether it makes vectors is for Ollama to say.
         return offer.on_platform(provider, model, None);
+    }
+    if !offer.makes_vectors(provider, &model) {
+        return Err(RouteRefusal::NoVectors { model });
     }
     if offer.byok.contains(&provider) {
         return Ok(Route { provider, model, substituted_for: None, byok: true });
@@ -127,8 +127,17 @@ mod tests {
     fn models_of_words_make_no_vectors() {
         let refused = routed(Tier::Pro, Some("gpt-4"), false, INSTALLED, &[]);
         assert_eq!(refused, Err(RouteRefusal::NoVectors { model: "gpt-4".to_owned() }));
-        let unknown = routed(Tier::Pro, Some("gpt-99"), false, INSTALLED, &[]);
-        assert_eq!(unknown, Err(RouteRefusal::UnknownModel { model: "gpt-99".to_owned() }));
+        for name in ["gpt-99", "text-embedding-9"] {
+            let unknown = routed(Tier::Pro, Some(name), false, INSTALLED, &[]);
+            assert_eq!(unknown, Err(RouteRefusal::UnknownModel { model: name.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn vectors_without_a_price_are_made_by_ones_own_key() {
+        let own = |named| routed(Tier::Free, Some(named), true, INSTALLED, &[OpenAi]);
+        assert_eq!(own("text-embedding-9"), goes(OpenAi, "text-embedding-9", None, true));
+        assert_eq!(own("gpt-99"), Err(RouteRefusal::NoVectors { model: "gpt-99".to_owned() }));
     }
 
     #[test]
