@@ -60,12 +60,17 @@ const PICTURES: [&str; 2] = ["image_url", "source"];
 /// What a tool was called with: an object of the caller's own, in which every name and value is read.
 const ARGUMENTS: &str = "input";
 
-/// The tokens of a prompt as a model counts them: its texts, a frame for each message, what a picture has on average.
+/// The tokens of a prompt as a model counts them: its texts, a frame for each message, `image_tokens` for each picture.
 /// None when some of it cannot be read here; a prompt that was sent is never counted as less than it is.
 #[must_use]
-pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str, fields: &RawObject) -> Option<u64> {
+pub fn prompt_tokens(
+    counter: &dyn TokenCounter,
+    (provider, model): (Provider, &str),
+    image_tokens: u64,
+    fields: &RawObject,
+) -> Option<u64> {
     let count = |text: &str| counter.count(provider, model, text);
-    let mut read = ReadByModel { count: &count, tokens: 0 };
+    let mut read = ReadByModel { count: &count, image_tokens, tokens: 0 };
     for field in MESSAGE_FIELDS {
         let Some(value) = fields.parse::<Value>(field).ok()? else { continue };
         if field == "messages" {
@@ -84,6 +89,7 @@ pub fn prompt_tokens(counter: &dyn TokenCounter, provider: Provider, model: &str
 
 struct ReadByModel<'a> {
     count: &'a dyn Fn(&str) -> u64,
+    image_tokens: u64,
     tokens: u64,
 }
 
@@ -99,7 +105,7 @@ impl ReadByModel<'_> {
                     if name == ARGUMENTS {
                         self.tokens += (self.count)(&value.to_string());
                     } else if PICTURES.contains(&name.as_str()) {
-                        self.tokens += IMAGE_ABOUT_TOKENS;
+                        self.tokens += self.image_tokens;
                     } else if !UNREAD_FIELDS.contains(&name.as_str()) {
                         self.take(value);
                     }
@@ -124,7 +130,8 @@ mod tests {
     }
 
     fn prompt(json: &str) -> u64 {
-        prompt_tokens(&Words, Provider::OpenAi, "gpt-4", &serde_json::from_str(json).unwrap()).unwrap()
+        prompt_tokens(&Words, (Provider::OpenAi, "gpt-4"), IMAGE_ABOUT_TOKENS, &serde_json::from_str(json).unwrap())
+            .unwrap()
     }
 
     #[test]
@@ -163,7 +170,7 @@ mod tests {
     fn what_cannot_be_read_is_not_counted_as_nothing() {
         let lone_surrogate = r#"{"messages":[{"role":"user","content":"\ud800 and a long text"}]}"#;
         let fields = serde_json::from_str(lone_surrogate).unwrap();
-        assert_eq!(prompt_tokens(&Words, Provider::OpenAi, "gpt-4", &fields), None);
+        assert_eq!(prompt_tokens(&Words, (Provider::OpenAi, "gpt-4"), 0, &fields), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use calos_commands::provider::ChatRequest;
 use calos_commands::raw_object::RawObject;
-use calos_commands::tokens::{TokenCounter, prompt_tokens};
+use calos_commands::tokens::{IMAGE_ABOUT_TOKENS, TokenCounter, prompt_tokens};
 use calos_domain::pricing::Provider;
 
 /// What is needed to count a prompt once the answer is there.
@@ -25,8 +25,9 @@ impl Counting {
     pub(super) async fn prompt(&self) -> u64 {
         let Some(counter) = self.counter.clone() else { return self.estimate_tokens };
         let (model, fields) = (self.model.clone(), Arc::clone(&self.fields));
-        let counting =
-            tokio::task::spawn_blocking(move || prompt_tokens(counter.as_ref(), Provider::Ollama, &model, &fields));
+        let counting = tokio::task::spawn_blocking(move || {
+            prompt_tokens(counter.as_ref(), (Provider::Ollama, &model), IMAGE_ABOUT_TOKENS, &fields)
+        });
         let counted = counting.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a prompt is estimated: counting it failed");
             None

@@ -151,7 +151,13 @@ async fn converse(
             kept(&claimer, answer, &ChatText::of_conversation(answer, finished, measured()))
         })
     };
-    let (answer, finished) = app.web.converse(asker, ask.body, keep).await.map_err(broken)?;
+    // Whoever hangs up between two rounds has paid for the first: the others are made all the same, so that the whole
+    // answer is there when the request is repeated.
+    let (web, asker) = (app.web.clone(), asker.clone());
+    let conversation = async move { web.converse(&asker, ask.body, keep).await };
+    let conversation = app.gateway.to_the_end(conversation).await;
+    let conversation = conversation.ok_or_else(|| ApiError::internal("a conversation's task broke off"))?;
+    let (answer, finished) = conversation.map_err(broken)?;
     respond(&answer, &ChatText::of_conversation(&answer, &finished, measured()))
 }
 

@@ -115,7 +115,7 @@ impl Question<'_> {
         let reach = Reach { tier, strict, available, held: held_already };
         let Ways { mut ways, mut story } = self.ways(reach, &offer, &self.broken_with(&own_keys))?;
         if let Some(key) = streams.key {
-            ways = unit.with(key, |key| allowed(key.standing(at)?, ways))?;
+            ways = unit.with(key, |key| allowed(key.standing(at)?, offer.book, ways))?;
         }
         let (by, terms) = self.may_call(unit, streams)?;
         let room = by.as_ref().and_then(|by| unit.with(streams.wallet, |wallet| wallet.budget_room(by, &terms, at)));
@@ -135,6 +135,10 @@ impl Question<'_> {
                 Err(ChatFailure::CannotPay { needed, .. }) => {
                     story.costs_too_much(&way);
                     refused.get_or_insert(needed);
+                    // A default's successor is there for when it is gone, not for when it is too dear.
+                    if !self.call.routing.has_fallbacks() {
+                        break;
+                    }
                 }
                 Err(other) => return Err(other),
             }
@@ -226,10 +230,10 @@ impl Question<'_> {
     }
 }
 
-/// Those of the ways whose models the key may use.
-fn allowed(key: &ApiKeyIssued, mut ways: Vec<Way>) -> Result<Vec<Way>, ChatFailure> {
+/// Those of the ways whose models the key may use, by whichever of their names it has them.
+fn allowed(key: &ApiKeyIssued, book: &PriceBook, mut ways: Vec<Way>) -> Result<Vec<Way>, ChatFailure> {
     let first = ways.first().map(|way| way.route.model.clone());
-    ways.retain(|way| key.admits_model(&way.route.model));
+    ways.retain(|way| book.names_of(&way.route.model).any(|name| key.admits_model(name)));
     match (ways.is_empty(), first) {
         (true, Some(model)) => Err(ChatFailure::ModelNotAllowed { model }),
         (true, None) | (false, _) => Ok(ways),

@@ -119,7 +119,7 @@ impl ChatCall {
             let text = body.given(field).unwrap_or_default();
             prompt.add_text(text, text.len());
         }
-        for field in ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens"] {
+        for field in ["model", "stream", "max_tokens", "max_completion_tokens"] {
             body.remove(field);
         }
         Ok(Self {
@@ -169,8 +169,12 @@ impl ChatCall {
 
 /// Reasoning models refuse the older name; compatible backends may not know the newer one.
 fn default_field(model: &str) -> MaxTokensField {
-    let reasoning = model.starts_with("gpt-5")
-        || model.strip_prefix('o').and_then(|rest| rest.bytes().next()).is_some_and(|byte| byte.is_ascii_digit());
+    let model = model.strip_prefix("ft:").unwrap_or(model);
+    let digit_after = |beginning: &str| {
+        let next = model.strip_prefix(beginning).and_then(|rest| rest.bytes().next());
+        next.filter(u8::is_ascii_digit)
+    };
+    let reasoning = digit_after("gpt-").is_some_and(|digit| digit >= b'5') || digit_after("o").is_some();
     if reasoning { MaxTokensField::MaxCompletionTokens } else { MaxTokensField::MaxTokens }
 }
 
