@@ -4,11 +4,16 @@
 //! asked for are fetched through [`WebFetcher`] alone and told to it as untrusted data ([`untrusted`]). A model that
 //! calls tools is offered one; to a model that does not, the same conversation goes in words ([`words`]).
 //!
+//! A page can tell a model to carry what it knows out in an address, so once one was told, only addresses are read that
+//! were written before ([`known`]). What one tenant may read at a time and in a minute is bounded too ([`shares`]).
+//!
 //! Everything is bounded, and the last round is made without the tool, so that a conversation ends in words. A page that
 //! cannot be had is told to the model, which may know another; it is no error.
 
+mod known;
 mod pages;
 mod said;
+pub mod shares;
 #[cfg(test)]
 mod tests;
 mod transcript;
@@ -18,7 +23,7 @@ pub mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calos_domain::UsageId;
+use calos_domain::{TenantId, UsageId};
 use calos_domain::routing::task::shown_model;
 use serde::Serialize;
 
@@ -27,8 +32,9 @@ use crate::log::{Boxed, IdempotencyClaim};
 use crate::ports::Randomness;
 use crate::raw_object::RawObject;
 use crate::web::WebFetcher;
-use pages::Budget;
-pub use said::{Said, ToolCall};
+use pages::Reading;
+pub use said::{Said, Thoughts, ToolCall};
+use shares::Shares;
 use transcript::Transcript;
 
 /// The tool's name, in requests and answers.
@@ -89,6 +95,9 @@ pub trait Rounds: Send + Sync {
     type Answer: RoundAnswer + 'static;
     /// Why there is none; nothing is charged for the round then.
     type Failure: Send;
+
+    /// Who pays for the rounds, and reads the pages.
+    fn tenant(&self) -> TenantId;
 
     /// One round. `claim` is asked right before the answer is charged.
     ///
@@ -191,11 +200,12 @@ pub struct Broken<A, F> {
 /// Makes the claim that lets the whole conversation be answered again; asked right before its last round is charged.
 pub type KeepAnswer<A> = Arc<dyn Fn(&A, &Finished) -> Option<IdempotencyClaim> + Send + Sync>;
 
-/// Answers with the help of web pages.
+/// Answers with the help of web pages. A clone shares what each tenant may read.
 #[derive(Clone)]
 pub struct WebReader {
     fetcher: Arc<dyn WebFetcher>,
     randomness: Arc<dyn Randomness>,
+    shares: Arc<Shares>,
     fetching_max: Duration,
 }
 
@@ -209,7 +219,7 @@ impl WebReader {
     /// Reads pages through `fetcher`.
     #[must_use]
     pub fn new(fetcher: Arc<dyn WebFetcher>, randomness: Arc<dyn Randomness>) -> Self {
-        Self { fetcher, randomness, fetching_max: FETCHING_MAX }
+        Self { fetcher, randomness, shares: Arc::default(), fetching_max: FETCHING_MAX }
     }
 
     /// Holds a conversation: `body` is a `chat.completions` request, whose `tools` are the caller's own and are offered
@@ -230,9 +240,9 @@ impl WebReader {
             Ok(transcript) => transcript,
             Err(error) => return Err(Broken { cause: Cause::Request(error), rounds: reports, last }),
         };
-        let mut budget = Budget::new(self.fetching_max);
+        let mut reading = Reading::new(rounds.tenant(), self.fetching_max);
         loop {
-            let limit = budget.spent().or((reports.len() + 1 >= CONVERSATION_MAX_ROUNDS).then_some(Limit::Rounds));
+            let limit = reading.spent().or((reports.len() + 1 >= CONVERSATION_MAX_ROUNDS).then_some(Limit::Rounds));
             let asked = match transcript.call(limit.is_some()) {
                 Ok(call) => {
                     let (earlier, keep) = (reports.clone(), Arc::clone(&keep));
@@ -251,7 +261,7 @@ impl WebReader {
             match judge(&answer, reports, limit) {
                 Judged::Ends(finished) => return Ok((answer, finished)),
                 Judged::Reads(said, mut charged) => {
-                    let (turn, fetched) = self.read(said, &mut budget).await;
+                    let (turn, fetched) = self.read(said, &mut reading, transcript.messages()).await;
                     if let Some(round) = charged.last_mut() {
                         round.fetched = fetched;
                     }

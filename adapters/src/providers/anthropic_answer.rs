@@ -1,7 +1,8 @@
 //! Reads Anthropic's messages, and tells them in OpenAI's words to clients that speak those.
 //!
 //! A client that speaks Anthropic's own words gets the object as it came. In OpenAI's words, thinking becomes
-//! `reasoning_content`, and what only proves the thinking (its signature, its redacted parts) has no place.
+//! `reasoning_content`, and what proves the thinking (its signature, its redacted parts) stands in `thinking_blocks`, to be
+//! given back when a turn goes on after a tool was called.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::anthropic::NAME;
+use super::anthropic_parts::ThinkingBlock;
 use super::chunks::set;
 use super::http::status_error;
 
@@ -117,6 +119,10 @@ pub(super) struct WireBlock<'a> {
     pub(super) name: Option<String>,
     #[serde(borrow, default)]
     pub(super) input: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) signature: Option<String>,
+    #[serde(default)]
+    pub(super) data: Option<String>,
 }
 
 impl WireBlock<'_> {
@@ -132,6 +138,15 @@ impl WireBlock<'_> {
     }
 }
 
+/// A thought that can be proven, as clients of OpenAI's dialect get it.
+pub(super) fn proven(block: &WireBlock<'_>) -> Option<ThinkingBlock> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (signature, data) = (given(&block.signature), given(&block.data));
+    let thinking = signature.as_ref().map(|_| block.thinking.clone().unwrap_or_default());
+    let is_proven = signature.is_some() || data.is_some();
+    is_proven.then(|| ThinkingBlock { kind: block.kind.clone(), thinking, signature, data })
+}
+
 fn is_empty_object(json: &str) -> bool {
     json.bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"{}")
 }
@@ -142,6 +157,8 @@ struct Message {
     content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    thinking_blocks: Vec<ThinkingBlock>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
 }
@@ -266,7 +283,11 @@ fn told_whole(
     usage: Option<TokenUsage>,
 ) -> Result<RawObject, ProviderError> {
     let (mut text, mut thinking, mut tool_calls) = (None::<String>, None::<String>, Vec::new());
+    let mut thinking_blocks = Vec::new();
     for block in blocks {
+        if block.kind.ends_with("thinking") {
+            thinking_blocks.extend(proven(&block));
+        }
         match block.kind.as_str() {
             "text" => text.get_or_insert_default().push_str(block.text.as_deref().unwrap_or_default()),
             "thinking" => thinking.get_or_insert_default().push_str(block.thinking.as_deref().unwrap_or_default()),
@@ -286,7 +307,8 @@ fn told_whole(
         text = Some(String::new());
     }
     let stop_reason: Option<String> = body.lenient("stop_reason");
-    let message = Message { role: "assistant", content: text, reasoning_content: thinking, tool_calls };
+    let message =
+        Message { role: "assistant", content: text, reasoning_content: thinking, thinking_blocks, tool_calls };
     let finish_reason = finish_reason(stop_reason.as_deref());
     let mut told = RawObject::default();
     set(NAME, &mut told, "id", &body.lenient("id").unwrap_or_else(|| request.answer_id.clone()))?;

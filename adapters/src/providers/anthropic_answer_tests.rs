@@ -60,6 +60,8 @@ fn a_message_is_told_in_openais_words() {
         body["choices"],
         json!([{"index": 0, "finish_reason": "tool_calls", "logprobs": null, "message": {
         "role": "assistant", "content": "I'll check the weather.", "reasoning_content": "Let me see.",
+        "thinking_blocks": [{"type": "thinking", "thinking": "Let me see.", "signature": "EqQBCgIYAhIM"},
+            {"type": "redacted_thinking", "data": "EmwKAhgB"}],
         "tool_calls": [
             {"id": "toolu_01A09q90qw90lq917835lq9", "type": "function", "function": {
                 "name": "get_weather", "arguments": r#"{"location":"Oslo", "unit":"celsius"}"#}},

@@ -3,9 +3,11 @@
 //! What Anthropic cannot do and the client would miss is refused with the field's name: several answers, log
 //! probabilities, token biases, JSON without a schema. What only nudges the model and has no counterpart is left out, as
 //! Anthropic's own compatibility layer leaves it out: penalties, `seed`, `reasoning_effort`, `strict` of a function,
-//! `store`, `metadata`, `verbosity`, and what sets the sampling of models whose sampling cannot be set. Anthropic's own `thinking`, `top_k` and `cache_control` may stand in the request and
-//! go upstream as they came.
+//! `store`, `metadata`, `verbosity`, and what sets the sampling of models whose sampling cannot be set. Anthropic's own
+//! `thinking`, `top_k` and `cache_control` may stand in the request and go upstream as they came, and so do the
+//! `thinking_blocks` of an earlier answer. What messages are made of is in [`super::anthropic_parts`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use calos_commands::provider::{ChatRequest, ProviderError};
@@ -15,6 +17,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::anthropic::NAME;
+use super::anthropic_parts::{
+    Block, InFunction, InToolCall, ThinkingBlock, blocks, call_id, thought, tool_use, unsupported,
+};
 use super::chunks::set;
 
 /// The hottest Anthropic knows; OpenAI's scale goes on to 2.
@@ -47,44 +52,8 @@ struct InMessage<'a> {
     tool_calls: Option<Vec<InToolCall<'a>>>,
     #[serde(default)]
     tool_call_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct InPart<'a> {
-    #[serde(rename = "type")]
-    kind: String,
     #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    refusal: Option<String>,
-    #[serde(default)]
-    image_url: Option<InImage>,
-    #[serde(borrow, default)]
-    cache_control: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct InImage {
-    url: String,
-}
-
-#[derive(Deserialize)]
-struct InToolCall<'a> {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(borrow, default)]
-    function: Option<InFunction<'a>>,
-}
-
-#[derive(Deserialize)]
-struct InFunction<'a> {
-    name: String,
-    #[serde(default)]
-    description: Option<String>,
-    #[serde(borrow, default)]
-    parameters: Option<&'a RawValue>,
-    #[serde(default)]
-    arguments: String,
+    thinking_blocks: Option<Vec<ThinkingBlock>>,
 }
 
 #[derive(Deserialize)]
@@ -99,38 +68,6 @@ struct InTool<'a> {
 struct OutMessage<'a> {
     role: &'static str,
     content: Vec<Block<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
-    Text {
-        text: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        cache_control: Option<&'a RawValue>,
-    },
-    Image {
-        source: Source,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        cache_control: Option<&'a RawValue>,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        input: Value,
-    },
-    ToolResult {
-        tool_use_id: String,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        content: Vec<Block<'a>>,
-    },
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Source {
-    Base64 { media_type: String, data: String },
-    Url { url: String },
 }
 
 #[derive(Serialize)]
@@ -177,10 +114,29 @@ pub(super) fn translate(request: &ChatRequest) -> Result<RawObject, ProviderErro
     if let Some(format) = output_format(request)? {
         set(NAME, &mut body, "output_config", &format)?;
     }
-    if let Some(thinking) = field::<&RawValue>(request, "thinking")? {
+    if let Some(thinking) = field::<&RawValue>(request, "thinking")?
+        && may_think(thinking, &messages)
+    {
         set(NAME, &mut body, "thinking", thinking)?;
     }
     Ok(body)
+}
+
+/// Whether the model may be asked to think. A turn that calls tools goes on with the thoughts it began with, and is refused
+/// without them: where the client gave them not back, the turn is finished without thinking. Who thinks as it sees fit is
+/// not held to it.
+fn may_think(thinking: &RawValue, messages: &[OutMessage<'_>]) -> bool {
+    #[derive(Deserialize)]
+    struct Thinking<'a> {
+        #[serde(rename = "type", borrow, default)]
+        kind: Option<Cow<'a, str>>,
+    }
+    let kind = serde_json::from_str::<Thinking<'_>>(thinking.get()).ok().and_then(|thinking| thinking.kind);
+    let last = messages.iter().rev().find(|message| message.role == "assistant");
+    let lost = last.is_some_and(|turn| {
+        turn.content.iter().any(Block::is_call) && !turn.content.first().is_some_and(Block::is_thought)
+    });
+    kind.as_deref() != Some("enabled") || !lost
 }
 
 fn refuse_what_anthropic_lacks(request: &ChatRequest) -> Result<(), ProviderError> {
@@ -216,9 +172,16 @@ fn messages(request: &ChatRequest) -> Result<(Vec<Block<'_>>, Vec<OutMessage<'_>
             }
             "user" => ("user", blocks(message.content)?),
             "assistant" => {
-                let mut spoken = blocks(message.content)?;
+                // Thoughts stand first: Anthropic refuses a call of a tool in their place.
+                let mut spoken: Vec<Block<'_>> =
+                    message.thinking_blocks.into_iter().flatten().filter_map(thought).collect();
+                spoken.extend(blocks(message.content)?);
                 for call in message.tool_calls.unwrap_or_default() {
                     spoken.push(tool_use(call)?);
+                }
+                // Thoughts alone are no answer there.
+                if spoken.iter().all(Block::is_thought) {
+                    spoken.clear();
                 }
                 ("assistant", spoken)
             }
@@ -245,66 +208,6 @@ fn messages(request: &ChatRequest) -> Result<(Vec<Block<'_>>, Vec<OutMessage<'_>
         return Err(unsupported("messages", "this model needs a message of the user with something in it"));
     }
     Ok((system, said))
-}
-
-fn blocks(content: Option<&RawValue>) -> Result<Vec<Block<'_>>, ProviderError> {
-    let unreadable = |error| unsupported("messages", &format!("messages cannot be read: {error}"));
-    let json = match content.map(RawValue::get) {
-        None | Some("null") => return Ok(Vec::new()),
-        Some(json) => json,
-    };
-    if json.starts_with('"') {
-        let text = serde_json::from_str(json).map_err(unreadable)?;
-        return Ok(text_block(text, None).into_iter().collect());
-    }
-    let parts: Vec<InPart<'_>> = serde_json::from_str(json).map_err(unreadable)?;
-    let mut blocks = Vec::with_capacity(parts.len());
-    for part in parts {
-        let cache_control = part.cache_control;
-        match (part.kind.as_str(), part.text.or(part.refusal), part.image_url) {
-            ("text" | "refusal", Some(text), _) => blocks.extend(text_block(text, cache_control)),
-            ("image_url", _, Some(image)) => blocks.push(Block::Image { source: source(image.url)?, cache_control }),
-            _ => {
-                return Err(unsupported("messages", "this model reads text and pictures; other parts cannot be sent"));
-            }
-        }
-    }
-    Ok(blocks)
-}
-
-fn text_block(text: String, cache_control: Option<&RawValue>) -> Option<Block<'_>> {
-    (!text.is_empty()).then_some(Block::Text { text, cache_control })
-}
-
-/// A picture that came inside the request goes on inside it; one elsewhere is fetched by Anthropic, never by CALOS.
-fn source(url: String) -> Result<Source, ProviderError> {
-    if let Some(inside) = url.strip_prefix("data:") {
-        let parts = inside.split_once(";base64,");
-        let (media_type, data) = parts
-            .ok_or_else(|| unsupported("messages", "send pictures as data:image/…;base64,… or https addresses"))?;
-        return Ok(Source::Base64 { media_type: media_type.to_owned(), data: data.to_owned() });
-    }
-    Ok(Source::Url { url })
-}
-
-fn tool_use<'a>(call: InToolCall<'_>) -> Result<Block<'a>, ProviderError> {
-    let (Some(function), Some(id)) = (call.function, call.id) else {
-        return Err(unsupported("messages", "a tool call has an id and a function"));
-    };
-    let input = if function.arguments.trim().is_empty() {
-        Value::Object(serde_json::Map::new())
-    } else {
-        serde_json::from_str(&function.arguments)
-            .ok()
-            .filter(Value::is_object)
-            .ok_or_else(|| unsupported("messages", "the arguments of a tool call are a JSON object, as text"))?
-    };
-    Ok(Block::ToolUse { id: call_id(&id), name: function.name, input })
-}
-
-/// Anthropic takes letters, digits, `_` and `-` alone; a call and its result are renamed alike.
-fn call_id(id: &str) -> String {
-    id.chars().map(|letter| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '_' }).collect()
 }
 
 fn tools(request: &ChatRequest, body: &mut RawObject) -> Result<(), ProviderError> {
@@ -425,10 +328,6 @@ fn output_format(request: &ChatRequest) -> Result<Option<Value>, ProviderError> 
 
 fn field<'a, T: Deserialize<'a>>(request: &'a ChatRequest, name: &'static str) -> Result<Option<T>, ProviderError> {
     request.fields.parse(name).map_err(|error| unsupported(name, &format!("{name} cannot be read: {error}")))
-}
-
-fn unsupported(param: &'static str, message: &str) -> ProviderError {
-    ProviderError::Unsupported { provider: NAME, param, message: message.to_owned() }
 }
 
 #[cfg(test)]

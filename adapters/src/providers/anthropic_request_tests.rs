@@ -206,3 +206,52 @@ fn what_anthropic_cannot_do_is_refused_by_name() {
         assert_eq!(refused(&json!({"messages": messages})), "messages", "{messages}");
     }
 }
+
+#[test]
+fn signed_thoughts_go_back_before_the_calls_they_led_to() {
+    let thoughts = json!([
+        {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"}, {"type": "redacted_thinking", "data": "EmwK"},
+        {"type": "thinking", "thinking": "unsigned", "signature": ""}, {"type": "something_new"}
+    ]);
+    let conversation = |thoughts: Value, kind: &str| {
+        translated(&json!({"thinking": {"type": kind, "budget_tokens": 1024}, "messages": [
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.", "thinking_blocks": thoughts,
+                "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "a", "content": "rain"}]}))
+    };
+    let body = conversation(thoughts, "enabled");
+    assert_eq!(
+        body["messages"][1]["content"],
+        json!([
+            {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"}, {"type": "redacted_thinking", "data": "EmwK"},
+            {"type": "text", "text": "Let me see."}, {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+        ])
+    );
+    assert_eq!(body["thinking"]["type"], "enabled");
+    assert_eq!(conversation(Value::Null, "enabled").get("thinking"), None, "refused there without the thoughts");
+    assert_eq!(conversation(Value::Null, "adaptive")["thinking"]["type"], "adaptive");
+}
+
+#[test]
+fn thinking_goes_on_after_a_turn_that_called_nothing() {
+    let body = translated(&json!({"thinking": {"type": "enabled", "budget_tokens": 1024}, "messages": [
+        {"role": "assistant", "content": null,
+            "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "rain"}, {"role": "assistant", "content": "It rains."},
+        {"role": "user", "content": "and tomorrow?"}]}));
+    assert_eq!(body["thinking"]["type"], "enabled");
+}
+
+#[test]
+fn a_pictures_type_has_its_registered_name_and_no_parameters() {
+    for (given, told) in
+        [("image/jpg", "image/jpeg"), ("image/png;charset=utf-8", "image/png"), ("IMAGE/JPG;q=1", "image/jpeg")]
+    {
+        let url = format!("data:{given};base64,AAAA");
+        let body = translated(&json!({"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": url}}]}]}));
+        let source = json!({"type": "base64", "media_type": told, "data": "AAAA"});
+        assert_eq!(body["messages"][0]["content"][0]["source"], source, "{given}");
+    }
+}

@@ -18,12 +18,16 @@ use serde_json::value::RawValue;
 
 use super::anthropic::NAME;
 use super::anthropic_answer::{
-    Function, Reported, ToldUsage, ToolCall, WireBlock, bad, event_error, finish_reason, now_seconds,
+    Function, Reported, ToldUsage, ToolCall, WireBlock, bad, event_error, finish_reason, now_seconds, proven,
 };
+use super::anthropic_parts::ThinkingBlock;
 use super::chunks::{set, written};
 use super::http::Pieces;
 use super::openai::too_long;
 use super::sse::Sse;
+
+/// The longest thought that is kept until it can be proven; of a longer one the proof is left out.
+const THOUGHT_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The chunks of a message stream, in the dialect of the request.
 pub(super) fn chunk_stream(pieces: Pieces, request: &ChatRequest) -> ChunkStream {
@@ -119,6 +123,8 @@ struct WireDelta {
     text: Option<String>,
     #[serde(default)]
     thinking: Option<String>,
+    #[serde(default)]
+    signature: Option<String>,
     #[serde(default)]
     partial_json: Option<String>,
     #[serde(default)]
@@ -228,6 +234,8 @@ struct Words {
     /// The blocks that call tools, and how many there have been.
     calls: Vec<OpenCall>,
     called: usize,
+    /// The thoughts that are being had, each told once more with its proof when it is over.
+    thoughts: Vec<OpenThought>,
     usage: Option<TokenUsage>,
 }
 
@@ -235,6 +243,12 @@ struct OpenCall {
     block: u64,
     index: usize,
     has_arguments: bool,
+}
+
+struct OpenThought {
+    block: u64,
+    thinking: String,
+    signature: String,
 }
 
 #[derive(Default, Serialize)]
@@ -245,6 +259,8 @@ struct Delta {
     content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    thinking_blocks: Vec<ThinkingBlock>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
 }
@@ -257,6 +273,12 @@ struct Choice {
     finish_reason: Option<&'static str>,
 }
 
+impl Delta {
+    fn proof(block: ThinkingBlock) -> Self {
+        Self { thinking_blocks: vec![block], ..Self::default() }
+    }
+}
+
 impl Words {
     fn new(request: &ChatRequest) -> Self {
         Self {
@@ -266,6 +288,7 @@ impl Words {
             show_usage: request.show_usage,
             calls: Vec::new(),
             called: 0,
+            thoughts: Vec::new(),
             usage: None,
         }
     }
@@ -328,10 +351,24 @@ impl Words {
             let call = ToolCall { index: Some(index), id: content.id, kind: Some("function"), function };
             return Some(Delta { tool_calls: vec![call], ..Delta::default() });
         }
+        match content.kind.as_str() {
+            "thinking" => self.thoughts.push(OpenThought {
+                block,
+                thinking: content.thinking.clone().unwrap_or_default(),
+                signature: content.signature.clone().unwrap_or_default(),
+            }),
+            "redacted_thinking" => return proven(&content).map(Delta::proof),
+            _ => {}
+        }
         said(content.text, content.thinking)
     }
 
     fn goes_on(&mut self, block: u64, delta: WireDelta) -> Option<Delta> {
+        if let Some(thought) = self.thoughts.iter_mut().find(|thought| thought.block == block) {
+            thought.thinking.push_str(delta.thinking.as_deref().unwrap_or_default());
+            thought.signature.push_str(delta.signature.as_deref().unwrap_or_default());
+        }
+        self.thoughts.retain(|thought| thought.thinking.len() <= THOUGHT_MAX_BYTES);
         match delta.partial_json.filter(|json| !json.is_empty()) {
             Some(json) => {
                 let call = self.calls.iter_mut().find(|call| call.block == block)?;
@@ -342,8 +379,16 @@ impl Words {
         }
     }
 
-    /// A call without any input still has an object for it, which OpenAI's clients parse.
+    /// A call without any input still has an object for it, which OpenAI's clients parse. A thought is proven when it is
+    /// over, in one piece: clients put the lists of the deltas together.
     fn closes(&mut self, block: u64) -> Option<Delta> {
+        if let Some(place) = self.thoughts.iter().position(|thought| thought.block == block) {
+            let OpenThought { thinking, signature, .. } = self.thoughts.swap_remove(place);
+            return (!signature.is_empty()).then(|| {
+                let (thinking, signature) = (Some(thinking), Some(signature));
+                Delta::proof(ThinkingBlock { kind: "thinking".to_owned(), thinking, signature, data: None })
+            });
+        }
         let place = self.calls.iter().position(|call| call.block == block)?;
         let call = self.calls.swap_remove(place);
         (!call.has_arguments).then(|| more_arguments(call.index, "{}".to_owned()))

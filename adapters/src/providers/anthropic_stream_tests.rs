@@ -119,6 +119,7 @@ fn events_are_told_in_openais_words_each_call_under_its_own_number() {
         [
             &json!({"role": "assistant", "content": ""}),
             &json!({"reasoning_content": "Hm."}),
+            &json!({"thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "EqQBCgIYAhIM"}]}),
             &json!({"content": "Okay"}),
             &call(0, opens("toolu_1", "get_weather")),
             &call(0, more("{\"location\":")),
@@ -152,4 +153,20 @@ fn a_bill_in_an_event_is_ours_alone() {
     let (mut telling, mut ready) = (telling(Dialect::Anthropic, false), VecDeque::new());
     assert!(telling.event(stop.to_vec(), &mut ready).unwrap());
     assert_eq!(json_of(&ready[0]), json!({"type": "message_stop", "amazon": {"x": 1}}));
+}
+
+#[test]
+fn thoughts_that_cannot_be_read_are_given_out_to_be_given_back_and_unsigned_ones_are_not() {
+    let (mut telling, mut ready) = (telling(Dialect::OpenAi, false), VecDeque::new());
+    for event in [
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"redacted_thinking","data":"EmwKAhgB"}}"#,
+        r#"{"type":"content_block_stop","index":0}"#,
+        r#"{"type":"content_block_start","index":1,"content_block":{"type":"thinking","thinking":"a","signature":""}}"#,
+        r#"{"type":"content_block_stop","index":1}"#,
+    ] {
+        telling.event(event.as_bytes().to_vec(), &mut ready).unwrap();
+    }
+    let deltas: Vec<Value> = ready.iter().map(|chunk| json_of(chunk)["choices"][0]["delta"].clone()).collect();
+    let redacted = json!({"thinking_blocks": [{"type": "redacted_thinking", "data": "EmwKAhgB"}]});
+    assert_eq!(deltas, [redacted, json!({"reasoning_content": "a"})]);
 }

@@ -7,7 +7,7 @@
 use calos_commands::provider::MaxTokensField;
 
 use super::http::ProviderHttp;
-use super::openai::{BadKey, OpenAi, Vendor};
+use super::openai::{BadKey, OpenAi, Thoughts, Vendor};
 
 /// The name in events and answers.
 pub const NAME: &str = "deepseek";
@@ -15,11 +15,12 @@ pub const NAME: &str = "deepseek";
 /// Where DeepSeek is when nothing else is configured.
 pub const DEFAULT_BASE_URL: &str = "https://api.deepseek.com";
 
-const DEEPSEEK: Vendor = Vendor {
+pub(super) const DEEPSEEK: Vendor = Vendor {
     name: NAME,
     max_tokens_field: Some(MaxTokensField::MaxTokens),
     has_developer_role: false,
     has_embeddings: false,
+    thoughts: Thoughts::GoBack,
 };
 
 /// An account at DeepSeek; `base` and `key` as for [`OpenAi::new`].

@@ -7,12 +7,19 @@ use bytes::{Bytes, BytesMut};
 use calos_commands::provider::{Phase, ProviderError};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout, timeout_at};
+
+use super::retry_after;
 
 /// How long a connection may take to stand.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stream may take to its first piece. A local model that has to be loaded first needs most of it.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(180);
+/// The same at a provider whose models are always loaded; a long prompt has to be read there too.
+pub const HOSTED_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(90);
+/// The same at a provider that queues calls when it is busy and keeps them waiting with comments, which are no pieces.
+pub const QUEUED_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a stream may pause between two pieces. Keep-alive comments are no pieces.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a whole answer, or a whole stream, may take.
@@ -27,8 +34,6 @@ pub const ERROR_MAX_BYTES: usize = 64 * 1024;
 pub const MESSAGE_MAX_CHARACTERS: usize = 2_000;
 /// How long an unused connection is kept for the next call.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest pause a provider's `retry-after` may ask for and still be passed on.
-const RETRY_AFTER_MAX_SECONDS: u64 = 24 * 3600;
 
 /// The time limits of one provider.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,21 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self { first_byte: FIRST_BYTE_TIMEOUT, idle: IDLE_TIMEOUT, whole: WHOLE_TIMEOUT }
+    }
+}
+
+impl HttpSettings {
+    /// The same with another limit to the first piece, unless these are shorter already.
+    #[must_use]
+    pub fn first_byte_within(self, first_byte: Duration) -> Self {
+        Self { first_byte: self.first_byte.min(first_byte), ..self }
+    }
+
+    /// For a model that reasons in tokens nobody sees: nothing comes meanwhile, however long it takes, so only the limit of
+    /// the whole answer tells silence from death.
+    #[must_use]
+    pub fn for_unseen_reasoning(self) -> Self {
+        Self { first_byte: self.whole, idle: self.whole, whole: self.whole }
     }
 }
 
@@ -92,6 +112,12 @@ impl ProviderHttp {
         self.settings
     }
 
+    /// The same pool with other time limits.
+    #[must_use]
+    pub fn with_settings(&self, settings: HttpSettings) -> Self {
+        Self { client: self.client.clone(), settings }
+    }
+
     /// Sends a request whose answer is read whole, within `limit`.
     ///
     /// # Errors
@@ -129,8 +155,21 @@ impl ProviderHttp {
     /// # Errors
     /// Any [`ProviderError`] but `Unsupported`.
     pub async fn pieces(&self, provider: &'static str, request: RequestBuilder) -> Result<Pieces, ProviderError> {
+        self.pieces_within(provider, request, self.settings).await
+    }
+
+    /// The same under time limits of its own.
+    ///
+    /// # Errors
+    /// Any [`ProviderError`] but `Unsupported`.
+    pub async fn pieces_within(
+        &self,
+        provider: &'static str,
+        request: RequestBuilder,
+        settings: HttpSettings,
+    ) -> Result<Pieces, ProviderError> {
         let now = Instant::now();
-        let limit = self.settings.first_byte;
+        let limit = settings.first_byte;
         let answer = async {
             let response = request.send().await.map_err(|error| unreachable(provider, &error))?;
             accepted(provider, response).await
@@ -140,10 +179,10 @@ impl ProviderHttp {
         Ok(Pieces {
             provider,
             response,
-            settings: self.settings,
+            settings,
             phase: Phase::FirstByte,
             due: now + limit,
-            end: now + self.settings.whole,
+            end: now + settings.whole,
         })
     }
 }
@@ -252,12 +291,7 @@ async fn accepted(provider: &'static str, response: Response) -> Result<Response
     if status == StatusCode::OK {
         return Ok(response);
     }
-    let retry_after = response
-        .headers()
-        .get(reqwest::header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .map(|seconds| Duration::from_secs(seconds.min(RETRY_AFTER_MAX_SECONDS)));
+    let retry_after = retry_after::read(response.headers(), OffsetDateTime::now_utc());
     let body = start_of_body(response).await;
     Err(status_error(provider, status.as_u16(), retry_after, &body))
 }
@@ -356,6 +390,18 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let late = pieces.next().await;
         assert!(matches!(late, Err(ProviderError::Timeout { phase: Phase::Whole, .. })), "{late:?}");
+    }
+
+    #[test]
+    fn a_model_that_reasons_unseen_may_be_silent_as_long_as_its_answer_may_take() {
+        let limits = HttpSettings::default();
+        let hosted = limits.first_byte_within(HOSTED_FIRST_BYTE_TIMEOUT);
+        assert_eq!(
+            (hosted.first_byte, hosted.idle, hosted.whole),
+            (HOSTED_FIRST_BYTE_TIMEOUT, limits.idle, limits.whole)
+        );
+        let unseen = hosted.for_unseen_reasoning();
+        assert_eq!((unseen.first_byte, unseen.idle, unseen.whole), (limits.whole, limits.whole, limits.whole));
     }
 
     #[test]

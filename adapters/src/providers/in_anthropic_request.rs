@@ -1,16 +1,26 @@
 //! From Anthropic's request for a message to OpenAI's chat.completions.
 //!
-//! Text, pictures, tools and their results keep their order and their words. Left out is what has no counterpart and only
-//! nudges or speeds the model: `thinking` and earlier thoughts, `top_k`, `cache_control`, `is_error` of a result. Tools
-//! that Anthropic describes are refused by name.
+//! Text, pictures, thoughts, tools and their results keep their order and their words. Left out is what has no counterpart
+//! and only nudges or speeds the model: `thinking` (which Ollama alone understands), `top_k`, `cache_control`. A failed
+//! result says so in its text. Tools that Anthropic describes are refused by name.
+
+use std::borrow::Cow;
 
 use calos_commands::provider::{ChatRequest, ProviderError};
 use calos_commands::raw_object::RawObject;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::chunks::set;
+use super::{ollama, openai};
+
+/// The longest name of a user OpenAI takes, which is what a SHA-256 hash has in hexadecimal.
+const USER_MAX_CHARACTERS: usize = 64;
+
+/// What the text of a failed result begins with.
+const FAILED: &str = "Error: ";
 
 #[derive(Deserialize)]
 struct InMessage<'a> {
@@ -25,6 +35,10 @@ struct Block<'a> {
     kind: String,
     #[serde(default)]
     text: Option<String>,
+    #[serde(default)]
+    thinking: Option<String>,
+    #[serde(default)]
+    is_error: Option<bool>,
     #[serde(borrow, default)]
     source: Option<Source<'a>>,
     #[serde(default)]
@@ -91,30 +105,46 @@ enum Content {
 struct OutMessage {
     role: &'static str,
     content: Option<Content>,
+    /// What the model thought. A model that thinks in calls of tools has to read it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<String>,
 }
 
-impl OutMessage {
-    fn of(role: &'static str, parts: Vec<Part>) -> Self {
-        Self { role, content: Some(content(parts)), tool_calls: Vec::new(), tool_call_id: None }
-    }
-}
-
-/// Text alone is said as text: not every backend takes parts.
-fn content(parts: Vec<Part>) -> Content {
+/// One text is said as text. OpenAI takes several as they are; other backends take only one, in which they stand in lines
+/// of their own.
+fn content(provider: &str, mut parts: Vec<Part>) -> Content {
     let only_text = parts.iter().all(|part| matches!(part, Part::Text { .. }));
-    if !only_text {
+    if !only_text || provider == openai::NAME && parts.len() > 1 {
         return Content::Parts(parts);
     }
-    let mut texts = parts.into_iter().filter_map(|part| match part {
+    let texts = parts.drain(..).filter_map(|part| match part {
         Part::Text { text } => Some(text),
         Part::ImageUrl { .. } => None,
     });
-    let first = texts.next().unwrap_or_default();
-    Content::Text(texts.fold(first, |all, text| all + "\n" + &text))
+    Content::Text(texts.collect::<Vec<_>>().join("\n"))
+}
+
+/// A failed result has no field for it in OpenAI's words, so it says it itself.
+fn say_failed(text: &mut Vec<Part>) {
+    match text.first_mut() {
+        Some(Part::Text { text }) => text.insert_str(0, FAILED),
+        Some(Part::ImageUrl { .. }) | None => text.insert(0, Part::Text { text: FAILED.trim_end().to_owned() }),
+    }
+}
+
+/// The name of a user as providers take it: letters, digits, `_` and `-`, [`USER_MAX_CHARACTERS`] of them. Another one is
+/// told by its hash, which is the same for the same user and names nobody.
+fn user_name(given: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if given.len() <= USER_MAX_CHARACTERS && given.bytes().all(is_plain) {
+        Cow::Borrowed(given)
+    } else {
+        Cow::Owned(hex::encode(Sha256::digest(given.as_bytes())))
+    }
 }
 
 /// Translates a request; its model, limit and streaming are the caller's to set.
@@ -133,7 +163,12 @@ pub(super) fn translate(provider: &'static str, request: &ChatRequest) -> Result
     }
     let metadata: Option<Value> = this.field("metadata")?;
     if let Some(user) = metadata.as_ref().and_then(|metadata| metadata["user_id"].as_str()) {
-        set(provider, &mut body, "user", user)?;
+        set(provider, &mut body, "user", user_name(user).as_ref())?;
+    }
+    if provider == ollama::NAME
+        && let Some(thinking) = this.field::<&RawValue>("thinking")?
+    {
+        set(provider, &mut body, "thinking", thinking)?;
     }
     let config: Option<Value> = this.field("output_config")?;
     let format = match config {
@@ -153,26 +188,31 @@ struct Translation<'r> {
 }
 
 impl Translation<'_> {
+    fn message(&self, role: &'static str, parts: Vec<Part>) -> OutMessage {
+        let content = Some(content(self.provider, parts));
+        OutMessage { role, content, reasoning_content: None, tool_calls: Vec::new(), tool_call_id: None }
+    }
+
     fn messages(&self) -> Result<Vec<OutMessage>, ProviderError> {
         let mut told = Vec::new();
         let system = self.request.fields.given("system");
         if let Some(parts) = system.map(|system| self.parts(system, "system")).transpose()? {
-            told.push(OutMessage::of("system", parts));
+            told.push(self.message("system", parts));
         }
         for message in self.field::<Vec<InMessage<'_>>>("messages")?.unwrap_or_default() {
             let blocks = self.blocks(message.content.map_or("null", RawValue::get), "messages")?;
             match message.role.as_str() {
                 "assistant" => told.extend(self.spoken(blocks)?),
-                "system" => told.push(OutMessage::of("system", self.parts_of(blocks, "messages")?)),
+                "system" => told.push(self.message("system", self.parts_of(blocks, "messages")?)),
                 _ => self.asked(blocks, &mut told)?,
             }
         }
         Ok(told)
     }
 
-    /// What the model said and which tools it called; what it thought stays its own.
+    /// What the model thought and said, and which tools it called.
     fn spoken(&self, blocks: Vec<Block<'_>>) -> Result<Option<OutMessage>, ProviderError> {
-        let (mut text, mut tool_calls) = (None::<String>, Vec::new());
+        let (mut text, mut thoughts, mut tool_calls) = (None::<String>, String::new(), Vec::new());
         for block in blocks {
             match block.kind.as_str() {
                 "text" => text.get_or_insert_default().push_str(&block.text.unwrap_or_default()),
@@ -181,13 +221,17 @@ impl Translation<'_> {
                     tool_calls.push(json!({"id": block.id, "type": "function",
                         "function": {"name": block.name, "arguments": arguments}}));
                 }
-                "thinking" | "redacted_thinking" => {}
+                "thinking" => thoughts.push_str(&block.thinking.unwrap_or_default()),
+                // Only Anthropic can read it.
+                "redacted_thinking" => {}
                 other => return Err(self.unsaid(other, "messages")),
             }
         }
         let is_silent = text.is_none() && tool_calls.is_empty();
         let content = text.map(Content::Text);
-        Ok((!is_silent).then_some(OutMessage { role: "assistant", content, tool_calls, tool_call_id: None }))
+        let reasoning_content = Some(thoughts).filter(|thoughts| !thoughts.is_empty());
+        let message = OutMessage { role: "assistant", content, reasoning_content, tool_calls, tool_call_id: None };
+        Ok((!is_silent).then_some(message))
     }
 
     /// What tools gave back stands first, each in a message of its own, as the answer to the calls before it. Pictures
@@ -200,14 +244,17 @@ impl Translation<'_> {
                 continue;
             }
             let given = self.parts(block.content.map_or("null", RawValue::get), "messages")?;
-            let (text, pictures): (Vec<Part>, Vec<Part>) =
+            let (mut text, pictures): (Vec<Part>, Vec<Part>) =
                 given.into_iter().partition(|part| matches!(part, Part::Text { .. }));
-            let result = OutMessage { tool_call_id: block.tool_use_id, ..OutMessage::of("tool", text) };
+            if block.is_error == Some(true) {
+                say_failed(&mut text);
+            }
+            let result = OutMessage { tool_call_id: block.tool_use_id, ..self.message("tool", text) };
             told.push(result);
             parts.extend(pictures);
         }
         if !parts.is_empty() {
-            told.push(OutMessage::of("user", parts));
+            told.push(self.message("user", parts));
         }
         Ok(())
     }
@@ -261,6 +308,8 @@ impl Translation<'_> {
             return Ok(vec![Block {
                 kind: "text".to_owned(),
                 text: Some(text),
+                thinking: None,
+                is_error: None,
                 source: None,
                 title: None,
                 context: None,

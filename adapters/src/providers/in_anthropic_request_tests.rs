@@ -50,9 +50,9 @@ fn a_conversation_with_tools_keeps_its_order_and_its_words() {
     assert_eq!(
         body["messages"],
         json!([
-            {"role": "system", "content": "be brief\nand kind"},
+            {"role": "system", "content": [{"type": "text", "text": "be brief"}, {"type": "text", "text": "and kind"}]},
             {"role": "user", "content": "weather?"},
-            {"role": "assistant", "content": "Let me see.", "tool_calls": [
+            {"role": "assistant", "content": "Let me see.", "reasoning_content": "hm", "tool_calls": [
                 {"id": "toolu_1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\":\"Oslo\"}"}}]},
             {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"},
             {"role": "user", "content": [
@@ -113,4 +113,48 @@ fn what_cannot_be_said_is_refused_by_name() {
     assert_eq!(refused(&json!({"messages": 7})), "messages");
     assert_eq!(refused(&json!({"tools": [{"type": "bash_20250124", "name": "bash"}]})), "tools");
     assert_eq!(refused(&json!({"tools": [{"name": "f"}], "tool_choice": {"type": "x"}})), "tool_choice");
+}
+
+#[test]
+fn several_texts_stay_apart_where_they_may_and_are_lines_where_they_may_not() {
+    let asked = request(&json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]}));
+    let content = |provider| {
+        let body = serde_json::to_value(translate(provider, &asked).unwrap()).unwrap();
+        body["messages"][0]["content"].clone()
+    };
+    assert_eq!(content("openai"), json!([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]));
+    assert_eq!(content("deepseek"), "one\ntwo");
+}
+
+#[test]
+fn a_failed_result_says_so() {
+    let result = |content: Value| {
+        let block = json!({"type": "tool_result", "tool_use_id": "a", "is_error": true, "content": content});
+        translated(&json!({"messages": [{"role": "user", "content": [block]}]}))["messages"][0]["content"].clone()
+    };
+    assert_eq!(result(json!("no such city")), "Error: no such city");
+    assert_eq!(result(json!([])), "Error:");
+    let texts = result(json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]));
+    assert_eq!(texts, json!([{"type": "text", "text": "Error: a"}, {"type": "text", "text": "b"}]));
+}
+
+#[test]
+fn a_user_is_named_as_providers_take_it_or_by_a_hash() {
+    let user = |id: &str| translated(&json!({"messages": [], "metadata": {"user_id": id}}))["user"].clone();
+    let plain = "a-B_9".repeat(12);
+    assert_eq!(user(&plain), plain);
+    for id in ["a".repeat(65), "ada@example.com".to_owned(), "\u{e9}".to_owned()] {
+        let told = user(&id);
+        let told = told.as_str().unwrap();
+        assert!(told.len() == 64 && told.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}: {told}");
+    }
+    assert_eq!(user("ada@example.com"), user("ada@example.com"));
+}
+
+#[test]
+fn ollama_alone_is_told_to_think() {
+    let asked = request(&json!({"messages": [], "thinking": {"type": "enabled", "budget_tokens": 2000}}));
+    let thinking = |provider| translate(provider, &asked).unwrap().given("thinking").is_some();
+    assert!(thinking("ollama") && !thinking("openai") && !thinking("deepseek"));
 }

@@ -1,7 +1,8 @@
 //! Tells streams that came in OpenAI's words as the events of Anthropic's message streams.
 //!
 //! Blocks are opened and closed as the kind of content changes. The last two events wait for the usage, which OpenAI's
-//! dialect sends after the reason for the end; what comes behind it is read and passed over.
+//! dialect sends after the reason for the end; what comes behind it is read and passed over. Calls of tools that come
+//! interleaved are told one after the other ([`super::in_anthropic_calls`]).
 
 use std::collections::VecDeque;
 
@@ -9,9 +10,11 @@ use bytes::Bytes;
 use calos_commands::provider::{ChatRequest, Chunk, ChunkKind, ChunkStream, Produced, ProviderError, TokenUsage};
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::in_anthropic_answer::{Call, Choice, message_id, stop_reason, told_usage};
+use super::in_anthropic_calls::{WaitingCall, WaitingCalls};
 
 /// The events of a message stream, from the chunks of a completion.
 pub(super) fn event_stream(provider: &'static str, request: &ChatRequest, chunks: ChunkStream) -> ChunkStream {
@@ -86,6 +89,10 @@ struct Telling {
     prompt_estimate_tokens: u64,
     begun: bool,
     open: Option<Open>,
+    /// What the open call has been given so far.
+    arguments: String,
+    /// The calls that wait for the open one to end.
+    calls: WaitingCalls,
     /// How many blocks have been opened.
     blocks: u64,
     finish_reason: Option<String>,
@@ -104,6 +111,8 @@ impl Telling {
             prompt_estimate_tokens: request.prompt_estimate_tokens,
             begun: false,
             open: None,
+            arguments: String::new(),
+            calls: WaitingCalls::default(),
             blocks: 0,
             finish_reason: None,
             finished: false,
@@ -133,7 +142,7 @@ impl Telling {
             let wire: WireChunk = serde_json::from_slice(json)
                 .map_err(|error| ProviderError::BadAnswer { provider: self.provider, detail: error.to_string() })?;
             for choice in wire.choices.unwrap_or_default() {
-                self.choice(choice, &mut events);
+                self.choice(choice, &mut events)?;
             }
         }
         self.finished |= chunk.kind == ChunkKind::Finish;
@@ -160,13 +169,15 @@ impl Telling {
         Ok(())
     }
 
+    /// The prompt is counted only at the end; until then clients are shown what it most likely has.
     fn message_start(&self) -> Value {
+        let expected = TokenUsage { prompt_tokens: self.prompt_estimate_tokens, ..TokenUsage::default() };
         json!({"type": "message_start", "message": {
             "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": [],
-            "stop_reason": null, "stop_sequence": null, "usage": told_usage(self.usage.unwrap_or_default())}})
+            "stop_reason": null, "stop_sequence": null, "usage": told_usage(self.usage.unwrap_or(expected))}})
     }
 
-    fn choice(&mut self, choice: Choice, events: &mut Vec<Value>) {
+    fn choice(&mut self, choice: Choice, events: &mut Vec<Value>) -> Result<(), ProviderError> {
         let said = choice.delta.unwrap_or_default();
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         if let Some(thinking) = given(said.reasoning_content) {
@@ -178,21 +189,52 @@ impl Telling {
             events.push(self.delta(&json!({"type": "text_delta", "text": text})));
         }
         for call in said.tool_calls.unwrap_or_default() {
-            self.call(call, events);
+            self.call(call, events)?;
         }
         if choice.finish_reason.is_some() {
             self.finish_reason = choice.finish_reason;
         }
+        Ok(())
     }
 
-    fn call(&mut self, call: Call, events: &mut Vec<Value>) {
-        let function = call.function.unwrap_or_default();
-        let id = call.id.unwrap_or_else(|| format!("toolu_{}_{}", self.id.trim_start_matches("msg_"), call.index));
-        let name = function.name.unwrap_or_default();
-        self.open(Open::Call(call.index), || json!({"type": "tool_use", "id": id, "name": name, "input": {}}), events);
-        let arguments = function.arguments.unwrap_or_default();
-        if !arguments.is_empty() {
-            events.push(self.delta(&json!({"type": "input_json_delta", "partial_json": arguments})));
+    /// Pieces of several calls may come in turns, while Anthropic's blocks follow each other: a call is told while it is
+    /// the one that is open, and waits until then.
+    fn call(&mut self, piece: Call, events: &mut Vec<Value>) -> Result<(), ProviderError> {
+        match self.open {
+            Some(Open::Call(open)) if open == piece.index => {
+                let arguments = piece.function.and_then(|function| function.arguments).unwrap_or_default();
+                self.arguments(&arguments, events);
+                Ok(())
+            }
+            Some(Open::Call(_)) if !self.written_to_its_end() => self.calls.keep(self.provider, piece),
+            Some(_) | None => {
+                let index = piece.index;
+                self.calls.keep(self.provider, piece)?;
+                if let Some(call) = self.calls.take(index) {
+                    self.open_call(index, call, events);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the arguments of the open call are whole, so that no more of them can come.
+    fn written_to_its_end(&self) -> bool {
+        let text = self.arguments.trim_end();
+        text.ends_with('}') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    }
+
+    fn open_call(&mut self, index: u64, call: WaitingCall, events: &mut Vec<Value>) {
+        let id = call.id.unwrap_or_else(|| format!("toolu_{}_{index}", self.id.trim_start_matches("msg_")));
+        let name = call.name;
+        self.open(Open::Call(index), || json!({"type": "tool_use", "id": id, "name": name, "input": {}}), events);
+        self.arguments(&call.arguments, events);
+    }
+
+    fn arguments(&mut self, piece: &str, events: &mut Vec<Value>) {
+        if !piece.is_empty() {
+            self.arguments.push_str(piece);
+            events.push(self.delta(&json!({"type": "input_json_delta", "partial_json": piece})));
         }
     }
 
@@ -201,15 +243,33 @@ impl Telling {
         if self.open == Some(kind) {
             return;
         }
-        self.close(events);
+        // Calls that waited for the one before are told before anything else is.
+        if matches!(kind, Open::Call(_)) {
+            self.close(events)
+        } else {
+            self.close_all(events)
+        }
         self.open = Some(kind);
         self.blocks += 1;
         events.push(json!({"type": "content_block_start", "index": self.blocks - 1, "content_block": block()}));
     }
 
     fn close(&mut self, events: &mut Vec<Value>) {
-        if self.open.take().is_some() {
+        if let Some(open) = self.open.take() {
+            if let Open::Call(index) = open {
+                self.calls.end(index);
+                self.arguments.clear();
+            }
             events.push(json!({"type": "content_block_stop", "index": self.blocks - 1}));
+        }
+    }
+
+    /// Closes what is open, and tells the calls that waited for it.
+    fn close_all(&mut self, events: &mut Vec<Value>) {
+        self.close(events);
+        while let Some((index, call)) = self.calls.take_first() {
+            self.open_call(index, call, events);
+            self.close(events);
         }
     }
 
@@ -223,7 +283,7 @@ impl Telling {
             return;
         }
         let mut closing = Vec::new();
-        self.close(&mut closing);
+        self.close_all(&mut closing);
         let usage = self.usage.unwrap_or_else(|| TokenUsage {
             prompt_tokens: self.prompt_estimate_tokens,
             completion_tokens: self.produced.tokens(),

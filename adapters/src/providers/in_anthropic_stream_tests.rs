@@ -77,7 +77,7 @@ async fn chunks_are_told_as_the_events_of_a_message() {
     };
     let expected = [
         json!({"type": "message_start", "message": {"id": "msg_7", "type": "message", "role": "assistant",
-            "model": "gpt-4o-2024", "content": [], "stop_reason": null, "stop_sequence": null, "usage": usage(0, 0, 0)}}),
+            "model": "gpt-4o-2024", "content": [], "stop_reason": null, "stop_sequence": null, "usage": usage(10, 0, 0)}}),
         start(0, json!({"type": "thinking", "thinking": "", "signature": ""})),
         more(0, json!({"type": "thinking_delta", "thinking": "Hm."})),
         stop(0),
@@ -129,4 +129,41 @@ async fn a_stream_without_a_count_shows_ours_and_reports_none() {
 #[tokio::test]
 async fn an_empty_stream_stays_empty() {
     assert!(told(&[], false).await.is_empty());
+}
+
+#[tokio::test]
+async fn calls_that_come_in_turns_are_told_one_after_the_other() {
+    let call = |index: u64, id: Option<&str>, arguments: &str| {
+        let mut call = json!({"index": index, "function": {"arguments": arguments}});
+        if let Some(id) = id {
+            call["id"] = json!(id);
+            call["function"]["name"] = json!(format!("f{index}"));
+        }
+        delta(&json!({"tool_calls": [call]}))
+    };
+    let chunks = [
+        call(0, Some("a"), "{\"x\":"),
+        call(1, Some("b"), "{\"y\""),
+        call(0, None, "{}"),
+        call(1, None, ":2}"),
+        call(0, None, "}"),
+        call(2, Some("c"), "{}"),
+        finish("tool_calls"),
+        USAGE.to_owned(),
+    ];
+    let events = shown(&told(&chunks, false).await);
+    let of = |block: u64| {
+        let mut text = String::new();
+        for event in events.iter().filter(|event| event["index"] == block) {
+            text.push_str(event["content_block"]["id"].as_str().unwrap_or_default());
+            text.push_str(event["delta"]["partial_json"].as_str().unwrap_or_default());
+        }
+        text
+    };
+    assert_eq!([of(0), of(1), of(2)], ["a{\"x\":{}}", "c{}", "b{\"y\":2}"]);
+    let order: Vec<_> = events.iter().filter_map(|event| event["index"].as_u64()).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    let started = events.iter().filter(|event| event["type"] == "content_block_start").count();
+    let stopped = events.iter().filter(|event| event["type"] == "content_block_stop").count();
+    assert_eq!((started, stopped), (3, 3));
 }

@@ -6,6 +6,7 @@
 
 pub mod anthropic;
 mod anthropic_answer;
+mod anthropic_parts;
 mod anthropic_request;
 mod anthropic_stream;
 pub mod chunks;
@@ -15,6 +16,7 @@ pub mod embeddings;
 pub mod http;
 pub mod in_anthropic;
 mod in_anthropic_answer;
+mod in_anthropic_calls;
 mod in_anthropic_request;
 mod in_anthropic_stream;
 pub mod lines;
@@ -24,6 +26,7 @@ mod ollama_count;
 mod ollama_embed;
 mod ollama_request;
 pub mod openai;
+mod retry_after;
 pub mod sse;
 
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub use ollama::Ollama;
 pub use openai::{BadKey, OpenAi};
 
 use crate::config::{ProviderConfig, ProvidersConfig};
+use http::{HOSTED_FIRST_BYTE_TIMEOUT, QUEUED_FIRST_BYTE_TIMEOUT};
 
 /// Why the configured providers cannot be called.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +61,8 @@ pub enum ProvidersError {
     },
 }
 
-/// An adapter for every provider, each held to say no key: those without a key in the settings serve tenants that bring their own.
+/// An adapter for every provider, each held to say no key: those without a key in the settings serve tenants that bring
+/// their own. `settings` are the longest anybody may take; providers that need less are given up sooner.
 ///
 /// # Errors
 /// See [`ProvidersError`].
@@ -67,11 +72,13 @@ pub fn configured(
     counter: &Arc<dyn TokenCounter>,
 ) -> Result<Providers, ProvidersError> {
     let http = ProviderHttp::new(settings)?;
-    let openai = OpenAi::new(http.clone(), config.openai.base_url.as_str(), key(&config.openai))
+    let hosted = http.with_settings(settings.first_byte_within(HOSTED_FIRST_BYTE_TIMEOUT));
+    let queued = http.with_settings(settings.first_byte_within(QUEUED_FIRST_BYTE_TIMEOUT));
+    let openai = OpenAi::new(hosted.clone(), config.openai.base_url.as_str(), key(&config.openai))
         .map_err(|cause| ProvidersError::Key { name: "OPENAI_API_KEY", cause })?;
-    let anthropic = Anthropic::new(http.clone(), config.anthropic.base_url.as_str(), key(&config.anthropic))
+    let anthropic = Anthropic::new(hosted, config.anthropic.base_url.as_str(), key(&config.anthropic))
         .map_err(|cause| ProvidersError::Key { name: "ANTHROPIC_API_KEY", cause })?;
-    let deepseek = deepseek::account(http.clone(), config.deepseek.base_url.as_str(), key(&config.deepseek))
+    let deepseek = deepseek::account(queued, config.deepseek.base_url.as_str(), key(&config.deepseek))
         .map_err(|cause| ProvidersError::Key { name: "DEEPSEEK_API_KEY", cause })?;
     let personas = config.ollama.personas.iter().map(|(name, base)| (name.as_str(), base.as_str()));
     let ollama = Ollama::new(http, config.ollama.base_url.as_str())

@@ -23,6 +23,7 @@ use super::ollama_count::Counting;
 use super::ollama_embed;
 use super::ollama_request::{OllamaRequest, translate};
 use super::openai::too_long;
+use super::retry_after::soon_again;
 
 /// The name in events and answers.
 pub const NAME: &str = "ollama";
@@ -202,7 +203,7 @@ impl Ollama {
             }
             answer => answer,
         };
-        answer.map_err(refusing_tools)
+        answer.map_err(|error| refusing_tools(soon_again(error)))
     }
 
     async fn count_what_is_missing(&self, answer: &WireAnswer, request: &ChatRequest, telling: &mut Telling) {

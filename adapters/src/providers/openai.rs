@@ -7,18 +7,22 @@ use std::sync::Arc;
 use calos_commands::log::Boxed;
 use calos_commands::ports::SecretText;
 use calos_commands::provider::{
-    ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, MaxTokensField, ModelListing, ProviderError, Transcript,
+    ChatProvider, ChatRequest, Chunk, ChunkKind, ChunkStream, Completion, MaxTokensField, ModelListing, ProviderError,
+    Transcript,
 };
 use calos_commands::raw_object::RawObject;
+use calos_domain::pricing::PriceBook;
 use futures_util::stream;
 use reqwest::RequestBuilder;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::chunks::{DONE, read_chunk, read_completion, set};
 use super::embeddings;
 use super::http::{LISTING_TIMEOUT, Pieces, ProviderHttp, base_url};
 use super::lines::LineTooLong;
+use super::retry_after::soon_again;
 use super::sse::Sse;
 
 /// The name in events and answers.
@@ -41,10 +45,28 @@ pub struct Vendor {
     pub has_developer_role: bool,
     /// Whether it has embedding models.
     pub has_embeddings: bool,
+    /// What earlier answers' thoughts are to it.
+    pub thoughts: Thoughts,
+}
+
+/// What a vendor makes of the thoughts in earlier answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Thoughts {
+    /// It knows no field for them; they are left out.
+    Unknown,
+    /// It wants its own `reasoning_content` back with every answer that called tools, and refuses one without; what another
+    /// vendor answered has none, and an empty one does.
+    GoBack,
 }
 
 /// OpenAI itself, or a compatible backend at its address.
-const OPENAI: Vendor = Vendor { name: NAME, max_tokens_field: None, has_developer_role: true, has_embeddings: true };
+const OPENAI: Vendor = Vendor {
+    name: NAME,
+    max_tokens_field: None,
+    has_developer_role: true,
+    has_embeddings: true,
+    thoughts: Thoughts::Unknown,
+};
 
 /// The key cannot stand in a header.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -144,35 +166,50 @@ pub(super) fn versioned(base: &str) -> Arc<str> {
 
 /// The client's fields with what CALOS decided in their place.
 fn body(vendor: &Vendor, request: &ChatRequest, streaming: bool) -> Result<Vec<u8>, ProviderError> {
-    #[derive(serde::Serialize)]
-    struct StreamOptions {
-        include_usage: bool,
-    }
     let name = vendor.name;
     let mut body = RawObject::clone(&request.fields);
-    if !vendor.has_developer_role {
-        without_developer(name, &mut body)?;
-    }
+    suit_messages(vendor, &mut body)?;
     set(name, &mut body, "model", &request.model)?;
     let field = vendor.max_tokens_field.unwrap_or(request.max_tokens_field);
     set(name, &mut body, field.as_str(), &request.max_tokens)?;
+    let mut options: RawObject = body.lenient("stream_options").unwrap_or_default();
+    body.remove("stream_options");
     if streaming {
         set(name, &mut body, "stream", &true)?;
         // Always asked for: a stream that is not counted would be given away.
-        set(name, &mut body, "stream_options", &StreamOptions { include_usage: true })?;
+        set(name, &mut options, "include_usage", &true)?;
+        set(name, &mut body, "stream_options", &options)?;
     }
     super::chunks::written(name, &body).map(Into::into)
 }
 
-/// Says `system` where the client said `developer`.
-fn without_developer(provider: &'static str, body: &mut RawObject) -> Result<(), ProviderError> {
-    if !body.get("messages").is_some_and(|messages| messages.contains("\"developer\"")) {
+/// Says the messages in the vendor's own words, touching them only where they hold something it does not take.
+fn suit_messages(vendor: &Vendor, body: &mut RawObject) -> Result<(), ProviderError> {
+    let provider = vendor.name;
+    let Some(text) = body.given("messages") else { return Ok(()) };
+    let developer = !vendor.has_developer_role && text.contains("\"developer\"");
+    let thoughts = match vendor.thoughts {
+        Thoughts::Unknown => text.contains("\"reasoning_content\""),
+        Thoughts::GoBack => text.contains("\"tool_calls\""),
+    };
+    if !developer && !thoughts && !text.contains("\"thinking_blocks\"") {
         return Ok(());
     }
     let mut messages: Vec<RawObject> = body.lenient("messages").unwrap_or_default();
     for message in &mut messages {
-        if message.get("role") == Some("\"developer\"") {
+        if developer && message.get("role") == Some("\"developer\"") {
             set(provider, message, "role", "system")?;
+        }
+        // Anthropic's proofs of its own thoughts mean nothing to anybody else.
+        message.remove("thinking_blocks");
+        match vendor.thoughts {
+            Thoughts::Unknown => drop(message.remove("reasoning_content")),
+            Thoughts::GoBack => {
+                let calls = message.lenient::<Vec<IgnoredAny>>("tool_calls").is_some_and(|calls| !calls.is_empty());
+                if calls && message.given("reasoning_content").is_none() {
+                    set(provider, message, "reasoning_content", "")?;
+                }
+            }
         }
     }
     set(provider, body, "messages", &messages)
@@ -190,14 +227,19 @@ impl ChatProvider for OpenAi {
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
             let name = self.vendor.name;
-            let text = self.http.whole(name, self.chat(request, false)?, self.http.settings().whole).await?;
+            let limit = self.http.settings().whole;
+            let text = self.http.whole(name, self.chat(request, false)?, limit).await.map_err(soon_again)?;
             read_completion(name, &text, &request.transcript)
         })
     }
 
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
-            let pieces = self.http.pieces(self.vendor.name, self.chat(request, true)?).await?;
+            let call = self.chat(request, true)?;
+            let http = self.http.settings();
+            let hides = PriceBook::current().hides_reasoning(&request.model);
+            let limits = if hides { http.for_unseen_reasoning() } else { http };
+            let pieces = self.http.pieces_within(self.vendor.name, call, limits).await.map_err(soon_again)?;
             Ok(chunk_stream(self.vendor.name, pieces, request))
         })
     }
@@ -211,7 +253,8 @@ impl ChatProvider for OpenAi {
             embeddings::fits(name, request)?;
             let request = self.post("embeddings", request, embeddings::body(name, request)?)?;
             let limit = self.http.settings().whole;
-            embeddings::read(name, &self.http.whole_within(name, request, limit, embeddings::ANSWER_MAX_BYTES).await?)
+            let answer = self.http.whole_within(name, request, limit, embeddings::ANSWER_MAX_BYTES).await;
+            embeddings::read(name, &answer.map_err(soon_again)?)
         })
     }
 
@@ -255,7 +298,7 @@ fn read_listing(provider: &'static str, text: &[u8]) -> Result<Vec<ModelListing>
 pub fn chunk_stream(provider: &'static str, pieces: Pieces, request: &ChatRequest) -> ChunkStream {
     let (show_usage, transcript) = (request.show_usage, request.transcript.clone());
     let (sse, ready) = (Sse::default(), VecDeque::new());
-    let reader = Reader { provider, pieces, sse, ready, ended: false, show_usage, transcript };
+    let reader = Reader { provider, pieces, sse, ready, finished: false, ended: false, show_usage, transcript };
     Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
 }
 
@@ -264,6 +307,8 @@ struct Reader {
     pieces: Pieces,
     sse: Sse,
     ready: VecDeque<Vec<u8>>,
+    /// Whether the answer has had its `finish_reason`.
+    finished: bool,
     ended: bool,
     show_usage: bool,
     transcript: Transcript,
@@ -275,23 +320,29 @@ impl Reader {
             return None;
         }
         let read = match self.event().await {
-            Ok(data) if data == DONE => {
+            Ok(Some(data)) if data != DONE => read_chunk(self.provider, data, self.show_usage, &self.transcript),
+            Ok(_) => {
                 self.ended = true;
                 return None;
             }
-            Ok(data) => read_chunk(self.provider, data, self.show_usage, &self.transcript),
             Err(error) => Err(error),
         };
+        self.finished |= read.as_ref().is_ok_and(|chunk| chunk.kind == ChunkKind::Finish);
         self.ended = read.is_err();
         Some(read)
     }
 
-    async fn event(&mut self) -> Result<Vec<u8>, ProviderError> {
+    /// The data of the next event; none where the body ends behind an answer that has had its end: some backends send no
+    /// mark of it.
+    async fn event(&mut self) -> Result<Option<Vec<u8>>, ProviderError> {
         loop {
             if let Some(data) = self.ready.pop_front() {
-                return Ok(data);
+                return Ok(Some(data));
             }
             let Some(piece) = self.pieces.next().await? else {
+                if self.finished {
+                    return Ok(None);
+                }
                 let detail = "the stream ended without [DONE]".to_owned();
                 return Err(ProviderError::BadAnswer { provider: self.provider, detail });
             };
@@ -315,61 +366,5 @@ pub(super) fn too_long(provider: &'static str, error: LineTooLong) -> ProviderEr
 }
 
 #[cfg(test)]
-mod tests {
-    use calos_commands::provider::MaxTokensField;
-
-    use super::*;
-
-    fn request(fields: &str) -> ChatRequest {
-        ChatRequest {
-            answer_id: "chatcmpl-test".to_owned(),
-            dialect: calos_commands::provider::Dialect::OpenAi,
-            key: None,
-            model: "gpt-4".to_owned(),
-            fields: Arc::new(serde_json::from_str(fields).unwrap()),
-            max_tokens: 64,
-            max_tokens_field: MaxTokensField::MaxTokens,
-            show_usage: false,
-            prompt_estimate_tokens: 10,
-            transcript: calos_commands::provider::Transcript::default(),
-        }
-    }
-
-    #[test]
-    fn what_calos_decided_goes_upstream_and_the_rest_as_it_came() {
-        let request =
-            request(r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.10,"new_field":{"x":1}}"#);
-        let plain = String::from_utf8(body(&OPENAI, &request, false).unwrap()).unwrap();
-        assert_eq!(
-            plain,
-            r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.10,"new_field":{"x":1},"model":"gpt-4","max_tokens":64}"#
-        );
-        let streaming = String::from_utf8(body(&OPENAI, &request, true).unwrap()).unwrap();
-        assert!(streaming.ends_with(r#""stream":true,"stream_options":{"include_usage":true}}"#), "{streaming}");
-    }
-
-    #[test]
-    fn the_version_stands_once_in_the_address() {
-        assert_eq!(&*versioned("https://api.openai.com"), "https://api.openai.com/v1");
-        assert_eq!(&*versioned("https://api.openai.com/v1/"), "https://api.openai.com/v1");
-        assert_eq!(&*versioned("http://127.0.0.1:8000/openai"), "http://127.0.0.1:8000/openai/v1");
-    }
-
-    #[test]
-    fn a_listing_is_read() {
-        let text = r#"{"object":"list","data":[{"id":"gpt-4","object":"model","created":1687882411,"owned_by":"openai"},{"id":"x"}]}"#;
-        let models = read_listing(NAME, text.as_bytes()).unwrap();
-        let gpt_4 = ModelListing { id: "gpt-4".into(), created: 1_687_882_411, owned_by: "openai".into(), local: None };
-        assert_eq!(models[0], gpt_4);
-        assert_eq!(models[1].owned_by, "openai");
-        assert!(read_listing(NAME, b"{}").is_err());
-    }
-
-    #[test]
-    fn a_key_that_breaks_the_header_is_refused_and_a_good_one_is_never_shown() {
-        let http = ProviderHttp::new(super::super::HttpSettings::default()).unwrap();
-        assert!(OpenAi::new(http.clone(), DEFAULT_BASE_URL, "sk-a\nb").is_err());
-        let account = OpenAi::new(http, DEFAULT_BASE_URL, "sk-secret").unwrap();
-        assert!(!format!("{account:?}").contains("secret"));
-    }
-}
+#[path = "openai_tests.rs"]
+mod tests;

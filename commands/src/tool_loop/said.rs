@@ -24,6 +24,33 @@ impl ToolCall {
     }
 }
 
+/// What a model thought in one answer, as it goes back to it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Thoughts {
+    /// The text of it, in `reasoning_content`.
+    pub text: Option<String>,
+    /// What proves it to its provider, in `thinking_blocks`.
+    pub blocks: Vec<Value>,
+}
+
+impl Thoughts {
+    fn of(message: &Value) -> Self {
+        let text = message["reasoning_content"].as_str().filter(|text| !text.is_empty());
+        let blocks = message["thinking_blocks"].as_array();
+        Self { text: text.map(str::to_owned), blocks: blocks.cloned().unwrap_or_default() }
+    }
+
+    /// Writes them into the message they belong to.
+    pub(super) fn write_into(&self, message: &mut Value) {
+        if let Some(text) = &self.text {
+            message["reasoning_content"] = json!(text);
+        }
+        if !self.blocks.is_empty() {
+            message["thinking_blocks"] = json!(self.blocks);
+        }
+    }
+}
+
 /// The words and the calls of one answer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Said {
@@ -31,6 +58,8 @@ pub struct Said {
     pub text: String,
     /// The calls.
     pub tool_calls: Vec<ToolCall>,
+    /// What it thought beside, for a model that has to read it again before it goes on.
+    pub thoughts: Thoughts,
     /// Why the answer ended there: `stop`, `length`, `tool_calls`, `content_filter`; none when the provider did not say.
     pub finish_reason: Option<String>,
 }
@@ -47,6 +76,7 @@ impl Said {
         Self {
             text: text_of(&message["content"]),
             tool_calls: calls.iter().filter_map(tool_call).collect(),
+            thoughts: Thoughts::of(message),
             finish_reason: choice["finish_reason"].as_str().map(str::to_owned),
         }
     }
@@ -110,6 +140,20 @@ mod tests {
         assert_eq!(said(&json!({"content": [{"type": "text", "text": "a"}, {"text": "b"}]})).text, "ab");
         assert_eq!(said(&json!([])).text, "");
         assert_eq!(Said::read(&RawObject::default()), Said::default());
+    }
+
+    #[test]
+    fn thoughts_are_read_and_written_back_as_they_were() {
+        let message = json!({"content": "x", "reasoning_content": "hm",
+            "thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}]});
+        let mut written = json!({"content": "x"});
+        said(&message).thoughts.write_into(&mut written);
+        assert_eq!(written, message);
+        let plain = json!({"content": "x"});
+        assert_eq!(said(&plain).thoughts, Thoughts::default());
+        let mut written = plain.clone();
+        Thoughts::default().write_into(&mut written);
+        assert_eq!(written, plain);
     }
 
     #[test]

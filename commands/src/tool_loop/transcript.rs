@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::said::Thoughts;
 use super::{FETCH_WEB, words};
 use crate::complete_chat::{BadRequest, ChatCall};
 use crate::raw_object::RawObject;
@@ -29,10 +30,12 @@ pub(super) struct Asked {
 }
 
 /// One round that asked for pages.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(super) struct Turn {
     /// What the model said beside asking.
     pub(super) said: String,
+    /// What it thought; some models refuse to go on without it.
+    pub(super) thoughts: Thoughts,
     /// The pages; never empty.
     pub(super) asked: Vec<Asked>,
 }
@@ -60,6 +63,11 @@ impl Transcript {
         Ok(Self { fields: body, messages, own_tools, turns: Vec::new() })
     }
 
+    /// What the caller sent.
+    pub(super) fn messages(&self) -> &[Box<RawValue>] {
+        &self.messages
+    }
+
     pub(super) fn add(&mut self, turn: Turn) {
         self.turns.push(turn);
     }
@@ -81,7 +89,9 @@ impl Transcript {
             let calls: Vec<Value> =
                 turn.asked.iter().enumerate().map(|(index, asked)| asked.call(round, index)).collect();
             let said = (!turn.said.is_empty()).then_some(&turn.said);
-            messages.push(raw(&json!({"role": "assistant", "content": said, "tool_calls": calls}))?);
+            let mut spoken = json!({"role": "assistant", "content": said, "tool_calls": calls});
+            turn.thoughts.write_into(&mut spoken);
+            messages.push(raw(&spoken)?);
             for (index, asked) in turn.asked.iter().enumerate() {
                 let ends = last && round + 1 == self.turns.len() && index + 1 == turn.asked.len();
                 let told = if ends { format!("{}\n\n{LAST_NOTE}", asked.told) } else { asked.told.clone() };
@@ -213,4 +223,24 @@ fn set<T: Serialize + ?Sized>(body: &mut RawObject, name: &'static str, value: &
 
 fn unreadable(param: &'static str, error: &serde_json::Error) -> BadRequest {
     BadRequest { param: param.into(), problem: format!("{param} cannot be read: {error}"), unsupported: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thoughts_stand_in_the_next_round_where_they_were_had() {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+        let mut transcript = Transcript::of(serde_json::from_value(body).unwrap()).unwrap();
+        let thoughts = Thoughts { text: Some("hm".to_owned()), blocks: vec![json!({"type": "thinking"})] };
+        let asked = Asked { id: "a".to_owned(), url: None, told: "page".to_owned() };
+        transcript.add(Turn { said: String::new(), thoughts, asked: vec![asked] });
+        let messages: Vec<Value> = transcript.in_calls(false).unwrap().lenient("messages").unwrap();
+        assert_eq!(messages[1]["reasoning_content"], "hm");
+        assert_eq!(messages[1]["thinking_blocks"], json!([{"type": "thinking"}]));
+        assert_eq!(messages[1]["tool_calls"][0]["id"], "a");
+        let words: Vec<Value> = transcript.in_words(false).unwrap().lenient("messages").unwrap();
+        assert!(words.iter().all(|message| message.get("reasoning_content").is_none()));
+    }
 }
