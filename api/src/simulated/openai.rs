@@ -43,9 +43,13 @@ impl Speaker {
     }
 
     fn has_chat_model(&self, name: &str) -> bool {
-        self.models().any(|entry| entry.name == name && !entry.kind.is_embedding())
+        let is_preview = self.provider == Provider::OpenAi && name == PREVIEW_MODEL;
+        is_preview || self.models().any(|entry| entry.names().any(|known| known == name) && !entry.kind.is_embedding())
     }
 }
+
+/// What the simulated account has beside the price book, as accounts have previews that nobody prices.
+pub const PREVIEW_MODEL: &str = "gpt-simulated-preview";
 
 /// The most answers to one call, as at OpenAI.
 const CHOICES_MAX: u64 = 128;

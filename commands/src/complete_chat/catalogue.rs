@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use calos_domain::api_key::{ApiKey, lists_model};
 use calos_domain::licence::Licence;
 use calos_domain::pricing::Provider;
-use calos_domain::routing::LOCAL_DEFAULT_MODEL;
+use calos_domain::routing::{LOCAL_DEFAULT_MODEL, unlisted_provider};
 use calos_domain::tenant::Tenant;
 use calos_domain::{StreamId, Timestamp};
 
@@ -139,14 +139,17 @@ impl<L: EventLog> Gateway<L> {
         Arc::clone(&self.0.catalogue.installed.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Before a name is called unknown, Ollama is asked once more: a model may have been pulled just now.
+    /// Before a name is called unknown, Ollama is asked once more: a model may have been pulled just now. A name that is
+    /// one of OpenAI's or Anthropic's models by its form, which tenants use with keys of their own all the time, waits
+    /// for the next regular question.
     pub(super) async fn make_known(&self, named: Option<&str>) {
         let Some(named) = named else { return };
         let bare = named.strip_suffix(":latest").unwrap_or(named);
         let is_known =
             |installed: &[String]| installed.iter().any(|model| model.strip_suffix(":latest").unwrap_or(model) == bare);
         let promised = named == LOCAL_DEFAULT_MODEL;
-        if promised || self.0.book.model(named).is_some() || is_known(&self.installed_locally()) {
+        let is_remote = matches!(unlisted_provider(named), Some(Provider::OpenAi | Provider::Anthropic));
+        if promised || is_remote || self.0.book.model(named).is_some() || is_known(&self.installed_locally()) {
             return;
         }
         let mut asked_at = self.0.catalogue.asked_at.lock().await;
@@ -179,7 +182,9 @@ impl<L: EventLog> Gateway<L> {
             Err(Failed::Log(error)) => return Err(error.into()),
         };
         let mut models = self.listed(paid, &own);
-        models.retain(|model| allowed.as_ref().is_none_or(|allowed| lists_model(allowed, &model.id)));
+        let is_listed =
+            |allowed: &Vec<String>, id: &str| self.0.book.names_of(id).any(|name| lists_model(allowed, name));
+        models.retain(|model| allowed.as_ref().is_none_or(|allowed| is_listed(allowed, &model.id)));
         Ok(models)
     }
 
@@ -193,10 +198,12 @@ impl<L: EventLog> Gateway<L> {
                 let installed = heard.iter().filter(|_| ours).flat_map(|models| models.iter());
                 listed.extend(installed.map(|model| named(model, provider)));
             } else if brought || ours && paid {
-                // Of the models with a price, those the platform's account really has, as far as it has said; what a
-                // tenant's own account has is not known.
+                // Of the models with a price, those the platform's account really has, as far as it has said, each once
+                // whatever names it has; what a tenant's own account has is not known.
                 for entry in self.0.book.models().iter().filter(|entry| entry.provider == provider) {
-                    let found = heard.as_deref().and_then(|models| models.iter().find(|model| model.id == entry.name));
+                    let found = heard
+                        .as_deref()
+                        .and_then(|models| entry.names().find_map(|name| models.iter().find(|model| model.id == name)));
                     match found {
                         Some(model) => listed.push(named(model, provider)),
                         None if brought || heard.is_none() => listed.push(ListedModel {

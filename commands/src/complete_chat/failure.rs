@@ -129,7 +129,7 @@ impl ChatFailure {
 }
 
 impl ChatFailure {
-    /// What the end of a chain means, for a call that tells what was tried.
+    /// What the end of a chain means, for a call that tells what was tried, or whose client named none of the models.
     pub(super) fn of_chain(
         call: &ChatCall,
         used: &Candidate,
@@ -138,7 +138,7 @@ impl ChatFailure {
     ) -> Self {
         tried.push(in_vain(used, &error));
         let last = Self::of(used, error);
-        if !call.routing.has_fallbacks() {
+        if !call.routing.has_fallbacks() && tried.iter().all(|attempt| attempt.model == used.route.model) {
             return last;
         }
         for attempt in &mut tried {

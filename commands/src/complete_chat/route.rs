@@ -8,7 +8,7 @@ use calos_domain::MicroUsd;
 use calos_domain::pricing::Provider;
 use calos_domain::routing::personas::Persona;
 use calos_domain::routing::task::{PassedOver, Standing, Task, TaskAsked, TaskRefusal, shown_model, task_route};
-use calos_domain::routing::{Asked, Offer, Route, embedding_route, route};
+use calos_domain::routing::{Asked, Offer, Route, embedding_route, route, successor};
 use calos_domain::tiers::Tier;
 use calos_domain::wallet::FailedAttempt;
 use serde::Serialize;
@@ -17,8 +17,12 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::admit::{Admission, Candidate, Question};
 use super::{CallKind, ChatCall, ChatFailure, Circuit, CircuitState, Gateway};
 use crate::log::EventLog;
+use crate::provider::ProviderError;
 use crate::raw_object::RawObject;
 use crate::tokens::{MESSAGE_FRAME_TOKENS, about, at_most};
+
+/// The status of a provider that does not have a model.
+const NO_SUCH_MODEL: u16 = 404;
 
 /// Which router decides.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -43,6 +47,15 @@ impl Routing {
     pub(super) const fn has_fallbacks(&self) -> bool {
         match self {
             Self::ByLicence => false,
+            Self::ByTask(_) => true,
+        }
+    }
+
+    /// Whether a failure of one in the chain leads to the next. A default's successor takes over where the provider does
+    /// not have the default any more; one that is slow, busy or broken is told of as one that was named would be.
+    pub(super) const fn leads_on(&self, error: &ProviderError) -> bool {
+        match self {
+            Self::ByLicence => matches!(error, ProviderError::Status { status: NO_SUCH_MODEL, .. }),
             Self::ByTask(_) => true,
         }
     }
@@ -161,12 +174,16 @@ impl Question<'_> {
             Routing::ByTask(asked) => asked,
             Routing::ByLicence => {
                 let asked = Asked { tier: reach.tier, model: self.call.model.as_deref(), strict: reach.strict };
-                let route = match self.call.kind {
-                    CallKind::Chat => route(asked, offer)?,
-                    CallKind::Embeddings => embedding_route(asked, offer)?,
+                let routes = match self.call.kind {
+                    CallKind::Chat => {
+                        let first = route(asked, offer)?;
+                        let next = successor(asked, &first);
+                        std::iter::once(first).chain(next).collect()
+                    }
+                    CallKind::Embeddings => vec![embedding_route(asked, offer)?],
                 };
-                let way = Way { route, persona: None, reason: String::new() };
-                return Ok(Ways { ways: vec![way], story: Story::default() });
+                let way = |route| Way { route, persona: None, reason: String::new() };
+                return Ok(Ways { ways: routes.into_iter().map(way).collect(), story: Story::default() });
             }
         };
         let standing = Standing { available: reach.available, broken };
