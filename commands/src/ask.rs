@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use calos_domain::TenantId;
 use calos_domain::routing::task::TaskAsked;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -165,6 +166,10 @@ impl<L: EventLog> Asker<L> {
 impl<L: EventLog> Rounds for Asker<L> {
     type Answer = ChatAnswer;
     type Failure = ChatFailure;
+
+    fn tenant(&self) -> TenantId {
+        self.caller.tenant_id
+    }
 
     fn ask(&self, call: ChatCall, claim: ClaimRound<ChatAnswer>) -> Boxed<'_, Result<ChatAnswer, ChatFailure>> {
         Box::pin(self.round(call, claim))

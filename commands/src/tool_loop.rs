@@ -23,8 +23,8 @@ pub mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calos_domain::{TenantId, UsageId};
 use calos_domain::routing::task::shown_model;
+use calos_domain::{TenantId, UsageId};
 use serde::Serialize;
 
 use crate::complete_chat::{BadRequest, ChatAnswer, ChatCall};

@@ -1,10 +1,13 @@
 //! Whole conversations, with a scripted model and a scripted web at their edges.
 
+mod choosing;
+mod sharing;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use calos_domain::KeyId;
+use calos_domain::{KeyId, TenantId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -21,6 +24,7 @@ const SHORT: Duration = Duration::from_millis(400);
 /// A model that says what it was told to, round by round, and keeps what it was asked.
 #[derive(Default)]
 struct Script {
+    tenant: u128,
     lines: Mutex<Vec<Result<Value, &'static str>>>,
     asked: Mutex<Vec<ChatCall>>,
     claims: Mutex<Vec<bool>>,
@@ -49,6 +53,10 @@ impl Rounds for Script {
     type Answer = RawObject;
     type Failure = &'static str;
 
+    fn tenant(&self) -> TenantId {
+        TenantId(Uuid::from_u128(self.tenant))
+    }
+
     fn ask(&self, call: ChatCall, claim: ClaimRound<RawObject>) -> Boxed<'_, Result<RawObject, &'static str>> {
         let mut lines = self.lines.lock().unwrap();
         // The last line is said for ever.
@@ -72,13 +80,18 @@ struct Web {
     pages: BTreeMap<String, FetchedPage>,
     fetched: Mutex<Vec<String>>,
     takes: Duration,
+    fetching: AtomicU64,
+    most_at_once: AtomicU64,
 }
 
 impl WebFetcher for Web {
     fn fetch<'a>(&'a self, url: &'a str) -> Boxed<'a, Result<FetchedPage, FetchRefusal>> {
         self.fetched.lock().unwrap().push(url.to_owned());
         Box::pin(async move {
+            let now = self.fetching.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_at_once.fetch_max(now, Ordering::Relaxed);
             tokio::time::sleep(self.takes).await;
+            self.fetching.fetch_sub(1, Ordering::Relaxed);
             self.pages.get(url).cloned().ok_or(FetchRefusal::ForbiddenAddress)
         })
     }
