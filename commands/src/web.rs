@@ -40,7 +40,8 @@ pub enum FetchRefusal {
         /// The port of the URL.
         port: u16,
     },
-    /// The host, or one address its name stands for, is not on the public internet.
+    /// The host is not on the public internet, as far as the URL alone says. A name that turns out to stand for an
+    /// address inside is [`Self::Unreachable`], lest refusals tell which names the network inside knows.
     #[error("that address is not public")]
     ForbiddenAddress,
     /// The page pointed on and on.
@@ -67,7 +68,7 @@ pub enum FetchRefusal {
     /// The name, the connection, the answer or the next piece of it took too long.
     #[error("the site took too long to answer")]
     Timeout,
-    /// The name is not known, nobody listens, or the connection broke.
+    /// The name is not known or stands for an address that is not public, nobody listens, or the connection broke.
     #[error("the site cannot be reached")]
     Unreachable,
     /// The site's answer was not a page.

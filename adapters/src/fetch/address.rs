@@ -1,13 +1,15 @@
 //! Which addresses are on the public internet. Whatever is in doubt is not.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use nix::ifaddrs::getifaddrs;
 
 /// Which addresses may be connected to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum AddressPolicy {
-    /// The public internet alone.
+    /// The public internet alone, less this machine.
     #[default]
     PublicOnly,
     /// The public internet, and exactly these sockets though they are not public. This opens a way into the network CALOS
@@ -16,10 +18,11 @@ pub enum AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// Whether `socket` may be connected to.
+    /// Whether `socket` may be connected to from a machine with the addresses `own`. What listens there for the machine
+    /// itself, or behind a firewall that stands outside, is not the public web, even on a public address.
     #[must_use]
-    pub fn admits(&self, socket: SocketAddr) -> bool {
-        is_public(socket.ip())
+    pub fn admits(&self, socket: SocketAddr, own: &[IpAddr]) -> bool {
+        (is_public(socket.ip()) && !own.contains(&socket.ip()))
             || match self {
                 Self::PublicOnly => false,
                 Self::PublicAndNonPublic(sockets) => sockets.contains(&socket),
@@ -88,6 +91,19 @@ pub fn is_public(address: IpAddr) -> bool {
         IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|net| net.contains(&address)),
         IpAddr::V6(address) => GLOBAL_V6.contains(&address) && !NOT_PUBLIC_V6.iter().any(|net| net.contains(&address)),
     }
+}
+
+/// The addresses of this machine's interfaces as they stand now. It asks the kernel and waits for nobody.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let addresses = getifaddrs()?.filter_map(|interface| interface.address);
+    let ip = |address: nix::sys::socket::SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    Ok(addresses.filter_map(ip).collect())
 }
 
 #[cfg(test)]
@@ -171,11 +187,26 @@ mod tests {
     fn an_exception_holds_for_its_address_and_its_port_alone() {
         let socket: SocketAddr = "127.0.0.1:8080".parse().unwrap();
         let policy = AddressPolicy::PublicAndNonPublic(vec![socket]);
-        assert!(policy.admits(socket));
-        assert!(policy.admits("8.8.8.8:443".parse().unwrap()));
-        assert!(!policy.admits("127.0.0.1:8081".parse().unwrap()));
-        assert!(!policy.admits("127.0.0.2:8080".parse().unwrap()));
-        assert!(!policy.admits("[::ffff:127.0.0.1]:8080".parse().unwrap()));
-        assert!(!AddressPolicy::default().admits(socket));
+        assert!(policy.admits(socket, &[]));
+        assert!(policy.admits(socket, &[socket.ip()]), "an exception is one for this machine too");
+        assert!(policy.admits("8.8.8.8:443".parse().unwrap(), &[]));
+        assert!(!policy.admits("127.0.0.1:8081".parse().unwrap(), &[]));
+        assert!(!policy.admits("127.0.0.2:8080".parse().unwrap(), &[]));
+        assert!(!policy.admits("[::ffff:127.0.0.1]:8080".parse().unwrap(), &[]));
+        assert!(!AddressPolicy::default().admits(socket, &[]));
+    }
+
+    #[test]
+    fn a_public_address_of_this_machine_is_refused_like_any_inside() {
+        let own = ["8.8.8.8".parse().unwrap(), "2606:4700:4700::1111".parse().unwrap()];
+        let admits = |socket: &str| AddressPolicy::default().admits(socket.parse().unwrap(), &own);
+        assert!(!admits("8.8.8.8:443") && !admits("8.8.8.8:80") && !admits("[2606:4700:4700::1111]:443"));
+        assert!(admits("8.8.4.4:443") && admits("[2606:4700:4700::1112]:443"));
+    }
+
+    #[test]
+    fn this_machines_addresses_are_known() {
+        let own = own_addresses().unwrap();
+        assert!(own.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{own:?}");
     }
 }

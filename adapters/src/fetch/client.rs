@@ -79,7 +79,7 @@ impl Hops<'_> {
     /// Asks for `target` over a connection of its own, to an address that was checked.
     async fn answer(&self, target: &Target) -> Result<Response, FetchRefusal> {
         let settings = self.settings;
-        let sockets = checked_sockets(target, &settings.allow, self.lookup, settings.connect).await?;
+        let sockets = checked_sockets(target, settings, self.lookup).await?;
         // A client per hop costs microseconds, and leaves no pool in which a connection could outlive its check.
         let client = reqwest::Client::builder()
             .dns_resolver(Pinned::new(target, sockets))

@@ -14,15 +14,17 @@ pub mod text;
 mod writer;
 
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calos_commands::log::Boxed;
 use calos_commands::web::{FetchRefusal, FetchedPage, WebFetcher};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use address::AddressPolicy;
+use address::{AddressPolicy, own_addresses};
 use client::{Document, Hops, NoFetcher, tls};
 use resolver::{NameLookup, SystemLookup};
 
@@ -32,6 +34,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a fetch may take with all its redirects.
 pub const WHOLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long making text of a page may take; what is not read by then is cut off.
+pub const READING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest body.
 pub const BODY_MAX_BYTES: usize = 1024 * 1024;
 /// The longest text of a page.
@@ -46,6 +50,8 @@ pub const FETCHES_MAX: usize = 64;
 pub struct FetchSettings {
     /// Which addresses may be connected to.
     pub allow: AddressPolicy,
+    /// This machine's own addresses, asked for anew at every hop: they are not fetched from however public they are.
+    pub own: fn() -> io::Result<Vec<IpAddr>>,
     /// Ports besides 80 and 443.
     pub extra_ports: Vec<u16>,
     /// See [`CONNECT_TIMEOUT`].
@@ -68,6 +74,7 @@ impl Default for FetchSettings {
     fn default() -> Self {
         Self {
             allow: AddressPolicy::PublicOnly,
+            own: own_addresses,
             extra_ports: Vec::new(),
             connect: CONNECT_TIMEOUT,
             idle: IDLE_TIMEOUT,
@@ -118,21 +125,39 @@ impl SafeFetcher {
     /// # Errors
     /// Any [`FetchRefusal`].
     pub async fn document(&self, url: &str) -> Result<Document, FetchRefusal> {
-        let _permit = self.running.try_acquire().map_err(|_| FetchRefusal::Busy)?;
+        self.permitted(url).await.map(|(document, _permit)| document)
+    }
+
+    /// A document, and the permit it was fetched under.
+    async fn permitted(&self, url: &str) -> Result<(Document, OwnedSemaphorePermit), FetchRefusal> {
+        let permit = Arc::clone(&self.running).try_acquire_owned().map_err(|_| FetchRefusal::Busy)?;
         let hops = Hops { settings: &self.settings, lookup: self.lookup.as_ref(), tls: &self.tls };
-        timeout(self.settings.whole, hops.document(url)).await.map_err(|_| FetchRefusal::Timeout)?
+        let document = timeout(self.settings.whole, hops.document(url)).await.map_err(|_| FetchRefusal::Timeout)??;
+        Ok((document, permit))
     }
 
     async fn page(&self, url: &str) -> Result<FetchedPage, FetchRefusal> {
-        let document = self.document(url).await?;
+        let (document, permit) = self.permitted(url).await?;
         let limit = self.settings.text_max_characters;
-        // A megabyte of markup takes milliseconds to read, which other calls on this thread should not wait for.
-        let read = tokio::task::spawn_blocking(move || page_of(&document, limit)).await;
-        read.map_err(|error| {
-            tracing::error!(%error, "a fetched page could not be read");
-            FetchRefusal::Unreachable
-        })
+        let deadline = Instant::now() + READING_TIMEOUT;
+        apart(permit, move || page_of(&document, limit, deadline)).await
     }
+}
+
+/// Does work that other calls on this thread should not wait for. It goes on when nobody waits for it any more, and its
+/// permit is held until it ends, so that whoever leaves early starts no more of it than whoever stays.
+async fn apart<T: Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FetchRefusal> {
+    let done = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    done.await.map_err(|error| {
+        tracing::error!(%error, "a fetched page could not be read");
+        FetchRefusal::Unreachable
+    })
 }
 
 impl WebFetcher for SafeFetcher {
@@ -141,8 +166,9 @@ impl WebFetcher for SafeFetcher {
     }
 }
 
-fn page_of(document: &Document, limit: usize) -> FetchedPage {
-    let readable = text::readable(&document.media.decode(&document.body), document.media.form, &document.url, limit);
+fn page_of(document: &Document, limit: usize, deadline: Instant) -> FetchedPage {
+    let body = document.media.decode(&document.body);
+    let readable = text::readable(&body, document.media.form, &document.url, limit, deadline);
     FetchedPage {
         final_url: document.url.to_string(),
         status: document.status,

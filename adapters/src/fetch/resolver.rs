@@ -7,7 +7,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::Duration;
 
 use calos_commands::log::Boxed;
 use calos_commands::web::FetchRefusal;
@@ -15,11 +14,13 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::address::AddressPolicy;
+use super::FetchSettings;
 use super::target::{Target, TargetHost};
 
-/// How many look-ups run at a time; each holds a thread for as long as the system's resolver takes.
-const LOOKUPS_MAX: usize = 32;
+/// How many look-ups run at a time; each holds a thread for as long as the system's resolver takes. Those that somebody
+/// waits for are bounded by the fetches; the rest of the room is for those that were given up, of which one tenant with a
+/// name server that never answers can leave some thirty behind.
+pub(super) const LOOKUPS_MAX: usize = 256;
 /// How many addresses of one host are tried. All are checked.
 const ADDRESSES_MAX: usize = 8;
 
@@ -36,12 +37,24 @@ pub trait NameLookup: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct SystemLookup {
     running: Arc<Semaphore>,
+    resolve: fn(&str) -> io::Result<Vec<IpAddr>>,
 }
 
 impl Default for SystemLookup {
     fn default() -> Self {
-        Self { running: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+        Self::asking(resolve)
     }
+}
+
+impl SystemLookup {
+    /// Asks `resolve`, which may take its time.
+    pub(super) fn asking(resolve: fn(&str) -> io::Result<Vec<IpAddr>>) -> Self {
+        Self { running: Arc::new(Semaphore::new(LOOKUPS_MAX)), resolve }
+    }
+}
+
+fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    Ok((name, 0).to_socket_addrs()?.map(|socket| socket.ip()).collect())
 }
 
 impl NameLookup for SystemLookup {
@@ -50,10 +63,11 @@ impl NameLookup for SystemLookup {
             let permit = Arc::clone(&self.running).acquire_owned().await.map_err(io::Error::other)?;
             // The dot keeps the resolver from completing the name with a domain of its own network.
             let rooted = format!("{name}.");
+            let resolve = self.resolve;
             tokio::task::spawn_blocking(move || {
                 // The system's resolver cannot be interrupted: the permit is held until it really is done.
                 let _permit = permit;
-                Ok((rooted.as_str(), 0).to_socket_addrs()?.map(|socket| socket.ip()).collect())
+                resolve(&rooted)
             })
             .await
             .map_err(io::Error::other)?
@@ -61,30 +75,37 @@ impl NameLookup for SystemLookup {
     }
 }
 
-/// The sockets of `target`, each admitted by `policy`.
+/// The sockets of `target`, each admitted by the settings' policy.
 ///
 /// # Errors
-/// `ForbiddenAddress` when any address of the host is not admitted, `Unreachable` when it has none, `Timeout`.
+/// `ForbiddenAddress` for an address that is not admitted, `Timeout`. A name that is not known, has no address or has one
+/// that is not admitted is `Unreachable` alike: who asks about a name learns nothing of what it means in the network
+/// CALOS stands in, not even whether it means something there.
 pub async fn checked_sockets(
     target: &Target,
-    policy: &AddressPolicy,
+    settings: &FetchSettings,
     lookup: &dyn NameLookup,
-    limit: Duration,
 ) -> Result<Vec<SocketAddr>, FetchRefusal> {
-    let addresses = match target.host() {
-        TargetHost::Literal(address) => vec![*address],
+    let (addresses, inside) = match target.host() {
+        TargetHost::Literal(address) => (vec![*address], FetchRefusal::ForbiddenAddress),
         TargetHost::Name(name) => {
-            let found = timeout(limit, lookup.lookup(name)).await.map_err(|_| FetchRefusal::Timeout)?;
-            found.map_err(|error| {
+            let found = timeout(settings.connect, lookup.lookup(name)).await.map_err(|_| FetchRefusal::Timeout)?;
+            let found = found.map_err(|error| {
                 tracing::debug!(%error, "a name could not be resolved for a fetch");
                 FetchRefusal::Unreachable
-            })?
+            })?;
+            (found, FetchRefusal::Unreachable)
         }
     };
+    let own = (settings.own)().map_err(|error| {
+        tracing::error!(%error, "this machine's own addresses cannot be read, so no page is fetched");
+        FetchRefusal::Unreachable
+    })?;
     let mut sockets: Vec<SocketAddr> =
         addresses.into_iter().map(|address| SocketAddr::new(address, target.port())).collect();
-    if !sockets.iter().all(|socket| policy.admits(*socket)) {
-        return Err(FetchRefusal::ForbiddenAddress);
+    if let Some(socket) = sockets.iter().find(|socket| !settings.allow.admits(**socket, &own)) {
+        tracing::debug!(%socket, "a host of a fetch has an address that is not public");
+        return Err(inside);
     }
     if sockets.is_empty() {
         return Err(FetchRefusal::Unreachable);

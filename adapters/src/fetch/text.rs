@@ -3,6 +3,8 @@
 //! It reads the tokens of HTML, not its tree: a page without end tags, or nested a million deep, costs no more than any
 //! other page of its size.
 
+use std::time::Instant;
+
 use html5gum::emitters::callback::{CallbackEmitter, CallbackEvent};
 use html5gum::{Span, Tokenizer};
 use url::Url;
@@ -12,8 +14,13 @@ use super::writer::{Writer, is_shown};
 
 /// The longest title, in characters.
 pub const TITLE_MAX_CHARACTERS: usize = 300;
-/// The longest address of a link that is shown beside its words.
-const LINK_MAX_BYTES: usize = 300;
+/// The longest address of a link that is shown beside its words, as written and as understood; a page's own base is no
+/// longer either, because every link to be understood copies it.
+pub(super) const LINK_MAX_BYTES: usize = 300;
+/// How many links of a page are understood; the others keep their words alone.
+pub(super) const LINKS_MAX: usize = 2_000;
+/// How many tokens are read between two looks at the clock.
+const TOKENS_PER_LOOK: usize = 256;
 /// Elements whose content nobody reads, or that are meant for a browser without scripts.
 const DROPPED: [&[u8]; 12] = [
     b"script",
@@ -67,11 +74,12 @@ pub struct Readable {
     pub truncated: bool,
 }
 
-/// Reads a decoded body. Links are resolved against `base`, the document's own address; `limit` is in characters.
+/// Reads a decoded body. Links are resolved against `base`, the document's own address; `limit` is in characters. What
+/// was not read by `deadline` is cut off.
 #[must_use]
-pub fn readable(body: &str, form: Form, base: &Url, limit: usize) -> Readable {
+pub fn readable(body: &str, form: Form, base: &Url, limit: usize, deadline: Instant) -> Readable {
     match form {
-        Form::Html | Form::Xhtml => html(body, form, base, limit),
+        Form::Html | Form::Xhtml => html(body, form, base, limit, deadline),
         Form::Xml | Form::Plain => plain(body, limit),
     }
 }
@@ -83,18 +91,18 @@ fn plain(body: &str, limit: usize) -> Readable {
     Readable { title: None, text, truncated: shown.next().is_some() }
 }
 
-fn html(body: &str, form: Form, base: &Url, limit: usize) -> Readable {
-    let mut reader = Reader::new(form, base.clone(), limit);
+fn html(body: &str, form: Form, base: &Url, limit: usize, deadline: Instant) -> Readable {
+    let mut reader = Reader::new(form, base.clone(), limit, deadline);
     let mut emitter = CallbackEmitter::new(|event: CallbackEvent<'_>, _span: Span<()>| reader.read(&event));
     // In HTML a script's content is no markup. In XML it is, and a script may close itself.
     emitter.naively_switch_states(form == Form::Html);
-    // One token says that the text is full; without it the tokens end with the page.
-    let _full = Tokenizer::new_with_emitter(body, emitter).next();
+    // One token says that no more is read; without it the tokens end with the page.
+    let _enough = Tokenizer::new_with_emitter(body, emitter).next();
     reader.finish()
 }
 
-/// The text is full: nothing further needs to be read.
-struct Full;
+/// The text is full, or the time is over: nothing further is read.
+struct Enough;
 
 /// A start tag as far as it was read.
 #[derive(Default)]
@@ -129,10 +137,14 @@ struct Reader {
     link: Option<Link>,
     preformatted: usize,
     cells: usize,
+    links: usize,
+    tokens: usize,
+    deadline: Instant,
+    late: bool,
 }
 
 impl Reader {
-    fn new(form: Form, base: Url, limit: usize) -> Self {
+    fn new(form: Form, base: Url, limit: usize, deadline: Instant) -> Self {
         Self {
             form,
             base,
@@ -146,6 +158,10 @@ impl Reader {
             link: None,
             preformatted: 0,
             cells: 0,
+            links: 0,
+            tokens: 0,
+            deadline,
+            late: false,
         }
     }
 
@@ -153,10 +169,15 @@ impl Reader {
         self.close_link();
         let (text, truncated) = self.text.finish();
         let (title, _longer) = self.title.finish();
-        Readable { title: Some(title).filter(|title| !title.is_empty()), text, truncated }
+        Readable { title: Some(title).filter(|title| !title.is_empty()), text, truncated: truncated || self.late }
     }
 
-    fn read(&mut self, event: &CallbackEvent<'_>) -> Option<Full> {
+    fn read(&mut self, event: &CallbackEvent<'_>) -> Option<Enough> {
+        self.late = self.late || (self.tokens.is_multiple_of(TOKENS_PER_LOOK) && Instant::now() >= self.deadline);
+        self.tokens += 1;
+        if self.late {
+            return Some(Enough);
+        }
         match event {
             CallbackEvent::OpenStartTag { name } => self.tag = Some(Tag { name: name.to_vec(), ..Tag::default() }),
             CallbackEvent::AttributeName { name } => {
@@ -179,7 +200,7 @@ impl Reader {
             CallbackEvent::String { value } => self.string(&String::from_utf8_lossy(value)),
             CallbackEvent::Comment { .. } | CallbackEvent::Doctype { .. } | CallbackEvent::Error(_) => {}
         }
-        self.text.is_full().then_some(Full)
+        self.text.is_full().then_some(Enough)
     }
 
     fn string(&mut self, text: &str) {
@@ -266,7 +287,7 @@ impl Reader {
 
     /// A document's own word on what its links are relative to; the first counts.
     fn set_base(&mut self, href: Option<&str>) {
-        if let Some(base) = href.and_then(|href| self.base.join(href).ok()).filter(|_| !self.base_given) {
+        if let Some(base) = href.and_then(|href| self.resolved(href)).filter(|_| !self.base_given) {
             (self.base, self.base_given) = (base, true);
         }
     }
@@ -274,11 +295,21 @@ impl Reader {
     /// Notes a link to another page of the web; one that is still open ends here.
     fn open_link(&mut self, href: Option<&str>) {
         self.close_link();
-        let Some(url) = href.map(str::trim).filter(|href| !href.starts_with('#')) else { return };
-        let Ok(url) = self.base.join(url) else { return };
-        if matches!(url.scheme(), "http" | "https") && url.as_str().len() <= LINK_MAX_BYTES {
+        let Some(href) = href.map(str::trim).filter(|href| !href.starts_with('#')) else { return };
+        let Some(url) = self.resolved(href) else { return };
+        if matches!(url.scheme(), "http" | "https") {
             self.link = Some(Link { place: self.text.place(), url: url.into() });
         }
+    }
+
+    /// What an address means on this page, for as many as a page may have. Its length is looked at on both sides:
+    /// before, because reading it costs as much as it is long, and after, because escaping makes it longer.
+    fn resolved(&mut self, href: &str) -> Option<Url> {
+        if href.len() > LINK_MAX_BYTES || self.links >= LINKS_MAX {
+            return None;
+        }
+        self.links += 1;
+        self.base.join(href).ok().filter(|url| url.as_str().len() <= LINK_MAX_BYTES)
     }
 
     /// Puts the address behind the words of a link, if it has any and they do not say it already.

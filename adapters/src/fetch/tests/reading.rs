@@ -1,14 +1,24 @@
 //! Documents and what can be read of them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use url::Url;
 
+use super::super::apart;
 use super::super::media::Form;
-use super::super::text::{Readable, TITLE_MAX_CHARACTERS, readable};
+use super::super::text::{LINK_MAX_BYTES, LINKS_MAX, Readable, TITLE_MAX_CHARACTERS, readable};
+
+/// Longer than any test reads.
+const LONG: Duration = Duration::from_secs(600);
 
 fn read_as(body: &str, form: Form, limit: usize) -> Readable {
-    readable(body, form, &Url::parse("https://example.com/a/b").unwrap(), limit)
+    read_by(Instant::now() + LONG, body, form, limit)
+}
+
+fn read_by(deadline: Instant, body: &str, form: Form, limit: usize) -> Readable {
+    readable(body, form, &Url::parse("https://example.com/a/b").unwrap(), limit, deadline)
 }
 
 fn text(body: &str) -> String {
@@ -121,6 +131,9 @@ fn hostile_markup_costs_no_more_than_any_other() {
         "<pre>\n".repeat(150_000),
         "<![CDATA[".repeat(100_000),
         "&notanentity;".repeat(80_000),
+        format!("<base href='/{}/'>{}", "x".repeat(500_000), "<a href=y>".repeat(50_000)),
+        format!("<base href='/{}/'>{}", "x".repeat(LINK_MAX_BYTES - 40), "<a href=y>".repeat(90_000)),
+        format!("<a href='/{}'>", "x".repeat(900_000)),
     ];
     for page in &pages {
         let begun = Instant::now();
@@ -129,4 +142,45 @@ fn hostile_markup_costs_no_more_than_any_other() {
         // A debug build beside other tests; what is quadratic takes minutes.
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?} {:?}", &page[..20], begun.elapsed());
     }
+}
+
+#[test]
+fn a_base_longer_than_a_link_is_no_base() {
+    let long = "x".repeat(LINK_MAX_BYTES);
+    assert_eq!(text(&format!("<base href='/{long}/'><a href=1>one</a>")), "one (https://example.com/a/1)");
+    assert_eq!(
+        text(&format!("<base href='/{long}/'><base href=/z/><a href=1>one</a>")),
+        "one (https://example.com/z/1)"
+    );
+    // 90 characters of two bytes each are 540 once they are escaped.
+    let grows = "ü".repeat(90);
+    assert_eq!(text(&format!("<base href='/{grows}/'><a href=1>one</a>")), "one (https://example.com/a/1)");
+}
+
+#[test]
+fn of_very_many_links_the_last_keep_their_words_alone() {
+    let page = "<p><a href=/y>x</a>".repeat(LINKS_MAX + 3);
+    let read = read_as(&page, Form::Html, 1_000_000);
+    assert_eq!(read.text.matches("(https://example.com/y)").count(), LINKS_MAX);
+    assert_eq!(read.text.matches('x').count(), LINKS_MAX + 3 + LINKS_MAX, "no word is lost");
+}
+
+#[test]
+fn what_is_not_read_in_time_is_cut_off() {
+    let page = "<p>word".repeat(10_000);
+    let read = read_by(Instant::now(), &page, Form::Html, 1_000_000);
+    assert_eq!((read.text.as_str(), read.truncated), ("", true));
+    assert!(!read_as(&page, Form::Html, 1_000_000).truncated);
+}
+
+#[tokio::test]
+async fn a_reading_nobody_waits_for_holds_its_permit_until_it_ends() {
+    let running = Arc::new(Semaphore::new(1));
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let permit = Arc::clone(&running).try_acquire_owned().unwrap();
+    let work = apart(permit, move || ended.recv());
+    assert!(tokio::time::timeout(Duration::from_millis(50), work).await.is_err());
+    assert_eq!(running.available_permits(), 0);
+    end.send(()).unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(10), running.acquire()).await.is_ok());
 }

@@ -10,7 +10,7 @@ use calos_commands::web::{FetchRefusal, WebFetcher as _};
 use reqwest::dns::Resolve as _;
 
 use super::super::SafeFetcher;
-use super::super::resolver::{NameLookup, Pinned};
+use super::super::resolver::{NameLookup, Pinned, SystemLookup};
 use super::super::target::Target;
 use super::site::{Names, Site, allowing, page, redirect};
 
@@ -38,8 +38,9 @@ async fn a_name_that_means_an_inner_address_is_refused() {
     let (open, trap, url) = twins().await;
     let inner: [&[&str]; 4] = [&["127.0.0.2"], &["::ffff:127.0.0.2"], &["10.0.0.1"], &["fe80::1"]];
     for answer in inner {
+        // What a name nobody knows is refused with too: which names mean something inside is told to nobody.
         let fetcher = SafeFetcher::with_lookup(allowing(&[&open]), Names::say([answer])).unwrap();
-        assert_eq!(fetcher.fetch(&url).await, Err(FetchRefusal::ForbiddenAddress), "{answer:?}");
+        assert_eq!(fetcher.fetch(&url).await, Err(FetchRefusal::Unreachable), "{answer:?}");
     }
     assert_eq!(trap.visitors().await, 0);
 }
@@ -66,7 +67,7 @@ async fn one_inner_address_among_public_ones_is_enough() {
     ];
     for answer in mixed {
         let fetcher = SafeFetcher::with_lookup(allowing(&[&open]), Names::say([answer])).unwrap();
-        assert_eq!(fetcher.fetch(&url).await, Err(FetchRefusal::ForbiddenAddress), "{answer:?}");
+        assert_eq!(fetcher.fetch(&url).await, Err(FetchRefusal::Unreachable), "{answer:?}");
     }
     assert_eq!((open.visitors().await, trap.visitors().await), (0, 0));
 }
@@ -86,7 +87,7 @@ async fn a_name_is_checked_again_at_every_hop() {
     let (open, trap, url) = twins().await;
     let names = Names::say([&["127.0.0.1"], &["127.0.0.2"]]);
     let fetcher = SafeFetcher::with_lookup(allowing(&[&open]), names.clone()).unwrap();
-    assert_eq!(fetcher.fetch(&format!("{url}/again")).await, Err(FetchRefusal::ForbiddenAddress));
+    assert_eq!(fetcher.fetch(&format!("{url}/again")).await, Err(FetchRefusal::Unreachable));
     assert_eq!(names.asked().len(), 2);
     assert_eq!((open.visitors().await, trap.visitors().await), (1, 0));
 }
@@ -97,6 +98,44 @@ async fn a_name_without_addresses_cannot_be_reached() {
     let fetcher = SafeFetcher::with_lookup(allowing(&[&open]), Names::say([&[]])).unwrap();
     assert_eq!(fetcher.fetch(&url).await, Err(FetchRefusal::Unreachable));
     assert_eq!(fetcher.fetch(&url).await, Err(FetchRefusal::Unreachable), "a name nobody knows");
+}
+
+#[tokio::test]
+async fn a_public_address_of_this_machine_is_not_fetched_from() {
+    let mut settings = allowing(&[]);
+    settings.own = || Ok(vec![IpAddr::from([1, 1, 1, 1])]);
+    let names = Names::say([&["1.1.1.1"]]);
+    let fetcher = SafeFetcher::with_lookup(settings.clone(), names).unwrap();
+    assert_eq!(fetcher.fetch("http://1.1.1.1/").await, Err(FetchRefusal::ForbiddenAddress));
+    assert_eq!(fetcher.fetch("http://pages.example.com/").await, Err(FetchRefusal::Unreachable));
+    settings.own = || Err(io::ErrorKind::PermissionDenied.into());
+    let fetcher = SafeFetcher::with_lookup(settings, Names::say([])).unwrap();
+    assert_eq!(fetcher.fetch("http://1.1.1.1/").await, Err(FetchRefusal::Unreachable), "in doubt it is not");
+}
+
+/// A resolver that never hears from the servers of one domain.
+fn tarpit(name: &str) -> io::Result<Vec<IpAddr>> {
+    if name.ends_with("tarpit.example.") {
+        std::thread::sleep(Duration::from_secs(3));
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(vec![IpAddr::from([127, 0, 0, 1])])
+}
+
+#[tokio::test]
+async fn look_ups_that_were_given_up_keep_nobody_else_waiting() {
+    let site = Site::start(|_| page("text/plain", "open")).await;
+    let mut settings = allowing(&[&site]);
+    settings.connect = Duration::from_millis(300);
+    let fetcher = SafeFetcher::with_lookup(settings.clone(), Arc::new(SystemLookup::asking(tarpit))).unwrap();
+    let lost = (0..settings.fetches_max).map(|number| {
+        let fetcher = fetcher.clone();
+        async move { fetcher.fetch(&format!("http://n{number}.tarpit.example/")).await }
+    });
+    let lost = futures_util::future::join_all(lost).await;
+    assert!(lost.iter().all(|lost| *lost == Err(FetchRefusal::Timeout)), "{lost:?}");
+    let url = format!("http://pages.example.com:{}/", site.port());
+    assert_eq!(fetcher.fetch(&url).await.unwrap().text, "open");
 }
 
 struct Silent;

@@ -18,7 +18,7 @@ async fn a_redirect_is_followed_and_said() {
 
 #[tokio::test]
 async fn no_redirect_leads_inside() {
-    use FetchRefusal::{BadUrl, ForbiddenAddress, Port, Scheme, Userinfo};
+    use FetchRefusal::{BadUrl, ForbiddenAddress, Port, Scheme, Unreachable, Userinfo};
     let trap = Site::trap().await;
     let port = trap.port();
     let places = [
@@ -28,7 +28,7 @@ async fn no_redirect_leads_inside() {
         (format!("http://2130706433:{port}/"), ForbiddenAddress),
         (format!("http://[::ffff:127.0.0.1]:{port}/"), ForbiddenAddress),
         (format!("http://localhost:{port}/"), ForbiddenAddress),
-        (format!("http://pages.example.com:{port}/"), ForbiddenAddress),
+        (format!("http://pages.example.com:{port}/"), Unreachable),
         ("http://169.254.169.254/latest/meta-data/".to_owned(), ForbiddenAddress),
         ("http://127.0.0.1:22/".to_owned(), Port { port: 22 }),
         (format!("http://example.com@127.0.0.1:{port}/"), Userinfo),
