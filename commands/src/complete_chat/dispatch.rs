@@ -132,7 +132,9 @@ impl<L: EventLog> Gateway<L> {
         let Attempted { used, failed, answer } = match early {
             Early::Calling(begun, answer) if begun == admission => answer.await,
             Early::Answered(begun, answer) if begun == admission => answer,
-            Early::None | Early::Calling(..) | Early::Answered(..) => self.attempt(&admission, call, &waiting, &start).await,
+            Early::None | Early::Calling(..) | Early::Answered(..) => {
+                self.attempt(&admission, call, &waiting, &start).await
+            }
         };
         let Some(used) = admission.chain.get(used).cloned() else {
             drop(guard);

@@ -238,8 +238,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_slot_in_time_is_told_so() {
         let local = || Line { provider: Provider::Ollama, model: "llama3.2:3b".to_owned(), account: None };
-        let traffic =
-            Traffic::new(CallSlots::default().at(Provider::Ollama, 2).waiting(Duration::from_millis(1)));
+        let traffic = Traffic::new(CallSlots::default().at(Provider::Ollama, 2).waiting(Duration::from_millis(1)));
         let mut first = traffic.enter(local(), somebody(1)).await.unwrap();
         let second = traffic.enter(local(), somebody(1)).await.unwrap();
         let refused = traffic.enter(local(), somebody(1)).await.unwrap_err();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use calos_api::cli::TierName;
+use calos_commands::complete_chat::{OPEN_AFTER_FAILURES, PAUSE_FIRST};
 use calos_tests::app::Answer;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -88,7 +89,7 @@ async fn a_provider_that_gives_nothing_costs_nothing() {
         ("[[fail_with=400]]", 400, "simulated_failure"),
         ("[[drop_after_tokens=3]]", 503, "provider_unavailable"),
     ] {
-        // One call each: more failures in a row would open the circuit.
+        // A gateway each, so that no circuit opens.
         for stream in [false, true] {
             if stream && switch.contains("drop") {
                 continue;
@@ -115,17 +116,31 @@ async fn a_failure_that_passes_is_not_seen_and_a_lasting_one_opens_the_circuit()
     assert_eq!(usage.len(), 1);
     assert_eq!(calls(&pro), 2, "two attempts failed before the third was answered");
 
-    for _ in 0..2 {
+    for _ in 0..OPEN_AFTER_FAILURES {
         pro.ask("[[fail_with=503]] hello").await.expect(503);
     }
     let before = calls(&pro);
     let refused = pro.ask("hello").await.expect(503);
-    assert!(refused.body["error"]["message"].as_str().is_some_and(|text| text.contains("too often")), "{}", refused.text);
+    assert!(
+        refused.body["error"]["message"].as_str().is_some_and(|text| text.contains("too often")),
+        "{}",
+        refused.text
+    );
     assert!(!refused.header("retry-after").is_empty());
     assert_eq!(calls(&pro), before, "nothing is sent while the circuit is open");
-    sleep(calos_commands::complete_chat::PAUSE_FIRST).await;
+    sleep(PAUSE_FIRST).await;
     pro.ask("hello again").await.expect(200);
     pro.ask("and again").await.expect(200);
+    pro.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_its_provider_stumbles_over_takes_the_model_from_nobody() {
+    let pro = Tenant::start(TierName::Pro).await;
+    for _ in 0..2 * OPEN_AFTER_FAILURES {
+        pro.ask("[[fail_with=500]] hello").await.expect(502);
+    }
+    pro.ask("hello").await.expect(200);
     pro.app.stop().await;
 }
 

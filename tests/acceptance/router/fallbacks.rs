@@ -1,5 +1,7 @@
 //! What happens when the first choice does not answer.
 
+use calos_commands::complete_chat::OPEN_AFTER_FAILURES;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,10 +75,12 @@ async fn when_nobody_answers_the_caller_reads_who_was_asked_and_pays_nothing() {
 async fn a_model_whose_circuit_is_open_is_asked_behind_the_others() {
     let app = TestApp::start().await;
     let person = Person::with(&app, 850 * CENT).await;
-    // Each call counts three failures; five open the circuit.
-    for _ in 0..2 {
-        let body = json!({"prompt": "[[fail_with=500]] Hi", "model": "gpt-4o", "maxTokens": 50});
-        assert_eq!(person.ask(&body).await.status.as_u16(), 503);
+    // Each call fails three times at its first choice, which counts once.
+    for call in 1..=OPEN_AFTER_FAILURES {
+        let prompt = format!("[[fail_with=503]] [[fail_first=3]] [[answer_tokens={call}]] Hi");
+        let answer = person.ask(&json!({"prompt": prompt, "model": "gpt-4o", "maxTokens": 50})).await.expect(200);
+        assert_ne!(served(&answer), ("openai", "gpt-4o"));
+        assert_eq!(answer.body["route"]["tried"].as_array().map(Vec::len), Some(3), "{}", answer.text);
     }
     let answer = person.ask(&json!({"prompt": "Hi", "model": "gpt-4o", "maxTokens": 50})).await.expect(200);
     assert_ne!(served(&answer), ("openai", "gpt-4o"));
