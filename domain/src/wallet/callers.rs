@@ -11,8 +11,12 @@ use super::windows::{CallWindows, WindowStatus};
 use super::{HoldPlaced, OpenHold, Wallet, WalletRefusal};
 
 /// Callers a wallet remembers. A tenant's live keys and members stay below it; beyond it whoever called longest ago is
-/// forgotten.
+/// forgotten, people before keys.
 pub const CALLERS_REMEMBERED_MAX_COUNT: usize = 4_096;
+
+/// How many of them may be people before keys have to stay: few enough that a tenant's live keys always fit beside them,
+/// and enough that people are still counted when keys come and go in thousands.
+const PEOPLE_REMEMBERED_MIN_COUNT: usize = 1_024;
 
 /// How often callers nothing has to be remembered of are looked for.
 const SWEEP_INTERVAL_SECONDS: i64 = 3_600;
@@ -46,6 +50,8 @@ pub enum BudgetPeriod {
 }
 
 impl BudgetPeriod {
+    const ALL: [Self; 2] = [Self::Day, Self::Month];
+
     /// Its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -81,20 +87,49 @@ pub struct Spending {
     pub held: MicroUsd,
 }
 
-/// A [`Spending`] and its period's number.
+/// A period's number, and its [`Spending`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Account(i64, MicroUsd, MicroUsd);
 
-impl Account {
-    /// A period that has not begun has no spending; one that is over can only be asked for by a clock that is behind.
-    fn of(self, number: i64) -> Spending {
-        if number > self.0 { Spending::default() } else { Spending { spent: self.1, held: self.2 } }
+/// The accounts of the two periods called in last, the later call's first. Two, so that neither a clock that is ahead
+/// nor a late settlement closes the account of everybody else: what is spent always goes into the call's own period.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Accounts([Account; 2]);
+
+impl Accounts {
+    /// A period nobody called in has no spending.
+    fn of(&self, number: i64) -> Spending {
+        let Some(account) = self.0.iter().find(|account| account.0 == number) else { return Spending::default() };
+        Spending { spent: account.1, held: account.2 }
     }
 
-    fn begin(&mut self, number: i64) {
-        if number > self.0 {
-            *self = Self(number, MicroUsd::ZERO, MicroUsd::ZERO);
+    /// The account of a period that is called in.
+    fn called(&mut self, number: i64) -> &mut Account {
+        let [first, second] = &mut self.0;
+        if first.0 != number {
+            std::mem::swap(first, second);
+            if first.0 != number {
+                *first = Account(number, MicroUsd::ZERO, MicroUsd::ZERO);
+            }
         }
+        first
+    }
+
+    /// The account of a period that has one, or comes after the one called in last.
+    fn known(&mut self, number: i64) -> Option<&mut Account> {
+        if number > self.0[0].0 {
+            return Some(self.called(number));
+        }
+        self.0.iter_mut().find(|account| account.0 == number)
+    }
+
+    /// Whether something was spent or is kept in this period or a later one.
+    fn matter(&self, number: i64) -> bool {
+        self.0.iter().any(|account| account.0 >= number && !(account.1.is_zero() && account.2.is_zero()))
+    }
+
+    fn are_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -104,47 +139,56 @@ struct Entry {
     /// None once the last call is a day old.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     windows: Option<Box<CallWindows>>,
-    #[serde(rename = "d")]
-    day: Account,
-    #[serde(rename = "m")]
-    month: Account,
+    /// Empty for people: budgets are for keys.
+    #[serde(rename = "d", default, skip_serializing_if = "Accounts::are_empty")]
+    days: Accounts,
+    #[serde(rename = "m", default, skip_serializing_if = "Accounts::are_empty")]
+    months: Accounts,
     /// When it called last.
     #[serde(rename = "l")]
     last: Timestamp,
 }
 
 impl Entry {
-    const fn account(&self, period: BudgetPeriod) -> Account {
+    const fn accounts(&self, period: BudgetPeriod) -> &Accounts {
         match period {
-            BudgetPeriod::Day => self.day,
-            BudgetPeriod::Month => self.month,
+            BudgetPeriod::Day => &self.days,
+            BudgetPeriod::Month => &self.months,
         }
     }
 
-    fn each(&mut self, at: Timestamp, mut change: impl FnMut(&mut Account)) {
-        for (period, account) in [(BudgetPeriod::Day, &mut self.day), (BudgetPeriod::Month, &mut self.month)] {
-            let number = period.number(at);
-            account.begin(number);
-            if account.0 == number {
+    const fn accounts_mut(&mut self, period: BudgetPeriod) -> &mut Accounts {
+        match period {
+            BudgetPeriod::Day => &mut self.days,
+            BudgetPeriod::Month => &mut self.months,
+        }
+    }
+
+    fn called(&mut self, at: Timestamp) {
+        self.last = at;
+        self.windows.get_or_insert_with(|| Box::new(CallWindows::beginning_at(at))).count(at);
+    }
+
+    /// A hold of this much was placed.
+    fn kept(&mut self, amount: MicroUsd, at: Timestamp) {
+        for period in BudgetPeriod::ALL {
+            let account = self.accounts_mut(period).called(period.number(at));
+            account.2 = account.2.saturating_plus(amount);
+        }
+    }
+
+    /// Something about a call let in at `at` has come to its end.
+    fn each(&mut self, at: Timestamp, change: impl Fn(&mut Account)) {
+        for period in BudgetPeriod::ALL {
+            if let Some(account) = self.accounts_mut(period).known(period.number(at)) {
                 change(account);
             }
         }
     }
 
-    fn called(&mut self, placed: &HoldPlaced) {
-        let at = placed.admitted_at;
-        self.last = at;
-        self.windows.get_or_insert_with(|| Box::new(CallWindows::beginning_at(at))).count(at);
-        if placed.asset == Asset::Usd {
-            let amount = MicroUsd::new(placed.amount.get());
-            self.each(at, |account| account.2 = account.2.saturating_plus(amount));
-        }
-    }
-
     /// Whether anything about it matters to a decision at `at` or later.
     fn matters(&self, at: Timestamp) -> bool {
-        let spending = self.month.of(BudgetPeriod::Month.number(at));
-        self.windows.is_some() || spending != Spending::default()
+        self.windows.is_some() || self.months.matter(BudgetPeriod::Month.number(at))
     }
 }
 
@@ -155,6 +199,7 @@ pub(super) struct Callers {
     keys: BTreeMap<KeyId, Entry>,
     #[serde(rename = "u")]
     users: BTreeMap<UserId, Entry>,
+    /// The moment of the call that swept last.
     #[serde(rename = "s")]
     swept_at: Timestamp,
 }
@@ -186,7 +231,7 @@ impl Callers {
     }
 
     pub(super) fn spending(&self, caller: &Caller, period: BudgetPeriod, at: Timestamp) -> Spending {
-        self.get(caller).map_or_else(Spending::default, |entry| entry.account(period).of(period.number(at)))
+        self.get(caller).map_or_else(Spending::default, |entry| entry.accounts(period).of(period.number(at)))
     }
 
     /// Refuses a call beyond the terms.
@@ -233,15 +278,23 @@ impl Callers {
 
     pub(super) fn placed(&mut self, placed: &HoldPlaced) {
         let before = self.keys.len() + self.users.len();
+        let at = placed.admitted_at;
         match (&placed.api_key_id, placed.user_id) {
-            (Some(key), _) => match self.keys.get_mut(key) {
-                Some(entry) => entry.called(placed),
-                None => self.keys.entry(key.clone()).or_default().called(placed),
-            },
-            (None, Some(user)) => self.users.entry(user).or_default().called(placed),
+            (Some(key), _) => {
+                if !self.keys.contains_key(key) {
+                    self.keys.insert(key.clone(), Entry::default());
+                }
+                if let Some(entry) = self.keys.get_mut(key) {
+                    entry.called(at);
+                    if placed.asset == Asset::Usd {
+                        entry.kept(MicroUsd::new(placed.amount.get()), at);
+                    }
+                }
+            }
+            (None, Some(user)) => self.users.entry(user).or_default().called(at),
             (None, None) => return,
         }
-        self.sweep(placed.admitted_at);
+        self.sweep(at);
         if before >= CALLERS_REMEMBERED_MAX_COUNT {
             self.forget_beyond_bound();
         }
@@ -264,31 +317,34 @@ impl Callers {
     }
 
     /// Lets go of what no decision will ask for, once in a while and by the calls' own time, so that a replay does the
-    /// same at the same call.
+    /// same at the same call. It goes by the earlier of this moment and that of the sweep before, so that one call by a
+    /// clock that is ahead takes nothing from anybody.
     fn sweep(&mut self, at: Timestamp) {
         let passed = at.micros().saturating_sub(self.swept_at.micros()).saturating_abs();
         if passed < Timestamp::default().plus_seconds(SWEEP_INTERVAL_SECONDS).micros() {
             return;
         }
-        self.swept_at = at;
+        let since = at.min(std::mem::replace(&mut self.swept_at, at));
         let keep = |entry: &mut Entry| {
-            if entry.windows.as_ref().is_some_and(|windows| windows.is_over(at)) {
+            if entry.windows.as_ref().is_some_and(|windows| windows.is_over(since)) {
                 entry.windows = None;
             }
-            entry.matters(at)
+            entry.matters(since)
         };
         self.keys.retain(|_, entry| keep(entry));
         self.users.retain(|_, entry| keep(entry));
     }
 
+    /// People go before keys, since nothing but the last day's calls is forgotten with them; among each, whoever called
+    /// longest ago. No id but the one that goes is copied.
     fn forget_beyond_bound(&mut self) {
         while self.keys.len() + self.users.len() > CALLERS_REMEMBERED_MAX_COUNT {
-            let key = self.keys.iter().map(|(key, entry)| (entry.last, Caller::Key(key.clone()))).min();
-            let user = self.users.iter().map(|(user, entry)| (entry.last, Caller::User(*user))).min();
-            match [key, user].into_iter().flatten().min() {
-                Some((_, Caller::Key(key))) => drop(self.keys.remove(&key)),
-                Some((_, Caller::User(user))) => drop(self.users.remove(&user)),
-                None => return,
+            if self.users.len() > PEOPLE_REMEMBERED_MIN_COUNT {
+                let user = self.users.iter().min_by_key(|(_, entry)| entry.last).map(|(user, _)| *user);
+                user.and_then(|user| self.users.remove(&user));
+            } else {
+                let key = self.keys.iter().min_by_key(|(_, entry)| entry.last).map(|(key, _)| key.clone());
+                key.and_then(|key| self.keys.remove(&key));
             }
         }
     }

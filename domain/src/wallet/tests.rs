@@ -2,6 +2,7 @@
 
 mod budgets;
 mod charges;
+mod clocks;
 mod corrections;
 mod debts;
 mod grants;

@@ -123,6 +123,83 @@ fn what_was_spent_is_known_after_weeks_of_silence_and_in_the_snapshot() {
     assert!(wallet.when(call(5, 100, month, 25 * DAY_MS)).is_ok(), "the next month has begun");
 }
 
+const MONTH_MS: i64 = 31 * DAY_MS;
+
+#[test]
+fn a_clock_that_was_a_month_ahead_leaves_the_months_budget_in_force() {
+    let mut wallet = given([grant(1, 1_000)]);
+    let month = budgets(Some(80), Some(100));
+    wallet.when(call(1, 40, month, 0)).unwrap();
+    wallet.when(call(2, 5, month, MONTH_MS)).unwrap();
+    wallet.when(settle_call(2, MONTH_MS, 4, 1)).unwrap();
+    wallet.when(settle_call(1, 0, 30, 2)).unwrap();
+    assert_eq!(spending(&wallet, BudgetPeriod::Month, 3), (30, 0), "what was open then counts where it was let in");
+    wallet.wallet = serde_json::from_str(&json(&wallet.wallet)).unwrap();
+    wallet.when(call(3, 50, month, 3)).unwrap();
+    wallet.when(settle_call(3, 3, 50, 4)).unwrap();
+    for period in [BudgetPeriod::Day, BudgetPeriod::Month] {
+        assert_eq!(spending(&wallet, period, 5), (80, 0));
+        assert_eq!(spending(&wallet, period, MONTH_MS), (4, 0));
+    }
+    assert!(wallet.when(call(4, 1, month, 6)).is_err());
+    // Other keys lose nothing by it either, and the next month is counted as ever.
+    wallet.when(call(5, 21, budgets(None, Some(100)), DAY_MS)).unwrap_err();
+    wallet.when(call(6, 76, month, MONTH_MS)).unwrap();
+    wallet.when(call(7, 1, month, MONTH_MS)).unwrap_err();
+}
+
+#[test]
+fn a_clock_that_was_ahead_takes_nothing_from_other_keys() {
+    let mut wallet = given([grant(1, 1_000)]);
+    let month = budgets(None, Some(100));
+    wallet.when(call(1, 100, month, 0)).unwrap();
+    wallet.when(call_by(2, 2, 1, month, 2 * MONTH_MS)).unwrap();
+    assert!(wallet.when(call(3, 1, month, 1)).is_err());
+    wallet.when(call_by(2, 4, 1, month, 2)).unwrap();
+    assert!(wallet.when(call(5, 1, month, 3)).is_err());
+}
+
+#[test]
+fn two_clocks_on_both_sides_of_midnight_spend_two_days_budgets_and_no_more() {
+    let mut wallet = given([grant(1, 1_000_000)]);
+    let midnight_ms = (Timestamp::of_utc_day(at(0).utc_day() + 1).micros() - at(0).micros()) / 1_000;
+    let both = budgets(Some(100), Some(1_000));
+    for n in 0..400 {
+        let off_ms = if n % 2 == 0 { 600_000 } else { -600_000 };
+        let command = call(n, 3, both, midnight_ms + off_ms + n.cast_signed());
+        if let Ok(events) = wallet.wallet.decide(command) {
+            wallet.apply(&events);
+        }
+    }
+    assert_eq!(spending(&wallet, BudgetPeriod::Day, midnight_ms - 1), (0, 99));
+    assert_eq!(spending(&wallet, BudgetPeriod::Day, midnight_ms), (0, 99));
+    assert_eq!(spending(&wallet, BudgetPeriod::Month, midnight_ms), (0, 198));
+}
+
+#[test]
+fn no_account_is_kept_for_people() {
+    let mut wallet = given([grant(1, 1_000)]);
+    let ada = Caller::User(crate::UserId(Uuid::from_u128(1)));
+    let WalletCommand::PlaceHold { hold_id, asset, amount, meter, terms, usage_id, admitted_at, expires_at, .. } =
+        call(1, 60, KeyBudgets::default(), 0)
+    else {
+        panic!("a hold is wanted")
+    };
+    let caller = Some(ada.clone());
+    let hold =
+        WalletCommand::PlaceHold { hold_id, asset, amount, meter, caller, terms, usage_id, admitted_at, expires_at };
+    wallet.when(hold).unwrap();
+    for period in [BudgetPeriod::Day, BudgetPeriod::Month] {
+        assert_eq!(wallet.wallet.spending(&ada, period, at(0)), Spending::default());
+    }
+    assert_eq!(wallet.wallet.call_status(&ada, crate::api_key::KeyLimits::default(), at(0)).used, 1);
+    // With the last day's calls, everything about a person is let go of.
+    for n in 2..5 {
+        wallet.when(call_by(2, n, 1, KeyBudgets::default(), n.cast_signed() * DAY_MS)).unwrap();
+    }
+    assert!(json(&wallet.wallet).contains(r#""u":{},"s""#), "{}", json(&wallet.wallet));
+}
+
 proptest! {
     /// However calls overlap, what a key spent in a day never exceeds its budget as long as no use costs more than was
     /// held for it; and a call is refused only when it could.
