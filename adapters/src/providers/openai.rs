@@ -20,7 +20,7 @@ use serde::de::IgnoredAny;
 
 use super::chunks::{DONE, read_chunk, read_completion, set};
 use super::embeddings;
-use super::http::{LISTING_TIMEOUT, Pieces, ProviderHttp, base_url};
+use super::http::{HttpSettings, LISTING_TIMEOUT, Pieces, ProviderHttp, base_url};
 use super::lines::LineTooLong;
 use super::retry_after::soon_again;
 use super::sse::Sse;
@@ -164,6 +164,13 @@ pub(super) fn versioned(base: &str) -> Arc<str> {
     if version { base } else { format!("{base}/v1").into() }
 }
 
+/// The time limits of a model's stream. While a model reasons unseen nothing comes, and one the price book does not have may
+/// be such a model.
+fn limits(settings: HttpSettings, model: &str) -> HttpSettings {
+    let book = PriceBook::current();
+    if book.model(model).is_none() || book.hides_reasoning(model) { settings.for_unseen_reasoning() } else { settings }
+}
+
 /// The client's fields with what CALOS decided in their place.
 fn body(vendor: &Vendor, request: &ChatRequest, streaming: bool) -> Result<Vec<u8>, ProviderError> {
     let name = vendor.name;
@@ -236,9 +243,7 @@ impl ChatProvider for OpenAi {
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
             let call = self.chat(request, true)?;
-            let http = self.http.settings();
-            let hides = PriceBook::current().hides_reasoning(&request.model);
-            let limits = if hides { http.for_unseen_reasoning() } else { http };
+            let limits = limits(self.http.settings(), &request.model);
             let pieces = self.http.pieces_within(self.vendor.name, call, limits).await.map_err(soon_again)?;
             Ok(chunk_stream(self.vendor.name, pieces, request))
         })

@@ -113,3 +113,16 @@ fn a_key_that_breaks_the_header_is_refused_and_a_good_one_is_never_shown() {
     let account = OpenAi::new(http, DEFAULT_BASE_URL, "sk-secret").unwrap();
     assert!(!format!("{account:?}").contains("secret"));
 }
+
+#[test]
+fn a_model_that_may_reason_unseen_is_waited_for() {
+    let settings = HttpSettings::default();
+    for (model, first_byte) in [
+        ("gpt-4", settings.first_byte),
+        ("gpt-4o-mini", settings.first_byte),
+        ("o3-mini", settings.whole),
+        ("a-model-nobody-has-priced", settings.whole),
+    ] {
+        assert_eq!(limits(settings, model).first_byte, first_byte, "{model}");
+    }
+}
