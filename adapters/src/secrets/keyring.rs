@@ -178,20 +178,35 @@ impl Keyring {
     }
 
     /// Entries that `read.provider_keys` does not know and that are old enough to be swept; `after` is the last one of
-    /// the page before.
+    /// the page before. An entry nobody can make sense of is left where it is and stands in the way of no other. None
+    /// are left when the answer is empty.
     ///
     /// # Errors
     /// The database's.
-    pub async fn unclaimed(&self, after: KeyringEntryId) -> Result<Vec<KeyringEntry>, KeyringError> {
-        let rows = sqlx::query(
-            "SELECT id, tenant_id, provider FROM keyring e
-             WHERE id > $1 AND created_at < now() - make_interval(secs => $2)
-                 AND NOT EXISTS (SELECT FROM read.provider_keys k WHERE k.tenant_id = e.tenant_id AND k.entry_id = e.id)
-             ORDER BY id LIMIT $3",
-        );
-        let rows = rows.bind(after.0).bind(f64::from(SWEEP_AFTER_SECONDS)).bind(PAGE_MAX_ENTRIES);
-        let rows = rows.fetch_all(&self.pool).await.map_err(unavailable)?;
-        rows.iter().map(entry_of).collect()
+    pub async fn unclaimed(&self, mut after: KeyringEntryId) -> Result<Vec<KeyringEntry>, KeyringError> {
+        loop {
+            let rows = sqlx::query(
+                "SELECT id, tenant_id, provider FROM keyring e
+                 WHERE id > $1 AND created_at < now() - make_interval(secs => $2) AND NOT EXISTS
+                     (SELECT FROM read.provider_keys k WHERE k.tenant_id = e.tenant_id AND k.entry_id = e.id)
+                 ORDER BY id LIMIT $3",
+            );
+            let rows = rows.bind(after.0).bind(f64::from(SWEEP_AFTER_SECONDS)).bind(PAGE_MAX_ENTRIES);
+            let rows = rows.fetch_all(&self.pool).await.map_err(unavailable)?;
+            let Some(last) = rows.last() else { return Ok(Vec::new()) };
+            after = KeyringEntryId(last.try_get("id").map_err(unavailable)?);
+            let mut entries = Vec::with_capacity(rows.len());
+            for row in &rows {
+                match entry_of(row) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error @ KeyringError::Unavailable(_)) => return Err(error),
+                    Err(error) => tracing::error!(%error, "an entry of the keyring cannot be read and is not swept"),
+                }
+            }
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
     }
 
     async fn reseal(&self, row: &PgRow, version: i32) -> Result<(), KeyringError> {
