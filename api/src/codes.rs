@@ -107,6 +107,8 @@ codes! {
     AddressNotAllowed => "address_not_allowed", FORBIDDEN, PERMISSION;
     /// A browser sent this from another site.
     CrossSite => "cross_site_request", FORBIDDEN, PERMISSION;
+    /// The person has created as many tenants as one person may.
+    TooManyTenants => "too_many_tenants", FORBIDDEN, PERMISSION;
     /// The device has to be paired first.
     DeviceNotTrusted => "device_not_trusted", FORBIDDEN, PERMISSION;
 

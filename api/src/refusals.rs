@@ -105,6 +105,7 @@ impl From<AccountRefusal> for ApiError {
     fn from(refusal: AccountRefusal) -> Self {
         match refusal {
             AccountRefusal::AlreadyRegistered => said(Code::Conflict, &refusal),
+            AccountRefusal::TooManyTenants { .. } => said(Code::TooManyTenants, &refusal),
             AccountRefusal::NotRegistered => said(Code::NotFound, &refusal),
         }
     }
@@ -134,12 +135,12 @@ impl From<TenantRefusal> for ApiError {
             TenantRefusal::AlreadyCreated
             | TenantRefusal::LastOwner
             | TenantRefusal::TooManyMembers
-            | TenantRefusal::TooManyApiKeys => {
-                said(Code::Conflict, &refusal)
-            }
+            | TenantRefusal::TooManyApiKeys => said(Code::Conflict, &refusal),
             // Whether a tenant exists is nobody's business but its members'.
             TenantRefusal::NotCreated | TenantRefusal::NotAMember => ApiError::not_found("tenant"),
-            TenantRefusal::NameLength { .. } => said(Code::InvalidField, &refusal).with_param("name"),
+            TenantRefusal::NameLength { .. } | TenantRefusal::PersonalKeepsName => {
+                said(Code::InvalidField, &refusal).with_param("name")
+            }
             TenantRefusal::TakesNoKey { .. } => said(Code::InvalidField, &refusal).with_param("provider"),
             TenantRefusal::NoProviderKey { .. } => said(Code::NotFound, &refusal),
             TenantRefusal::RoleTooLow { .. } => said(Code::Forbidden, &refusal),
@@ -154,6 +155,9 @@ impl From<ApiKeyRefusal> for ApiError {
             ApiKeyRefusal::NotIssued => ApiError::not_found("API key"),
             ApiKeyRefusal::NameLength { .. } => said(Code::InvalidField, &refusal).with_param("name"),
             ApiKeyRefusal::Restrictions { list } => said(Code::InvalidField, &refusal).with_param(*list),
+            ApiKeyRefusal::RestrictionsTooLarge { bytes } => {
+                said(Code::InvalidField, &refusal).with_fact("bytes", *bytes)
+            }
             ApiKeyRefusal::NotANetwork { .. } => said(Code::InvalidField, &refusal).with_param("ipAllowlist"),
             ApiKeyRefusal::Limits { .. } => said(Code::InvalidField, &refusal).with_param("limits"),
             ApiKeyRefusal::ExpiresInThePast | ApiKeyRefusal::Replaced { .. } => {
@@ -215,6 +219,7 @@ impl From<CreateTenantRefusal> for ApiError {
     fn from(refusal: CreateTenantRefusal) -> Self {
         match refusal {
             CreateTenantRefusal::Tenant(refusal) => refusal.into(),
+            CreateTenantRefusal::Account(refusal) => refusal.into(),
             CreateTenantRefusal::Opening(refusal) => refusal.into(),
         }
     }

@@ -94,6 +94,10 @@ impl Projection for Accounts {
             | Kind::Operation => return Ok(()),
         }
         let event: AccountEvent = fact(record, AccountEvent::CATALOGUE)?;
+        // The tenants themselves are another projection's.
+        if matches!(event, AccountEvent::TenantFounded(_)) {
+            return Ok(());
+        }
         let change = changes.accounts.entry(stream_uuid(record)?).or_default();
         change.partition = record.partition;
         match event {
@@ -101,6 +105,7 @@ impl Projection for Accounts {
             AccountEvent::PasswordChanged(event) => change.password_changed_at = Some(event.changed_at),
             AccountEvent::StaffRoleGranted(event) => change.roles[role_index(event.role)] = Some(true),
             AccountEvent::StaffRoleRevoked(event) => change.roles[role_index(event.role)] = Some(false),
+            AccountEvent::TenantFounded(_) => {}
         }
         Ok(())
     }

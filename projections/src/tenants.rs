@@ -76,6 +76,7 @@ type MemberChange = (i32, Option<Member>);
 struct TenantChange {
     partition: i32,
     created: Option<Box<TenantCreated>>,
+    name: Option<String>,
     strict_models: Option<bool>,
 }
 
@@ -128,6 +129,11 @@ impl Projection for Tenants {
                 change.partition = partition;
                 change.strict_models = Some(event.strict);
             }
+            TenantEvent::TenantRenamed(event) => {
+                let change = changes.tenants.entry(tenant).or_default();
+                change.partition = partition;
+                change.name = Some(event.name);
+            }
             TenantEvent::MemberAdded(event) => {
                 let member = Member { role: event.role, added_at: event.added_at };
                 changes.members.insert((tenant, event.user_id.0), (partition, Some(member)));
@@ -155,7 +161,7 @@ impl Projection for Tenants {
                 &[
                     Value::Uuid(tenant),
                     Value::I32(row.partition),
-                    Value::Text(&created.name),
+                    Value::Text(row.name.as_deref().unwrap_or(&created.name)),
                     Value::Bool(created.personal),
                     Value::Uuid(created.owner.0),
                     Value::Time(created.created_at),
@@ -218,6 +224,21 @@ async fn store_tenants(
             .bind(set.iter().map(|row| row.0).collect::<Vec<_>>())
             .bind(set.iter().map(|row| row.1).collect::<Vec<_>>())
             .bind(set.iter().map(|row| row.2).collect::<Vec<_>>())
+            .execute(&mut *connection)
+            .await?;
+    }
+    let renamed: Vec<_> =
+        rows.iter().filter_map(|(id, row)| Some((*id, row.partition, row.name.as_deref()?))).collect();
+    if !renamed.is_empty() {
+        let statement = schema.sql(
+            "UPDATE {schema}.tenants AS t SET name = u.name
+             FROM unnest($1::uuid[], $2::int4[], $3::text[]) AS u (tenant_id, partition, name)
+             WHERE t.tenant_id = u.tenant_id AND t.partition = u.partition",
+        );
+        sqlx::query(&statement)
+            .bind(renamed.iter().map(|row| row.0).collect::<Vec<_>>())
+            .bind(renamed.iter().map(|row| row.1).collect::<Vec<_>>())
+            .bind(renamed.iter().map(|row| row.2).collect::<Vec<_>>())
             .execute(connection)
             .await?;
     }
@@ -273,6 +294,8 @@ pub struct Membership {
     pub personal: bool,
     /// `member`, `admin` or `owner`.
     pub role: String,
+    /// Whether a model beyond its tier is refused rather than substituted.
+    pub strict_models: bool,
     /// When the tenant was created.
     pub created_at: Timestamp,
 }
@@ -286,7 +309,7 @@ pub const LIST_MAX_ROWS: i64 = 1_000;
 /// The database's.
 pub async fn of_user(executor: impl PgExecutor<'_>, user: UserId) -> Result<Vec<Membership>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT t.tenant_id, t.name, t.personal, m.role, t.created_at
+        "SELECT t.tenant_id, t.name, t.personal, m.role, t.created_at, t.strict_models
          FROM read.tenant_members m JOIN read.tenants t ON t.tenant_id = m.tenant_id AND t.partition = m.partition
          WHERE m.user_id = $1 ORDER BY t.created_at, t.tenant_id LIMIT $2",
     )
@@ -304,6 +327,7 @@ fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {
         personal: row.try_get(2)?,
         role: row.try_get(3)?,
         created_at: row.try_get::<Moment, _>(4)?.0,
+        strict_models: row.try_get(5)?,
     })
 }
 

@@ -1,8 +1,14 @@
 //! Which events a command on an account leads to.
 
-use super::{Account, AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked};
+use super::{
+    Account, AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
+    TenantFounded,
+};
 use crate::sealed::Sealed;
-use crate::{Decider, Timestamp};
+use crate::{Decider, TenantId, Timestamp};
+
+/// The most tenants one person may create beside their personal one: each begins with the free tier's tokens.
+pub const TENANTS_FOUNDED_MAX: usize = 10;
 
 /// What can be asked of an account.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,6 +36,13 @@ pub enum AccountCommand {
         /// When.
         at: Timestamp,
     },
+    /// Create a tenant. The tenant itself is decided beside it, in the same append.
+    FoundTenant {
+        /// Which.
+        tenant_id: TenantId,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// Why an account refuses.
@@ -41,11 +54,17 @@ pub enum AccountRefusal {
     /// Nobody registered under this id.
     #[error("there is no such account")]
     NotRegistered,
+    /// They have created as many tenants as one person may.
+    #[error("one person creates {TENANTS_FOUNDED_MAX} tenants at most; you have created {founded}")]
+    TooManyTenants {
+        /// How many they have created.
+        founded: usize,
+    },
 }
 
 impl Decider for Account {
     const KIND: &'static str = "account";
-    const SNAPSHOT_VERSION: i32 = 1;
+    const SNAPSHOT_VERSION: i32 = 2;
     type Command = AccountCommand;
     type Event = AccountEvent;
     type Refusal = AccountRefusal;
@@ -75,6 +94,13 @@ impl Decider for Account {
             AccountCommand::RevokeStaffRole { role, at } => {
                 vec![AccountEvent::StaffRoleRevoked(StaffRoleRevoked { role, revoked_at: at })]
             }
+            AccountCommand::FoundTenant { tenant_id, .. } if self.founded.contains(&tenant_id) => Vec::new(),
+            AccountCommand::FoundTenant { .. } if self.founded.len() >= TENANTS_FOUNDED_MAX => {
+                return Err(AccountRefusal::TooManyTenants { founded: self.founded.len() });
+            }
+            AccountCommand::FoundTenant { tenant_id, at } => {
+                vec![AccountEvent::TenantFounded(TenantFounded { tenant_id, founded_at: at })]
+            }
         })
     }
 
@@ -83,6 +109,7 @@ impl Decider for Account {
     }
 
     fn weight_bytes(&self) -> usize {
+        const FOUNDED_BYTES: usize = 32;
         let sealed = |sealed: &Sealed| sealed.ciphertext.len();
         let profile = self.profile.as_ref().map_or(0, |profile| {
             sealed(&profile.email)
@@ -90,6 +117,6 @@ impl Decider for Account {
                 + profile.display_name.as_ref().map_or(0, sealed)
                 + profile.email_hash.len()
         });
-        std::mem::size_of::<Self>() + profile
+        std::mem::size_of::<Self>() + profile + self.founded.len() * FOUNDED_BYTES
     }
 }

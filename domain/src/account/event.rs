@@ -17,6 +17,8 @@ pub enum AccountEvent {
     StaffRoleGranted(StaffRoleGranted),
     /// The person no longer works for CALOS in this role.
     StaffRoleRevoked(StaffRoleRevoked),
+    /// The person created a tenant beside their personal one; written beside what the tenant begins with.
+    TenantFounded(TenantFounded),
 }
 
 crate::facts!(AccountEvent {
@@ -24,6 +26,7 @@ crate::facts!(AccountEvent {
     PasswordChanged => "password_changed" v "1",
     StaffRoleGranted => "staff_role_granted" v "1",
     StaffRoleRevoked => "staff_role_revoked" v "1",
+    TenantFounded => "tenant_founded" v "1",
 });
 
 /// What somebody may do for CALOS itself, beside what their tenants allow them.
@@ -86,4 +89,13 @@ pub struct StaffRoleRevoked {
     pub role: StaffRole,
     /// When.
     pub revoked_at: Timestamp,
+}
+
+/// See [`AccountEvent::TenantFounded`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TenantFounded {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// When.
+    pub founded_at: Timestamp,
 }

@@ -6,6 +6,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{AccountCommand, AccountRefusal};
+pub use decide::{AccountCommand, AccountRefusal, TENANTS_FOUNDED_MAX};
 pub use event::*;
 pub use state::{Account, Profile};

@@ -15,6 +15,8 @@ pub struct Account {
     pub profile: Option<Profile>,
     /// What they may do for CALOS itself.
     pub staff_roles: BTreeSet<StaffRole>,
+    /// The tenants they created beside their personal one.
+    pub founded: BTreeSet<TenantId>,
 }
 
 /// A registered person. Everything personal is sealed under their own key.
@@ -57,6 +59,9 @@ impl Account {
             }
             AccountEvent::StaffRoleRevoked(revoked) => {
                 self.staff_roles.remove(&revoked.role);
+            }
+            AccountEvent::TenantFounded(founded) => {
+                self.founded.insert(founded.tenant_id);
             }
         }
     }

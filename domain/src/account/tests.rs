@@ -53,6 +53,7 @@ fn nothing_but_a_registration_is_taken_by_an_unknown_account() {
         AccountCommand::ChangePassword { password_hash: sealed("new"), at: AT },
         AccountCommand::GrantStaffRole { role: StaffRole::Finance, at: AT },
         AccountCommand::RevokeStaffRole { role: StaffRole::Finance, at: AT },
+        AccountCommand::FoundTenant { tenant_id: TenantId(Uuid::from_u128(3)), at: AT },
     ] {
         assert_eq!(unknown.decide(command), Err(AccountRefusal::NotRegistered));
     }
@@ -84,4 +85,18 @@ fn a_staff_role_is_granted_and_revoked_once_each() {
     let revoked = account.decide(revoke()).unwrap();
     revoked.iter().for_each(|event| account.evolve(event));
     assert!(account.staff_roles.is_empty());
+}
+
+#[test]
+fn one_person_creates_ten_tenants_and_a_repetition_counts_once() {
+    let mut account = given(&[registered()]);
+    let found = |n: u128| AccountCommand::FoundTenant { tenant_id: TenantId(Uuid::from_u128(n)), at: AT };
+    for n in 10..20 {
+        let founded = TenantFounded { tenant_id: TenantId(Uuid::from_u128(n)), founded_at: AT };
+        let events = account.decide(found(n)).unwrap();
+        assert_eq!(events, [AccountEvent::TenantFounded(founded)]);
+        account.evolve(&events[0]);
+        assert_eq!(account.decide(found(n)), Ok(Vec::new()));
+    }
+    assert_eq!(account.decide(found(20)), Err(AccountRefusal::TooManyTenants { founded: TENANTS_FOUNDED_MAX }));
 }

@@ -3,7 +3,7 @@
 use super::state::lives;
 use super::{
     ApiKeyCounted, MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet,
-    Tenant, TenantCreated, TenantEvent,
+    Tenant, TenantCreated, TenantEvent, TenantRenamed,
 };
 use crate::pricing::Provider;
 use crate::{Decider, KeyId, Timestamp, UserId};
@@ -48,6 +48,8 @@ pub enum TenantCommand {
         /// When.
         at: Timestamp,
     },
+    /// Call it something else.
+    Rename(TenantRenamed),
     /// Use the tenant's own key for a provider. The provider has taken it and the keyring holds it by then.
     AddProviderKey(ProviderKeyAdded),
     /// Count one of its API keys as live until `ends_at`; a moment that has come means it is live no more.
@@ -85,6 +87,9 @@ pub enum TenantRefusal {
         /// How long it is.
         characters: usize,
     },
+    /// The log keeps names for ever, and a personal tenant's would be a person's.
+    #[error("a tenant that came with an account keeps its name; create another tenant to give it one")]
+    PersonalKeepsName,
     /// The user does not belong to the tenant, or there is none.
     #[error("there is no such tenant among yours")]
     NotAMember,
@@ -130,18 +135,34 @@ pub const fn takes_own_key(provider: Provider) -> Result<(), TenantRefusal> {
     }
 }
 
+fn check_name(name: &str) -> Result<(), TenantRefusal> {
+    let characters = name.chars().count();
+    if name.trim().is_empty() || characters > TENANT_NAME_MAX_CHARACTERS {
+        return Err(TenantRefusal::NameLength { characters });
+    }
+    Ok(())
+}
+
 impl Tenant {
     fn create(&self, created: TenantCreated) -> Result<Vec<TenantEvent>, TenantRefusal> {
         if let Some(known) = &self.name {
             let same = *known == created.name && self.members.get(&created.owner) == Some(&MemberRole::Owner);
             return if same { Ok(Vec::new()) } else { Err(TenantRefusal::AlreadyCreated) };
         }
-        let characters = created.name.chars().count();
-        if created.name.trim().is_empty() || characters > TENANT_NAME_MAX_CHARACTERS {
-            return Err(TenantRefusal::NameLength { characters });
-        }
+        check_name(&created.name)?;
         let owner = MemberAdded { user_id: created.owner, role: MemberRole::Owner, added_at: created.created_at };
         Ok(vec![TenantEvent::TenantCreated(created), TenantEvent::MemberAdded(owner)])
+    }
+
+    fn rename(&self, renamed: TenantRenamed) -> Result<Vec<TenantEvent>, TenantRefusal> {
+        if self.name.as_deref() == Some(renamed.name.as_str()) {
+            return Ok(Vec::new());
+        }
+        if self.personal {
+            return Err(TenantRefusal::PersonalKeepsName);
+        }
+        check_name(&renamed.name)?;
+        Ok(vec![TenantEvent::TenantRenamed(renamed)])
     }
 
     fn add(&self, user_id: UserId, role: MemberRole, at: Timestamp) -> Result<Vec<TenantEvent>, TenantRefusal> {
@@ -222,6 +243,7 @@ impl Decider for Tenant {
             TenantCommand::SetStrictModels { strict, at } => {
                 Ok(vec![TenantEvent::StrictModelsSet(StrictModelsSet { strict, set_at: at })])
             }
+            TenantCommand::Rename(renamed) => self.rename(renamed),
             TenantCommand::AddProviderKey(added) => self.add_key(added),
             TenantCommand::CountApiKey { key_id, ends_at, at } => self.count_api_key(key_id, ends_at, at),
             TenantCommand::RemoveProviderKey { provider, by, at } => self.remove_key(provider, by, at),

@@ -17,6 +17,8 @@ pub enum TenantEvent {
     MemberRemoved(MemberRemoved),
     /// Whether a model beyond the tier is refused rather than substituted.
     StrictModelsSet(StrictModelsSet),
+    /// People call it something else from now on.
+    TenantRenamed(TenantRenamed),
     /// The tenant brought a key of its own for a provider; it takes the place of one it brought before.
     ProviderKeyAdded(ProviderKeyAdded),
     /// The tenant's own key for a provider is used no more.
@@ -30,6 +32,7 @@ crate::facts!(TenantEvent {
     MemberAdded => "member_added" v "1",
     MemberRemoved => "member_removed" v "1",
     StrictModelsSet => "strict_models_set" v "1",
+    TenantRenamed => "tenant_renamed" v "1",
     ProviderKeyAdded => "provider_key_added" v "1",
     ProviderKeyRemoved => "provider_key_removed" v "1",
     ApiKeyCounted => "api_key_counted" v "1",
@@ -89,6 +92,17 @@ pub struct StrictModelsSet {
     pub strict: bool,
     /// When.
     pub set_at: Timestamp,
+}
+
+/// See [`TenantEvent::TenantRenamed`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TenantRenamed {
+    /// What people call it now.
+    pub name: String,
+    /// Who said so.
+    pub renamed_by: UserId,
+    /// When.
+    pub renamed_at: Timestamp,
 }
 
 /// See [`TenantEvent::ProviderKeyAdded`]. The key itself stands in the keyring, sealed, and in no event.

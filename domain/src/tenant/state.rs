@@ -72,6 +72,7 @@ impl Tenant {
                 self.members.remove(&removed.user_id);
             }
             TenantEvent::StrictModelsSet(set) => self.strict_models = set.strict,
+            TenantEvent::TenantRenamed(renamed) => self.name = Some(renamed.name.clone()),
             TenantEvent::ProviderKeyAdded(added) => {
                 let key = ProviderKeyRef { entry_id: added.entry_id, last_four: added.last_four.clone() };
                 self.provider_keys.insert(added.provider, key);

@@ -120,6 +120,26 @@ fn strict_models_are_set_once() {
     assert_eq!(tenant.decide(strict(true)), Ok(Vec::new()));
 }
 
+fn rename(name: &str) -> TenantCommand {
+    TenantCommand::Rename(TenantRenamed { name: name.to_owned(), renamed_by: ANNA, renamed_at: AT })
+}
+
+#[test]
+fn a_tenant_is_renamed_within_the_bounds_of_a_name() {
+    assert_eq!(annas().decide(rename("Acme")), Ok(Vec::new()));
+    assert_eq!(annas().decide(rename(" ")), Err(TenantRefusal::NameLength { characters: 1 }));
+    assert_eq!(annas().decide(rename(&"n".repeat(201))), Err(TenantRefusal::NameLength { characters: 201 }));
+    assert_eq!(run(annas(), rename("Other")).name.as_deref(), Some("Other"));
+    assert_eq!(Tenant::default().decide(rename("Other")), Err(TenantRefusal::NotCreated));
+}
+
+#[test]
+fn no_persons_name_gets_into_the_log_by_way_of_their_tenant() {
+    let personal =
+        run(Tenant::default(), TenantCommand::Create(TenantCreated { personal: true, ..created("Personal") }));
+    assert_eq!(personal.decide(rename("Anna's")), Err(TenantRefusal::PersonalKeepsName));
+}
+
 fn key(provider: Provider, entry: u128) -> ProviderKeyAdded {
     ProviderKeyAdded {
         provider,
