@@ -56,8 +56,15 @@ pub async fn prepare<L: EventLog>(
     member.map_err(|fault| fault.map(KeyRefusal::Tenant))?;
     let at = world.clock.now();
     // Before anything is hashed, so that a wish that makes no sense costs nothing.
-    wish.check(at).map_err(|refusal| Fault::Refused(KeyRefusal::Key(refusal)))?;
-    forge(world, tenant_id, user_id, wish, None, at).await
+    wish.check(at).and_then(|()| wish.check_size()).map_err(|refusal| Fault::Refused(KeyRefusal::Key(refusal)))?;
+    forge(world, tenant_id, user_id, wish, Place::default(), at).await
+}
+
+/// Whose place a new key takes, and in which line.
+#[derive(Default)]
+struct Place {
+    replaces: Option<KeyId>,
+    line: Option<KeyId>,
 }
 
 async fn forge(
@@ -65,7 +72,7 @@ async fn forge(
     tenant_id: TenantId,
     user_id: UserId,
     settings: KeySettings,
-    replaces: Option<KeyId>,
+    Place { replaces, line }: Place,
     at: Timestamp,
 ) -> Result<NewKey, Fault<KeyRefusal>> {
     let forged = world.keys.forge(tenant_id, world.randomness.key_id()).await?;
@@ -83,6 +90,7 @@ async fn forge(
         budgets,
         expires_at,
         replaces,
+        line,
         issued_by: user_id,
         issued_at: at,
     };
@@ -145,18 +153,20 @@ pub async fn prepare_rotation<L: EventLog>(
     let mut plan = Plan::default();
     let tenant = plan.stream::<Tenant>(tenant_stream(tenant_id));
     let key = plan.stream::<ApiKey>(key_stream(tenant_id, old));
-    let may = |unit: &mut Unit<'_>| -> Result<KeySettings, KeyRefusal> {
+    let may = |unit: &mut Unit<'_>| -> Result<(KeySettings, KeyId), KeyRefusal> {
         unit.with(tenant, |tenant| tenant.authorise(user_id, MemberRole::Admin))?;
         // Asked with an id no key has yet, before anything is hashed.
         let replaced_by = world.randomness.key_id();
         let asked = ApiKeyRotated { replaced_by, ends_at, rotated_by: user_id, rotated_at: at };
         unit.with(key, |key| {
             key.decide(ApiKeyCommand::Rotate(asked))?;
-            Ok(key.current.as_ref().map(ApiKeyIssued::settings).unwrap_or_default())
+            let current = key.current.as_ref().ok_or(ApiKeyRefusal::NotIssued)?;
+            Ok((current.settings(), current.counted_as().clone()))
         })
     };
-    let settings = log.execute(&plan, looking().into(), may).await?.answer;
-    let new = forge(world, tenant_id, user_id, settings, Some(old.clone()), at).await?;
+    let (settings, line) = log.execute(&plan, looking().into(), may).await?.answer;
+    let place = Place { replaces: Some(old.clone()), line: Some(line) };
+    let new = forge(world, tenant_id, user_id, settings, place, at).await?;
     Ok(Rotation { new, old: old.clone(), ends_at })
 }
 

@@ -361,7 +361,8 @@ pub struct ApiKey {
 /// The most keys listed at once.
 pub const LIST_MAX_KEYS: i64 = 1_000;
 
-/// A tenant's keys, revoked ones included, newest first.
+/// A tenant's keys: those that open something first, each kind newest first. A tenant has no more live ones than are
+/// listed, so only ended ones can be left out.
 ///
 /// # Errors
 /// The database's.
@@ -369,7 +370,8 @@ pub async fn of_tenant(executor: impl PgExecutor<'_>, tenant: TenantId) -> Resul
     let rows = sqlx::query(
         "SELECT tenant_id, key_id, name, last_four, endpoints, models, ip_allowlist, per_minute, per_hour, per_day,
              expires_at, issued_by, issued_at, revoked_at, budget_per_day, budget_per_month, replaces, replaced_by
-         FROM read.api_keys WHERE tenant_id = $1 ORDER BY issued_at DESC, key_id LIMIT $2",
+         FROM read.api_keys WHERE tenant_id = $1
+         ORDER BY revoked_at IS NOT NULL OR coalesce(expires_at <= now(), false), issued_at DESC, key_id LIMIT $2",
     )
     .bind(tenant.0)
     .bind(LIST_MAX_KEYS)

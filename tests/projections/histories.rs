@@ -9,7 +9,7 @@ use calos_domain::api_key::{
 use calos_domain::pricing::Provider;
 use calos_domain::sealed::Sealed;
 use calos_domain::tenant::{
-    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, TenantCreated,
+    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, TenantCreated, TenantRenamed,
     TenantEvent,
 };
 use calos_domain::wallet::{
@@ -260,6 +260,11 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
         of_tenant(TenantEvent::MemberAdded(MemberAdded { user_id: guest, role: MemberRole::Member, added_at: at })),
         of_tenant(TenantEvent::MemberAdded(MemberAdded { user_id: guest, role: MemberRole::Admin, added_at: at })),
         of_tenant(TenantEvent::StrictModelsSet(StrictModelsSet { strict: dice.below(2) == 0, set_at: at })),
+        of_tenant(TenantEvent::TenantRenamed(TenantRenamed {
+            name: format!("Name {}", dice.below(9)),
+            renamed_by: user,
+            renamed_at: at,
+        })),
         account(AccountEvent::StaffRoleGranted(StaffRoleGranted { role, granted_at: at })),
         account(AccountEvent::PasswordChanged(PasswordChanged {
             password_hash: sealed(user, "aGFzaDI="),
@@ -290,6 +295,7 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
                 budgets: KeyBudgets::default(),
                 expires_at: (number == 1).then(|| at.plus_seconds(99)),
                 replaces: None,
+                line: None,
                 issued_by: user,
                 issued_at: at,
             }),

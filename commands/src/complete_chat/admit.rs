@@ -163,7 +163,7 @@ impl Question<'_> {
                 amount: held.into(),
                 meter: self.call.kind.meter(),
                 caller: by.clone(),
-                terms,
+                terms: terms.clone(),
                 usage_id,
                 admitted_at: at,
                 expires_at: at.plus_seconds(HOLD_MAX_SECONDS),
@@ -224,7 +224,7 @@ impl Question<'_> {
     fn standing(&self, unit: &mut Unit<'_>, streams: &Streams, by: Option<&Caller>, terms: &CallTerms) -> LimitStatus {
         let calls = by
             .zip(terms.limits)
-            .map(|(by, limits)| unit.with(streams.wallet, |wallet| wallet.call_status(by, limits, self.at)));
+            .map(|(by, limits)| unit.with(streams.wallet, |wallet| wallet.call_status(&terms.counted(by), limits, self.at)));
         let tokens = unit.with(streams.licence, |licence| TokenStatus::of(licence, self.at));
         LimitStatus { calls, tokens, at: self.at }
     }

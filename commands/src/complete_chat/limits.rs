@@ -50,7 +50,7 @@ pub(super) fn limited(caller: &ChatCaller) -> Option<Caller> {
 /// What a key is held to, if it still opens anything at `at`.
 pub(super) fn terms_of_key(key: &ApiKey, at: Timestamp) -> Result<CallTerms, KeyDenial> {
     let key = key.standing(at)?;
-    Ok(CallTerms { limits: Some(key.limits), budgets: key.budgets })
+    Ok(CallTerms { limits: Some(key.limits), budgets: key.budgets, line: Some(key.counted_as().clone()) })
 }
 
 /// What a person in a session is held to: what every key begins with.

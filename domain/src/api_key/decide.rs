@@ -2,7 +2,7 @@
 
 use super::{
     ApiKey, ApiKeyChanged, ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, ApiKeyRotated, KEY_NAME_MAX_CHARACTERS,
-    KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KeyChange, KeyDenial,
+    KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KEY_RESTRICTIONS_MAX_BYTES, KeyChange, KeyDenial,
 };
 use crate::time::MICROS_PER_SECOND;
 use crate::{Decider, KeyId, MicroUsd, Timestamp, UserId};
@@ -58,6 +58,12 @@ pub enum ApiKeyRefusal {
     Restrictions {
         /// Which list.
         list: &'static str,
+    },
+    /// The lists of restrictions are too long together.
+    #[error("a key's lists take {KEY_RESTRICTIONS_MAX_BYTES} bytes together, these have {bytes}; shorten one")]
+    RestrictionsTooLarge {
+        /// How long they are.
+        bytes: usize,
     },
     /// An entry of the allow-list is no network.
     #[error("{entry} is no network; one looks like 203.0.113.0/24, 2001:db8::/32 or a single address")]
@@ -119,6 +125,9 @@ impl ApiKey {
             return Ok(Vec::new());
         }
         settings.check(at)?;
+        if !settings.restricts_as(&before) {
+            settings.check_size()?;
+        }
         if let Some(rotated) = &self.rotated
             && settings.expires_at.is_none_or(|expires_at| expires_at > rotated.ends_at)
         {
@@ -143,7 +152,7 @@ impl ApiKey {
 
 impl Decider for ApiKey {
     const KIND: &'static str = "api_key";
-    const SNAPSHOT_VERSION: i32 = 2;
+    const SNAPSHOT_VERSION: i32 = 3;
     type Command = ApiKeyCommand;
     type Event = ApiKeyEvent;
     type Refusal = ApiKeyRefusal;
@@ -152,6 +161,9 @@ impl Decider for ApiKey {
         match (command, &self.current) {
             (ApiKeyCommand::Issue(issue), None) => {
                 issue.check()?;
+                if issue.replaces.is_none() {
+                    issue.settings().check_size()?;
+                }
                 Ok(vec![ApiKeyEvent::ApiKeyIssued(issue)])
             }
             // A hash is salted, so no other key has the same, whatever was changed about this one since.

@@ -97,6 +97,10 @@ pub struct ApiKeyIssued {
     /// The key whose place it takes, when it came of a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<KeyId>,
+    /// The first key of its line: the one the first rotation began with. Absent for a key that came of none, and for one
+    /// that came of a rotation before lines were recorded, which begins a line of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<KeyId>,
     /// Who issued it.
     pub issued_by: UserId,
     /// When.

@@ -11,5 +11,8 @@ mod tests;
 pub use decide::{ApiKeyCommand, ApiKeyRefusal, ROTATION_OVERLAP_MAX_SECONDS};
 pub use event::*;
 pub use network::{Network, NoNetwork};
-pub use settings::{KEY_NAME_MAX_CHARACTERS, KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KeyChange, Patch};
+pub use settings::{
+    KEY_NAME_MAX_CHARACTERS, KEY_RESTRICTION_MAX_BYTES, KEY_RESTRICTIONS_MAX, KEY_RESTRICTIONS_MAX_BYTES, KeyChange,
+    Patch,
+};
 pub use state::{ApiKey, KeyDenial, lists_model};

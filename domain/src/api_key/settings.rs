@@ -12,6 +12,9 @@ pub const KEY_RESTRICTIONS_MAX: usize = 100;
 /// The longest entry in a list of restrictions, in bytes.
 pub const KEY_RESTRICTION_MAX_BYTES: usize = 200;
 
+/// The most bytes all entries of a key's lists have together: a key is held in memory and told whole in a list.
+pub const KEY_RESTRICTIONS_MAX_BYTES: usize = 8 * 1024;
+
 /// What becomes of one setting.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Patch<T> {
@@ -78,6 +81,24 @@ impl KeyChange {
 }
 
 impl KeySettings {
+    fn lists(&self) -> [&Option<Vec<String>>; 3] {
+        [&self.endpoints, &self.models, &self.ip_allowlist]
+    }
+
+    /// Whether a key that did not have these lists may have them. One that has them from before keeps them, and so does
+    /// the key that takes its place.
+    ///
+    /// # Errors
+    /// [`ApiKeyRefusal::RestrictionsTooLarge`].
+    pub fn check_size(&self) -> Result<(), ApiKeyRefusal> {
+        let bytes = self.lists().into_iter().flatten().flatten().map(String::len).sum();
+        if bytes > KEY_RESTRICTIONS_MAX_BYTES { Err(ApiKeyRefusal::RestrictionsTooLarge { bytes }) } else { Ok(()) }
+    }
+
+    pub(super) fn restricts_as(&self, other: &Self) -> bool {
+        self.lists() == other.lists()
+    }
+
     /// Whether a key like this makes sense at `at`.
     ///
     /// # Errors

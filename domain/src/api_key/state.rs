@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiKeyEvent, ApiKeyIssued, ApiKeyRotated, Network};
-use crate::Timestamp;
+use crate::{KeyId, Timestamp};
 
 /// A key, folded from its events.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -84,6 +84,12 @@ impl ApiKey {
 }
 
 impl ApiKeyIssued {
+    /// Under which key its calls count: the first of its line, so that a rotation hands out no fresh limits and budgets.
+    #[must_use]
+    pub fn counted_as(&self) -> &KeyId {
+        self.line.as_ref().unwrap_or(&self.key_id)
+    }
+
     /// Whether the key may call this path from this address. A restriction that cannot be read admits nobody.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ fn issue() -> ApiKeyIssued {
         budgets: KeyBudgets::default(),
         expires_at: None,
         replaces: None,
+        line: None,
         issued_by: ANNA,
         issued_at: AT,
     }
@@ -263,4 +264,29 @@ fn an_overlap_has_its_bounds_and_what_has_ended_is_not_rotated() {
     let mut gone = given(&[ApiKeyEvent::ApiKeyIssued(issue()), revoked()]);
     let late = when(&mut gone, ApiKeyCommand::Rotate(rotation(1, AT.plus_seconds(20))));
     assert_eq!(late, Err(ApiKeyRefusal::Ended(KeyDenial::Revoked)));
+}
+
+#[test]
+fn lists_that_are_too_long_together_are_refused_unless_they_were_there_before() {
+    let bytes = KEY_RESTRICTIONS_MAX_BYTES + 1;
+    let entry = |length: usize| "m".repeat(length);
+    let mut models = vec![entry(100); KEY_RESTRICTIONS_MAX_BYTES / 100];
+    models.push(entry(bytes % 100));
+    let (paths, models) = (models.split_off(50), models);
+    assert_eq!(models.iter().chain(&paths).map(String::len).sum::<usize>(), bytes);
+    let large =
+        ApiKeyIssued { endpoints: Some(paths.clone()), models: Some(models.clone()), ip_allowlist: None, ..issue() };
+    let refused = Err(ApiKeyRefusal::RestrictionsTooLarge { bytes });
+    assert_eq!(when(&mut ApiKey::default(), ApiKeyCommand::Issue(large.clone())), refused);
+    let successor = ApiKeyIssued { replaces: Some("oldkey01".parse().unwrap()), ..large.clone() };
+    assert_eq!(when(&mut ApiKey::default(), ApiKeyCommand::Issue(successor)), Ok(1));
+
+    let mut from_before = given(&[ApiKeyEvent::ApiKeyIssued(large)]);
+    let named = KeyChange { name: Patch::Set("x".to_owned()), ..KeyChange::default() };
+    assert_eq!(when(&mut from_before, change(named)), Ok(1));
+    let fewer = models[..49].to_vec();
+    let shorter = KeyChange { models: Patch::Set(fewer), ..KeyChange::default() };
+    assert_eq!(when(&mut from_before, change(shorter)), Ok(1));
+    let longer = KeyChange { models: Patch::Set(models), ..KeyChange::default() };
+    assert_eq!(when(&mut from_before, change(longer)), refused);
 }

@@ -32,12 +32,25 @@ pub enum Caller {
 
 /// What a caller is held to at the moment of the call; the default is nothing. No part of a hold's content: a repetition
 /// is answered as before, whatever the terms are by then.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CallTerms {
     /// How often it may call.
     pub limits: Option<KeyLimits>,
     /// What a key may spend.
     pub budgets: KeyBudgets,
+    /// The key under which a key's calls count: the first of its line.
+    pub line: Option<KeyId>,
+}
+
+impl CallTerms {
+    /// Under whom this caller's calls count.
+    #[must_use]
+    pub fn counted(&self, caller: &Caller) -> Caller {
+        match (caller, &self.line) {
+            (Caller::Key(_), Some(line)) => Caller::Key(line.clone()),
+            (Caller::Key(_), None) | (Caller::User(_), _) => caller.clone(),
+        }
+    }
 }
 
 /// A stretch of the calendar a budget is for, in UTC.
@@ -199,6 +212,9 @@ pub(super) struct Callers {
     keys: BTreeMap<KeyId, Entry>,
     #[serde(rename = "u")]
     users: BTreeMap<UserId, Entry>,
+    /// Keys that count under another, the first of their line.
+    #[serde(rename = "n", default, skip_serializing_if = "BTreeMap::is_empty")]
+    lines: BTreeMap<KeyId, KeyId>,
     /// The moment of the call that swept last.
     #[serde(rename = "s")]
     swept_at: Timestamp,
@@ -207,9 +223,13 @@ pub(super) struct Callers {
 impl Callers {
     fn get(&self, caller: &Caller) -> Option<&Entry> {
         match caller {
-            Caller::Key(key) => self.keys.get(key),
+            Caller::Key(key) => self.keys.get(self.line_of(key)),
             Caller::User(user) => self.users.get(user),
         }
+    }
+
+    fn line_of<'a>(&'a self, key: &'a KeyId) -> &'a KeyId {
+        self.lines.get(key).unwrap_or(key)
     }
 
     /// When a call that arrives at `at` counts as let in.
@@ -242,6 +262,7 @@ impl Callers {
         needed: MicroUsd,
         at: Timestamp,
     ) -> Result<(), WalletRefusal> {
+        let caller = &terms.counted(caller);
         if let Some(limits) = terms.limits {
             let status = self.status(caller, limits, at);
             if status.free_at.is_some() {
@@ -263,8 +284,9 @@ impl Callers {
     }
 
     pub(super) fn room(&self, caller: &Caller, terms: &CallTerms, at: Timestamp) -> Option<MicroUsd> {
+        let caller = terms.counted(caller);
         let rooms = periods(terms.budgets).map(|(period, budget)| {
-            let Spending { spent, held } = self.spending(caller, period, at);
+            let Spending { spent, held } = self.spending(&caller, period, at);
             budget.saturating_minus(spent).saturating_minus(held).max(MicroUsd::ZERO)
         });
         rooms.min()
@@ -273,7 +295,8 @@ impl Callers {
     /// How many there are: each with its windows, for a bound that costs no walk.
     pub(super) fn weight_bytes(&self) -> usize {
         const ENTRY_BYTES: usize = std::mem::size_of::<Entry>() + std::mem::size_of::<CallWindows>() + 48;
-        (self.keys.len() + self.users.len()) * ENTRY_BYTES
+        const LINE_BYTES: usize = 2 * std::mem::size_of::<KeyId>() + 16;
+        (self.keys.len() + self.users.len()) * ENTRY_BYTES + self.lines.len() * LINE_BYTES
     }
 
     pub(super) fn placed(&mut self, placed: &HoldPlaced) {
@@ -281,10 +304,12 @@ impl Callers {
         let at = placed.admitted_at;
         match (&placed.api_key_id, placed.user_id) {
             (Some(key), _) => {
-                if !self.keys.contains_key(key) {
-                    self.keys.insert(key.clone(), Entry::default());
+                let counted = placed.line.as_ref().unwrap_or(key);
+                self.follow(key, counted);
+                if !self.keys.contains_key(counted) {
+                    self.keys.insert(counted.clone(), Entry::default());
                 }
-                if let Some(entry) = self.keys.get_mut(key) {
+                if let Some(entry) = self.keys.get_mut(counted) {
                     entry.called(at);
                     if placed.asset == Asset::Usd {
                         entry.kept(MicroUsd::new(placed.amount.get()), at);
@@ -300,6 +325,18 @@ impl Callers {
         }
     }
 
+    /// Remembers under which key another counts: a use is recorded by the key that called.
+    fn follow(&mut self, key: &KeyId, counted: &KeyId) {
+        if key == counted || self.lines.get(key) == Some(counted) {
+            return;
+        }
+        self.lines.insert(key.clone(), counted.clone());
+        if self.lines.len() > CALLERS_REMEMBERED_MAX_COUNT {
+            let other = self.lines.keys().find(|other| *other != key).cloned();
+            other.map(|other| self.lines.remove(&other));
+        }
+    }
+
     /// A hold has ended; what it cost comes by [`Self::spent`].
     pub(super) fn ended(&mut self, hold: &OpenHold) {
         let Some(entry) = hold.key.as_ref().and_then(|key| self.keys.get_mut(key)) else { return };
@@ -311,7 +348,8 @@ impl Callers {
 
     /// A call of the key, let in at `at`, has cost this much.
     pub(super) fn spent(&mut self, key: &KeyId, total: MicroUsd, at: Timestamp) {
-        if let Some(entry) = self.keys.get_mut(key) {
+        let counted = self.line_of(key).clone();
+        if let Some(entry) = self.keys.get_mut(&counted) {
             entry.each(at, |account| account.1 = account.1.saturating_plus(total));
         }
     }
@@ -332,6 +370,7 @@ impl Callers {
             entry.matters(since)
         };
         self.keys.retain(|_, entry| keep(entry));
+        self.lines.retain(|_, counted| self.keys.contains_key(counted));
         self.users.retain(|_, entry| keep(entry));
     }
 

@@ -218,6 +218,9 @@ pub struct HoldPlaced {
     /// The key that called, when a key called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<KeyId>,
+    /// The key under which the call counts, when that is another: the first of the line of rotated keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<KeyId>,
     /// The person who called, when one did in a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,

@@ -52,7 +52,8 @@ pub(super) fn place(wallet: &Wallet, hold_id: HoldId, wanted: Wanted, admitted_a
         return Err(WalletRefusal::Frozen);
     }
     at_least(amount, 0)?;
-    let admitted_at = wallet.callers.admission(caller.as_ref(), admitted_at);
+    let counted = caller.as_ref().map(|caller| terms.counted(caller));
+    let admitted_at = wallet.callers.admission(counted.as_ref(), admitted_at);
     if expires_at <= admitted_at {
         return Err(WalletRefusal::ImpossibleHold { admitted_at, expires_at });
     }
@@ -79,6 +80,7 @@ pub(super) fn place(wallet: &Wallet, hold_id: HoldId, wanted: Wanted, admitted_a
         allocations,
         meter,
         api_key_id: key.cloned(),
+        line: key.and_then(|key| terms.line.clone().filter(|line| line != key)),
         user_id: user,
         usage_id,
         admitted_at,

@@ -62,7 +62,7 @@ pub(super) enum DebtOf {
 
 impl Decider for Wallet {
     const KIND: &'static str = "wallet";
-    const SNAPSHOT_VERSION: i32 = 3;
+    const SNAPSHOT_VERSION: i32 = 4;
 
     type Command = WalletCommand;
     type Event = WalletEvent;

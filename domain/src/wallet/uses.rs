@@ -39,7 +39,7 @@ pub struct OpenHold {
     /// When it was placed.
     #[serde(rename = "p")]
     pub admitted_at: Timestamp,
-    /// The key it was placed for, when a key called.
+    /// The key it counts under, when a key called.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyId>,
     #[serde(rename = "t")]
@@ -169,7 +169,7 @@ impl Uses {
             allocations: placed.allocations.clone(),
             expires_at: placed.expires_at,
             admitted_at: placed.admitted_at,
-            key: placed.api_key_id.clone(),
+            key: placed.line.as_ref().or(placed.api_key_id.as_ref()).cloned(),
             print: prints::of_hold(placed),
         };
         self.index.insert(placed.hold_id.0, Place::Open(placed.hold_id));

@@ -25,7 +25,7 @@ fn call_by(who: u64, n: u64, amount: i64, budgets: KeyBudgets, at_ms: i64) -> Wa
         amount: units(amount),
         meter: Meter::Chat,
         caller: Some(Caller::Key(key(who))),
-        terms: CallTerms { limits: None, budgets },
+        terms: CallTerms { budgets, ..CallTerms::default() },
         usage_id: UsageId(id_at(n, at_ms)),
         admitted_at,
         expires_at: admitted_at.plus_seconds(900),
@@ -237,4 +237,45 @@ proptest! {
             prop_assert!(spent + held <= budget);
         }
     }
+}
+
+#[test]
+fn a_key_that_took_anothers_place_spends_from_the_same_budget() {
+    let mut wallet = given([grant(1, 1_000)]);
+    let day = budgets(Some(100), None);
+    let in_line = |command: WalletCommand| match command {
+        WalletCommand::PlaceHold {
+            hold_id,
+            asset,
+            amount,
+            meter,
+            usage_id,
+            admitted_at,
+            expires_at,
+            caller,
+            terms,
+        } => {
+            let terms = CallTerms { line: Some(key(1)), ..terms };
+            WalletCommand::PlaceHold { hold_id, asset, amount, meter, usage_id, admitted_at, expires_at, caller, terms }
+        }
+        other => other,
+    };
+    let placed = wallet.when(in_line(call(1, 60, day, 0))).unwrap();
+    assert!(matches!(&placed[..], [WalletEvent::HoldPlaced(HoldPlaced { line: None, .. })]), "{placed:?}");
+    wallet.when(settle_call(1, 0, 60, 1)).unwrap();
+    let refused = wallet.then_refused(in_line(call_by(2, 2, 50, day, 2)));
+    assert!(matches!(refused, WalletRefusal::BudgetExceeded { .. }), "{refused:?}");
+    let placed = wallet.when(in_line(call_by(2, 3, 30, day, 3))).unwrap();
+    let [WalletEvent::HoldPlaced(hold)] = &placed[..] else { panic!("{placed:?}") };
+    assert_eq!((&hold.api_key_id, &hold.line), (&Some(key(2)), &Some(key(1))));
+    assert_eq!(spending(&wallet, BudgetPeriod::Day, 3), (60, 30));
+
+    let usage_id = UsageId(id_at(3, 3));
+    let usage = UsageRecorded { usage_id, api_key_id: Some(key(2)), ..usage(3, 25) };
+    let settle = WalletCommand::SettleHold { hold_id: HoldId(usage_id.0), usage, amount: units(25), at: moment(4) };
+    wallet.when(settle).unwrap();
+    assert_eq!(spending(&wallet, BudgetPeriod::Day, 4), (85, 0));
+    let by_the_new_key = wallet.wallet.spending(&Caller::Key(key(2)), BudgetPeriod::Day, moment(4));
+    assert_eq!(by_the_new_key.spent.get(), 85, "asked for by either key, it is the line's");
+    assert!(matches!(wallet.then_refused(in_line(call(4, 16, day, 5))), WalletRefusal::BudgetExceeded { .. }));
 }

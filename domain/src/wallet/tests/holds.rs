@@ -15,6 +15,7 @@ fn a_hold_moves_credit_from_available_to_held() {
             allocations: allocations([(1, 40)]),
             meter: Meter::Chat,
             api_key_id: None,
+            line: None,
             user_id: None,
             usage_id: usage_id(1),
             admitted_at: at(1),
