@@ -11,7 +11,9 @@ mod follow;
 mod generation;
 mod keys;
 mod origin;
+mod paces;
 mod sessions;
+mod unmetered;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,7 +43,9 @@ pub use cookies::{clear_session_cookies, device_cookie, session_cookie};
 pub use credentials::Credentials;
 pub use keys::KeyDesk;
 pub use origin::SameSite;
+pub use paces::{Changes, Offers};
 pub use sessions::SessionDesk;
+pub use unmetered::Unmetered;
 
 /// Names another of one's own tenants to act for, in place of the session's.
 pub const CALOS_TENANT: HeaderName = HeaderName::from_static("x-calos-tenant");
@@ -62,6 +66,12 @@ pub struct Auth {
     pub registrations: Arc<Attempts<IpAddr>>,
     /// Keys being issued, by who issues them: each costs a hash.
     pub key_issues: Arc<Attempts<UserId>>,
+    /// Changes to tenants and keys, by who makes them: each is an event for ever.
+    pub changes: Arc<Changes>,
+    /// Keys of one's own that providers are asked about.
+    pub offers: Arc<Offers>,
+    /// Calls that no wallet counts, by key.
+    pub unmetered: Arc<Unmetered>,
 }
 
 /// Failed logins, by where they came from and by which account they were for.
@@ -110,6 +120,9 @@ impl Auth {
             }),
             registrations: Arc::new(Attempts::new(REGISTRATIONS_BY_ADDRESS)),
             key_issues: Arc::new(Attempts::new(KEY_ISSUES_BY_PERSON)),
+            changes: Arc::default(),
+            offers: Arc::default(),
+            unmetered: Arc::default(),
         }
     }
 }

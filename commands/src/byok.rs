@@ -136,6 +136,10 @@ pub struct KeyOffer {
     pub key: SecretText,
 }
 
+/// A key that looks like one, of somebody who may bring it; the provider was not asked yet.
+#[derive(Clone, Debug)]
+pub struct VettedOffer(KeyOffer);
+
 /// A key the provider takes; nothing is stored or recorded yet.
 #[derive(Clone, Debug)]
 pub struct NewProviderKey {
@@ -144,27 +148,34 @@ pub struct NewProviderKey {
     added: ProviderKeyAdded,
 }
 
-/// Checks that the user may bring keys, that this looks like one, and that the provider takes it: `adapter` is how this
-/// installation reaches it, if it does.
+/// Checks that the user may bring keys and that this looks like one, before anybody is asked about it.
 ///
 /// # Errors
-/// [`ByokFailure`]; nothing is stored.
-pub async fn prepare<L: EventLog>(
-    log: &L,
-    world: &World,
-    adapter: Option<&dyn ChatProvider>,
-    offer: KeyOffer,
-) -> Result<NewProviderKey, ByokFailure> {
-    let KeyOffer { tenant_id, user_id, provider, key } = offer;
-    membership(log, tenant_id, user_id, MemberRole::Admin).await?;
-    takes_own_key(provider)?;
-    let text = key.expose();
+/// [`ByokFailure`].
+pub async fn vet<L: EventLog>(log: &L, offer: KeyOffer) -> Result<VettedOffer, ByokFailure> {
+    membership(log, offer.tenant_id, offer.user_id, MemberRole::Admin).await?;
+    takes_own_key(offer.provider)?;
+    let text = offer.key.expose();
     let sized = (KEY_MIN_CHARACTERS..=KEY_MAX_CHARACTERS).contains(&text.len());
     if !sized || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ByokFailure::NoKey);
     }
+    Ok(VettedOffer(offer))
+}
+
+/// Asks the provider whether it takes the key: `adapter` is how this installation reaches it, if it does.
+///
+/// # Errors
+/// [`ByokFailure`]; nothing is stored.
+pub async fn prepare(
+    world: &World,
+    adapter: Option<&dyn ChatProvider>,
+    VettedOffer(offer): VettedOffer,
+) -> Result<NewProviderKey, ByokFailure> {
+    let KeyOffer { tenant_id, user_id, provider, key } = offer;
     let adapter = adapter.ok_or(ByokFailure::NotConfigured { provider })?;
     adapter.check_key(&key).await.map_err(|error| unchecked(provider, error.without(&key)))?;
+    let text = key.expose();
     let last_four = text[text.len() - LAST_CHARACTERS_MAX..].to_owned();
     let entry_id = KeyringEntryId(world.randomness.ordered_id());
     let added = ProviderKeyAdded { provider, entry_id, last_four, added_by: user_id, added_at: world.clock.now() };

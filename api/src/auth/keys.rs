@@ -72,7 +72,9 @@ pub(super) fn invalid() -> ApiError {
 
 /// A right key may still not call this path, or not from here.
 pub(super) fn admit(key: &ApiKeyIssued, path: &str, context: &RequestContext) -> Result<(), ApiError> {
-    key.admits(path, context.address).map_err(|denial| {
+    // Whoever may list models may ask for one of them.
+    let endpoint = if path.starts_with("/v1/models/") { "/v1/models" } else { path };
+    key.admits(endpoint, context.address).map_err(|denial| {
         let code = match &denial {
             KeyDenial::Endpoint { .. } => Code::EndpointNotAllowed,
             KeyDenial::Address { .. } => Code::AddressNotAllowed,

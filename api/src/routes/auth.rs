@@ -1,5 +1,7 @@
 //! Signing up, in and out, and looking at oneself.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -34,6 +36,7 @@ use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::position;
 use crate::request::{Post, RequestContext, now};
+use crate::to_the_end::to_the_end;
 use crate::wiring::App;
 
 /// The endpoints.
@@ -212,11 +215,17 @@ async fn login(
         )?;
         let answer = with_cookies(answer, &app, &new.session);
         let request = claimer.request(context.metadata(Actor::User(user_id)), &answer)?;
-        let done = new.append(&app.log, request).await?;
-        if let Some(replaced) = replaces {
-            app.auth.sessions.forget(user_id, replaced);
-        }
-        Ok(answer.respond(&done.positions))
+        let (log, desk) = (app.log.clone(), Arc::clone(&app.auth.sessions));
+        let done = to_the_end(async move {
+            let done = new.append(&log, request).await;
+            if let Some(replaced) = replaces {
+                desk.forget(user_id, replaced);
+            }
+            // Until here nobody repeats the request beside this one.
+            drop(claimer);
+            Ok(done?)
+        });
+        Ok(answer.respond(&done.await?.positions))
     };
     post.attempt.once(&app, &caller, &user_id.to_string(), work).await
 }
@@ -262,9 +271,13 @@ async fn logout(
     {
         let (user_id, session_id) = (claims.user_id, claims.session_id);
         let request = context.metadata(Actor::User(user_id)).into();
-        let ended = sessions::end(&app.log, user_id, session_id, SessionEndCause::LoggedOut, now(), request).await;
-        app.auth.sessions.forget(user_id, session_id);
-        positions = ended?.positions;
+        let (log, desk) = (app.log.clone(), Arc::clone(&app.auth.sessions));
+        let ended = to_the_end(async move {
+            let ended = sessions::end(&log, user_id, session_id, SessionEndCause::LoggedOut, now(), request).await;
+            desk.forget(user_id, session_id);
+            Ok(ended?)
+        });
+        positions = ended.await?.positions;
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     for cookie in clear_session_cookies(&app.config) {

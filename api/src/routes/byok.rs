@@ -18,7 +18,7 @@ use calos_domain::pricing::Provider;
 use calos_domain::tenant::MemberRole;
 use calos_projections::{Projection, provider_keys};
 
-use crate::auth::{Caller, SessionCaller, TenantCaller};
+use crate::auth::{Caller, SessionCaller, TenantCaller, accountable};
 use crate::error::{ApiError, Code};
 use crate::idempotency::{Answer, Claimer};
 use crate::moment::rfc3339;
@@ -105,12 +105,11 @@ async fn add(
     let actor = person.actor();
     let who = actor.to_string();
     let work = async |claimer: Claimer| {
-        app.auth.key_issues.spend(&person.user_id()).map_err(|seconds| {
-            let message = "you added too many keys in a short time; wait before the next one";
-            ApiError::new(Code::TooManyAttempts, message).retry_after(seconds)
-        })?;
         let offer = KeyOffer { tenant_id, user_id: person.user_id(), provider, key };
-        let new = byok::prepare(&app.log, &app.world, app.gateway.provider(provider), offer).await?;
+        let vetted = byok::vet(&app.log, offer).await?;
+        // Whoever may not ask, or brings no key, does not use up what others may ask.
+        app.auth.offers.spend(person.user_id(), accountable(context.address), tenant_id)?;
+        let new = byok::prepare(&app.world, app.gateway.provider(provider), vetted).await?;
         let added = AddedKey {
             provider: provider.to_string(),
             last_four: new.added().last_four.clone(),
@@ -179,7 +178,8 @@ async fn list(
     params(("provider" = String, Path, description = "`openai`, `anthropic` or `deepseek`"), Which,
         ("x-calos-tenant" = Option<Uuid>, Header, description = "the tenant")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
 async fn remove(
     State(app): State<App>,
@@ -191,6 +191,7 @@ async fn remove(
     let (person, tenant_id) = person(&caller, which.tenant_id)?;
     let provider = known(&provider).ok_or_else(|| ApiError::not_found("provider key"))?;
     let request = context.metadata(person.actor()).into();
+    app.auth.changes.end(person.user_id())?;
     let keyring = app.secrets.keyring().as_ref();
     let done = byok::remove(&app.log, keyring, tenant_id, provider, (person.user_id(), now()), request).await?;
     Ok(Answer::empty(StatusCode::NO_CONTENT).respond(&done.positions))

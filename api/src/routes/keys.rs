@@ -2,6 +2,8 @@
 
 mod shapes;
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -22,6 +24,7 @@ use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::position::After;
 use crate::request::{Json, Path, Post, RequestContext, now};
+use crate::to_the_end::to_the_end;
 use crate::wiring::App;
 use shapes::{
     ChangeBody, ChangedKey, IssuedKey, KeyBody, KeyLine, KeyList, RotateBody, RotatedKey, ShownSettings, prefix,
@@ -116,14 +119,20 @@ async fn rotate(
         };
         let answer = Answer::json(StatusCode::CREATED, &rotated)?;
         let request = claimer.request(context.metadata(actor), &answer)?;
-        let done = rotation.append(log, request).await;
-        app.auth.keys.forget(tenant_id, &old);
-        Ok(answer.respond(&done?.positions))
+        let (log, keys) = (app.log.clone(), Arc::clone(&app.auth.keys));
+        let done = to_the_end(async move {
+            let done = rotation.append(&log, request).await;
+            keys.forget(tenant_id, &old);
+            // Until here nobody repeats the request beside this one.
+            drop(claimer);
+            Ok(done?)
+        });
+        Ok(answer.respond(&done.await?.positions))
     };
     post.attempt.once(&app, &who, &tenant_id.to_string(), work).await
 }
 
-/// List a tenant's keys. Its admins and owners may.
+/// List a tenant's keys, live ones first, 1,000 at the most. Its admins and owners may.
 #[utoipa::path(get, path = "/api/tenants/{id}/keys", tag = "tenants",
     params(("id" = Uuid, Path, description = "the tenant"),
         ("calos-after" = Option<String>, Header, description = "positions this read must have seen, such as 3:17")),
@@ -154,7 +163,7 @@ async fn list(
     params(("id" = Uuid, Path, description = "the tenant"), ("keyId" = String, Path, description = "the key's id")),
     responses((status = 200, body = ChangedKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 503, body = ErrorBody)),
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
 async fn change(
     State(app): State<App>,
@@ -166,9 +175,15 @@ async fn change(
     let (tenant_id, key_id) = (TenantId(id), known(&key_id)?);
     let request = context.metadata(caller.actor()).into();
     let wanted = body.change()?;
-    let changed = api_keys::change(&app.log, tenant_id, &key_id, wanted, caller.user_id(), now(), request).await;
-    app.auth.keys.forget(tenant_id, &key_id);
-    let changed = changed?;
+    let user_id = caller.user_id();
+    app.auth.changes.make(user_id)?;
+    let (log, keys, id) = (app.log.clone(), Arc::clone(&app.auth.keys), key_id.clone());
+    let changed = to_the_end(async move {
+        let changed = api_keys::change(&log, tenant_id, &id, wanted, user_id, now(), request).await;
+        keys.forget(tenant_id, &id);
+        Ok(changed?)
+    });
+    let changed = changed.await?;
     let shown = ChangedKey { key_id: key_id.to_string(), settings: ShownSettings::new(changed.answer)? };
     Ok(Answer::json(StatusCode::OK, &shown)?.respond(&changed.positions))
 }
@@ -177,7 +192,7 @@ async fn change(
 #[utoipa::path(delete, path = "/api/tenants/{id}/keys/{keyId}", tag = "tenants",
     params(("id" = Uuid, Path, description = "the tenant"), ("keyId" = String, Path, description = "the key's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)),
+        (status = 404, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
 async fn revoke(
     State(app): State<App>,
@@ -187,7 +202,13 @@ async fn revoke(
 ) -> Result<Response, ApiError> {
     let (tenant_id, key_id) = (TenantId(id), known(&key_id)?);
     let request = context.metadata(caller.actor()).into();
-    let revoked = api_keys::revoke(&app.log, tenant_id, &key_id, caller.user_id(), now(), request).await;
-    app.auth.keys.forget(tenant_id, &key_id);
-    Ok(Answer::empty(StatusCode::NO_CONTENT).respond(&revoked?.positions))
+    let user_id = caller.user_id();
+    app.auth.changes.end(user_id)?;
+    let (log, keys) = (app.log.clone(), Arc::clone(&app.auth.keys));
+    let revoked = to_the_end(async move {
+        let revoked = api_keys::revoke(&log, tenant_id, &key_id, user_id, now(), request).await;
+        keys.forget(tenant_id, &key_id);
+        Ok(revoked?)
+    });
+    Ok(Answer::empty(StatusCode::NO_CONTENT).respond(&revoked.await?.positions))
 }

@@ -1,5 +1,7 @@
 //! One's own sessions: seeing them, ending them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,6 +26,7 @@ use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::position::After;
 use crate::request::{Path, RequestContext, now};
+use crate::to_the_end::to_the_end;
 use crate::wiring::App;
 
 /// The endpoints.
@@ -112,7 +115,11 @@ async fn end_session(
     let own = caller.session.session_id == session_id;
     let cause = if own { SessionEndCause::LoggedOut } else { SessionEndCause::Revoked };
     let request = context.metadata(caller.actor()).into();
-    let ended = sessions::end(&app.log, user_id, session_id, cause, now(), request).await;
-    app.auth.sessions.forget(user_id, session_id);
-    Ok(Answer::empty(StatusCode::NO_CONTENT).respond(&ended?.positions))
+    let (log, desk) = (app.log.clone(), Arc::clone(&app.auth.sessions));
+    let ended = to_the_end(async move {
+        let ended = sessions::end(&log, user_id, session_id, cause, now(), request).await;
+        desk.forget(user_id, session_id);
+        Ok(ended?)
+    });
+    Ok(Answer::empty(StatusCode::NO_CONTENT).respond(&ended.await?.positions))
 }

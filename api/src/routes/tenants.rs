@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use calos_commands::tenants;
+use calos_commands::tenants::{self, TenantChange};
 use calos_domain::TenantId;
 use calos_domain::tenant::MemberRole;
 use calos_projections::{Projection, tenants as tenant_rows};
@@ -22,12 +22,12 @@ use crate::idempotency::{Answer, Claimer};
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::position::After;
-use crate::request::{Post, RequestContext, now};
+use crate::request::{self, Path, Post, RequestContext, now};
 use crate::wiring::App;
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create, list))
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(change))
 }
 
 /// A tenant to be.
@@ -53,7 +53,8 @@ struct Created {
 #[utoipa::path(post, path = "/api/tenants", tag = "tenants", request_body = TenantBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
     responses((status = 201, body = Created), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
 async fn create(
     State(app): State<App>,
@@ -67,6 +68,7 @@ async fn create(
     let tenant_id = TenantId(Uuid::now_v7());
     let name = post.body.name.trim().to_owned();
     let work = async |claimer: Claimer| {
+        app.auth.changes.make(owner)?;
         let created = Created { tenant_id: tenant_id.0, name: name.clone(), role: role_name(MemberRole::Owner) };
         let answer = Answer::json(StatusCode::CREATED, &created)?;
         let request = claimer.request(context.metadata(actor), &answer)?;
@@ -75,6 +77,61 @@ async fn create(
     };
     // The tenant is new each time; what repetitions share is who asks.
     post.attempt.once(&app, &who, &owner.to_string(), work).await
+}
+
+/// What is to change about a tenant; what is left out stays as it is. Unknown fields are refused.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TenantChangeBody {
+    /// What people call it, 1 to 200 characters. A tenant that came with an account keeps its name.
+    name: Option<String>,
+    /// Whether a model beyond its tier is refused with 403 rather than answered by the tier's own.
+    strict_models: Option<bool>,
+}
+
+/// A tenant as it is after a change.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Changed {
+    /// The tenant.
+    tenant_id: Uuid,
+    /// What people call it.
+    name: String,
+    /// What one is in it: `admin` or `owner`.
+    role: &'static str,
+    /// Whether a model beyond its tier is refused with 403 rather than answered by the tier's own.
+    strict_models: bool,
+}
+
+/// Change a tenant's settings, from the next call on. Its admins and owners may.
+#[utoipa::path(patch, path = "/api/tenants/{id}", tag = "tenants", request_body = TenantChangeBody,
+    params(("id" = Uuid, Path, description = "the tenant")),
+    responses((status = 200, body = Changed), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
+    security(("session" = []), ("sessionCookie" = [])))]
+async fn change(
+    State(app): State<App>,
+    caller: SessionCaller,
+    context: RequestContext,
+    Path(id): Path<Uuid>,
+    request::Json(body): request::Json<TenantChangeBody>,
+) -> Result<Response, ApiError> {
+    let wanted = TenantChange { name: body.name, strict_models: body.strict_models };
+    if wanted == TenantChange::default() {
+        return Err(ApiError::field("body", "says nothing to change: send name or strictModels"));
+    }
+    app.auth.changes.make(caller.user_id())?;
+    let request = context.metadata(caller.actor()).into();
+    let done = tenants::change(&app.log, TenantId(id), wanted, caller.user_id(), now(), request).await?;
+    let (role, tenant) = done.answer;
+    let changed = Changed {
+        tenant_id: id,
+        name: tenant.name.unwrap_or_default(),
+        role: role_name(role),
+        strict_models: tenant.strict_models,
+    };
+    Ok(Answer::json(StatusCode::OK, &changed)?.respond(&done.positions))
 }
 
 /// A tenant one belongs to.
@@ -89,6 +146,8 @@ struct TenantLine {
     role: String,
     /// Whether it came with one's account.
     personal: bool,
+    /// Whether a model beyond its tier is refused with 403 rather than answered by the tier's own.
+    strict_models: bool,
     /// Since when it is there, RFC 3339.
     created_at: String,
 }
@@ -115,6 +174,7 @@ async fn list(State(app): State<App>, caller: SessionCaller, after: After) -> Re
             name: row.name,
             role: row.role,
             personal: row.personal,
+            strict_models: row.strict_models,
             created_at: rfc3339(row.created_at)?,
         })
     });

@@ -1,24 +1,32 @@
 //! The gateway in Anthropic's dialect: `/v1/messages`, for its SDK as it is. The same engine answers as under
 //! `/v1/chat/completions`, with every model either of them reaches.
 //!
-//! The header `anthropic-beta` is not passed on: what a beta changes may have no price here.
+//! Of the betas in the header `anthropic-beta`, those that change no price go to Anthropic; all of them with the tenant's
+//! own key.
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use calos_commands::complete_chat::{ChatCall, about_message_tokens};
-use calos_commands::raw_object::RawObject;
+use calos_commands::complete_chat::ChatCall;
 
-use super::{BillingShape, answered};
+use super::shapes::{AnthropicRefusals, BillingShape, ProviderShape};
+use super::{Asked, answered, read};
 use crate::auth::KeyCaller;
 use crate::error::ApiError;
-use crate::request::{Post, RequestContext};
+use crate::request::{ModelPost, RequestContext};
 use crate::wiring::App;
+
+/// The betas a client wants to use.
+const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+
+/// The longest list of betas, in bytes.
+const BETAS_MAX_BYTES: usize = 2_048;
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -59,48 +67,55 @@ struct AnswerShape {
     content: Vec<serde_json::Value>,
     /// Why it ended.
     stop_reason: String,
-    /// `anthropic`, `openai`, `deepseek` or `ollama`.
-    provider: String,
+    /// Who answered.
+    provider: ProviderShape,
     /// What it cost.
     billing: BillingShape,
 }
 
-/// An error, as Anthropic's clients read it.
-#[derive(Serialize, ToSchema)]
-struct AnthropicErrorBody {
-    /// `error`.
-    r#type: String,
-    /// The error object.
-    error: AnthropicErrorObject,
-}
-
-/// The error object of `AnthropicErrorBody`.
-#[derive(Serialize, ToSchema)]
-struct AnthropicErrorObject {
-    /// The class of error: `invalid_request_error`, `authentication_error`, `rate_limit_error`, ….
-    r#type: String,
-    /// What happened and what to do about it.
-    message: String,
-}
-
 /// Answers a request for a message with the model the tenant's licence reaches, and charges the wallet for it.
 #[utoipa::path(post, path = "/v1/messages", tag = "gateway", request_body = RequestShape,
-    params(("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
-    responses((status = 200, body = AnswerShape, description = "the answer, or with stream: true the events of a message \
-        stream; message_stop carries provider and billing"),
-        (status = 400, body = AnthropicErrorBody), (status = 401, body = AnthropicErrorBody),
-        (status = 402, body = AnthropicErrorBody), (status = 403, body = AnthropicErrorBody),
-        (status = 404, body = AnthropicErrorBody), (status = 413, body = AnthropicErrorBody),
-        (status = 429, body = AnthropicErrorBody), (status = 503, body = AnthropicErrorBody)),
+    params(("Idempotency-Key" = Option<String>, Header,
+            description = "repeats are answered with the first answer; not for streams"),
+        ("anthropic-beta" = Option<String>, Header, description = "betas; without a key of one's own those that cost nothing")),
+    responses((status = 200, content((AnswerShape = "application/json"), (String = "text/event-stream")),
+        description = "the answer, or with stream: true the events of a message stream; message_stop carries provider and \
+            billing",
+        headers(
+            ("anthropic-ratelimit-requests-limit" = u64, description = "calls in the window that is nearest to its end"),
+            ("anthropic-ratelimit-requests-remaining" = u64, description = "how many are left of it"),
+            ("anthropic-ratelimit-requests-reset" = String, description = "when nothing of it is used, RFC 3339"),
+            ("x-calos-substituted-for" = String, description = "the model that was asked for, when another answers"))),
+        AnthropicRefusals),
     security(("tenantKey" = [])))]
 async fn messages(
     State(app): State<App>,
     key: KeyCaller,
     context: RequestContext,
-    post: Post<RawObject>,
+    headers: HeaderMap,
+    post: ModelPost,
 ) -> Result<Response, ApiError> {
-    let call = ChatCall::read_messages(post.body)?;
-    answered(&app, &key, &context, post.attempt, call).await
+    let betas = betas(&headers)?;
+    let ModelPost { body, attempt, room } = post;
+    let call = ChatCall { betas, ..read(body, ChatCall::read_messages).await? };
+    answered(&app, &key, &context, attempt, Asked { call, room }).await
+}
+
+/// The betas of a request, which may name them in several headers.
+fn betas(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let unreadable = || {
+        let problem = format!("must be names of betas, separated by commas, of {BETAS_MAX_BYTES} bytes at most");
+        ApiError::header("anthropic-beta", problem)
+    };
+    let mut betas = Vec::new();
+    for value in headers.get_all(ANTHROPIC_BETA) {
+        betas.push(value.to_str().map_err(|_| unreadable())?);
+    }
+    let betas = betas.join(",");
+    if betas.len() > BETAS_MAX_BYTES {
+        return Err(unreadable());
+    }
+    Ok((!betas.is_empty()).then_some(betas))
 }
 
 /// How many tokens a request has.
@@ -108,18 +123,41 @@ async fn messages(
 struct TokenCount {
     /// The likely number.
     input_tokens: u64,
-    /// Always: it is counted from the text's length, not with the model's own tokenizer.
+    /// Always: Claude's own tokenizer is not public, and another one counts in its place.
     estimated: bool,
 }
 
 /// Tells how many tokens a request for a message most likely has. It costs nothing and asks no provider.
 #[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "gateway", request_body = RequestShape,
-    responses((status = 200, body = TokenCount), (status = 400, body = AnthropicErrorBody),
-        (status = 401, body = AnthropicErrorBody), (status = 403, body = AnthropicErrorBody)),
+    responses((status = 200, body = TokenCount), AnthropicRefusals),
     security(("tenantKey" = [])))]
 async fn count_tokens(
-    _key: KeyCaller,
-    crate::request::Json(body): crate::request::Json<RawObject>,
+    State(app): State<App>,
+    key: KeyCaller,
+    ModelPost { body, attempt: _, room }: ModelPost,
 ) -> Result<Json<TokenCount>, ApiError> {
-    Ok(Json(TokenCount { input_tokens: about_message_tokens(&body)?, estimated: true }))
+    app.auth.unmetered.spend(&key)?;
+    let input_tokens = app.gateway.count_message_tokens(body).await?;
+    drop(room);
+    Ok(Json(TokenCount { input_tokens, estimated: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn betas_are_read_from_every_header_that_names_some() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(betas(&headers).unwrap(), None);
+        headers.append(ANTHROPIC_BETA, HeaderValue::from_static("a-1,b-2"));
+        headers.append(ANTHROPIC_BETA, HeaderValue::from_static("c-3"));
+        assert_eq!(betas(&headers).unwrap().as_deref(), Some("a-1,b-2,c-3"));
+        headers.append(ANTHROPIC_BETA, HeaderValue::from_bytes(b"\xff").unwrap());
+        assert!(betas(&headers).is_err());
+        headers.insert(ANTHROPIC_BETA, HeaderValue::try_from("x".repeat(BETAS_MAX_BYTES + 1)).unwrap());
+        assert!(betas(&headers).is_err());
+    }
 }
