@@ -45,8 +45,9 @@ pub const KEY_MAX_BYTES: usize = 255;
 /// How long an answer is kept.
 pub const ANSWER_KEPT_HOURS: i32 = 24;
 
-/// The largest answer that is kept; a larger one is refused rather than silently not kept.
-const ANSWER_MAX_BYTES: usize = 1024 * 1024;
+/// The largest answer that is kept: a large batch of vectors. A call whose answer may be larger is refused before it is
+/// made, rather than paid again when it is repeated.
+pub const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Headers of an answer that are part of it.
 const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::SET_COOKIE];
@@ -84,6 +85,8 @@ impl Attempt {
             }
             (Some(_), Some(_)) => return Err(unreadable_key()),
         };
+        // Without a key nobody compares it: a large one need not wait for its call to end.
+        let body = if key.is_some() { body } else { Bytes::new() };
         Ok(Self { key, method: method.clone(), path: path.to_owned(), body })
     }
 
@@ -112,6 +115,8 @@ impl Attempt {
             b"idempotent request",
             self.method.as_str().as_bytes(),
             self.path.as_bytes(),
+            // The tenant acted for, which a header may name.
+            partition_key.as_bytes(),
             &self.body,
         ]);
         let Some(working) = app.in_progress.enter(caller, &key) else { return Err(in_progress()) };
@@ -208,10 +213,10 @@ impl Claimer {
     /// 500 when the answer is too large to keep.
     pub fn claim(&self, answer: &Answer) -> Result<Option<IdempotencyClaim>, ApiError> {
         let Some(seed) = &self.0 else { return Ok(None) };
-        let plain = serde_json::to_vec(&answer.kept()).map_err(ApiError::internal)?;
-        if plain.len() > ANSWER_MAX_BYTES {
-            return Err(ApiError::internal(format_args!("an answer of {} bytes cannot be kept", plain.len())));
+        if answer.body.len() > ANSWER_MAX_BYTES {
+            return Err(ApiError::internal(format_args!("an answer of {} bytes cannot be kept", answer.body.len())));
         }
+        let plain = serde_json::to_vec(&answer.kept()).map_err(ApiError::internal)?;
         Ok(Some(IdempotencyClaim {
             caller: seed.caller.clone(),
             key: seed.key.clone(),
