@@ -81,6 +81,7 @@ impl Projection for ProviderKeys {
             | TenantEvent::MemberAdded(_)
             | TenantEvent::MemberRemoved(_)
             | TenantEvent::StrictModelsSet(_)
+            | TenantEvent::TenantRenamed(_)
             | TenantEvent::ApiKeyCounted(_) => {}
         }
         Ok(())

@@ -41,6 +41,50 @@ async fn a_tenant_is_created_listed_and_closed_to_strangers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_strict_tenant_is_refused_by_tier_where_another_is_answered_by_another_model() {
+    let app = TestApp::start().await;
+    let who = app.register().await;
+    let key = app.issue_key(&who).await;
+    let path = format!("/api/tenants/{}", who.tenant_id);
+    let patch = |token: &str, body: Value| app.client.patch(app.url(&path)).json(&body).bearer_auth(token);
+    let substituted = app.chat(&key, "gpt-4").await.expect(200);
+    assert_eq!(substituted.header("x-calos-substituted-for"), "gpt-4");
+
+    let changed = ok(patch(&who.token, json!({"strictModels": true})), 200).await;
+    assert_eq!((&changed.body["strictModels"], &changed.body["role"]), (&json!(true), &json!("owner")));
+    let strict = app.chat(&key, "gpt-4").await.expect(403);
+    assert_eq!(strict.body["error"]["code"], "model_not_allowed");
+    assert!(strict.body["error"]["message"].as_str().is_some_and(|text| text.contains("pro")), "{}", strict.text);
+    let list = app.get("/api/tenants").bearer_auth(&who.token).header("calos-after", changed.header("calos-position"));
+    assert_eq!(ok(list, 200).await.body["tenants"][0]["strictModels"], true);
+
+    app.admin_tier(who.tenant_id, calos_api::cli::TierName::Pro).await;
+    assert_eq!(app.chat(&key, "gpt-4").await.expect(200).body["model"], "gpt-4");
+
+    let stranger = app.register().await;
+    refused(patch(&stranger.token, json!({"strictModels": false})), 404, "not_found").await;
+    for body in [json!({}), json!({"strictModels": "yes"}), json!({"strict": true}), json!({"name": "Ada's"})] {
+        refused(patch(&who.token, body), 400, "invalid_field").await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_renamed_by_its_owner() {
+    let app = TestApp::start().await;
+    let who = app.register().await;
+    let created = ok(app.post("/api/tenants", &json!({"name": "Acme"})).bearer_auth(&who.token), 201).await;
+    let path = format!("/api/tenants/{}", created.body["tenantId"].as_str().expect("an id"));
+    let rename = |name: &str| app.client.patch(app.url(&path)).json(&json!({"name": name})).bearer_auth(&who.token);
+    let renamed = ok(rename(" Acme & Sons "), 200).await;
+    assert_eq!(renamed.body["name"], "Acme & Sons");
+    let list = app.get("/api/tenants").bearer_auth(&who.token).header("calos-after", renamed.header("calos-position"));
+    assert_eq!(ok(list, 200).await.body["tenants"][1]["name"], "Acme & Sons");
+    refused(rename(" "), 400, "invalid_field").await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_shown_once_listed_without_its_secret_and_revoked_for_ever() {
     let app = TestApp::start().await;
     let who = app.register().await;
