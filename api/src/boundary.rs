@@ -63,6 +63,7 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
     let context = RequestContext::of(&request, &boundary.trusted_proxies);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let dialect = Dialect::of(&path, request.headers());
     request.extensions_mut().insert(context.clone());
 
     let response = match boundary.permits.try_acquire() {
@@ -72,8 +73,7 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
         Err(_) => ApiError::new(Code::Overloaded, "too many requests are being worked on; try again in a moment")
             .into_response(),
     };
-    let dialect = Dialect::of(&path);
-    let mut response = in_dialect(response, dialect).await;
+    let mut response = in_dialect(response, dialect, &context.request_id).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
         log(error, &context, &method, &path, started);
     }
@@ -119,12 +119,12 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 /// Renders an error in the dialect of its path. An error somebody else made (an extractor of axum, a router) is put
 /// into the documented shape; a JSON error a handler wrote itself is left as it is.
-async fn in_dialect(response: Response, dialect: Dialect) -> Response {
+async fn in_dialect(response: Response, dialect: Dialect, request_id: &str) -> Response {
     if let Some(error) = response.extensions().get::<ApiError>() {
         if dialect == Dialect::Calos {
             return response;
         }
-        let mut rendered = error.clone().render(dialect);
+        let mut rendered = error.clone().render_named(dialect, Some(request_id));
         for (name, value) in response.headers() {
             if !rendered.headers().contains_key(name) && name != header::CONTENT_LENGTH {
                 rendered.headers_mut().append(name.clone(), value.clone());
@@ -143,7 +143,7 @@ async fn in_dialect(response: Response, dialect: Dialect) -> Response {
     if let Some(allow) = allow {
         error = error.with_header(header::ALLOW, allow);
     }
-    error.render(dialect)
+    error.render_named(dialect, Some(request_id))
 }
 
 fn is_json(response: &Response) -> bool {

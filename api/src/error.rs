@@ -13,10 +13,14 @@ use serde_json::{Map, Value, json};
 use calos_commands::log::{Failed, LogError, Positions};
 
 pub use crate::codes::{Code, kind};
+pub use crate::dialect::Dialect;
 use crate::position;
 
 /// Seconds a caller is asked to wait when nothing better is known.
 pub const RETRY_AFTER_DEFAULT_SECONDS: u64 = 1;
+
+/// Tells the SDKs of both dialects whether asking again can help; without it they go by the status alone.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The longest cause kept for the log, in characters.
 const CAUSE_MAX_CHARACTERS: usize = 2_000;
@@ -36,32 +40,8 @@ struct Inner {
     facts: Map<String, Value>,
     retry_after_seconds: Option<u64>,
     headers: HeaderMap,
+    anthropic_headers: HeaderMap,
     cause: Option<String>,
-}
-
-/// In whose words an error is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dialect {
-    /// `{"error": "...", "code": "...", ...facts}`: everything outside `/v1`.
-    Calos,
-    /// `{"error": {"message", "type", "param", "code"}}`: under `/v1`.
-    OpenAi,
-    /// `{"type": "error", "error": {"type", "message"}}`: `/v1/messages`.
-    Anthropic,
-}
-
-impl Dialect {
-    /// The dialect of a request path.
-    #[must_use]
-    pub fn of(path: &str) -> Self {
-        if path == "/v1/messages" || path.starts_with("/v1/messages/") {
-            Self::Anthropic
-        } else if path == "/v1" || path.starts_with("/v1/") {
-            Self::OpenAi
-        } else {
-            Self::Calos
-        }
-    }
 }
 
 impl ApiError {
@@ -80,6 +60,7 @@ impl ApiError {
             facts: Map::new(),
             retry_after_seconds: waits.then_some(RETRY_AFTER_DEFAULT_SECONDS),
             headers: HeaderMap::new(),
+            anthropic_headers: HeaderMap::new(),
             cause: None,
         }))
     }
@@ -165,6 +146,13 @@ impl ApiError {
         self
     }
 
+    /// Adds an answer header for Anthropic's clients alone.
+    #[must_use]
+    pub fn with_anthropic_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.anthropic_headers.append(name, value);
+        self
+    }
+
     /// Says where in the log a refusal stands that did write something.
     #[must_use]
     pub fn at(mut self, positions: &Positions) -> Self {
@@ -189,6 +177,24 @@ impl ApiError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
+    }
+
+    /// Whether asking again can help; none where the status says it well enough. Both SDKs would by themselves repeat
+    /// every 409, 429 and 5xx.
+    #[must_use]
+    pub fn should_retry(&self) -> Option<bool> {
+        match (self.0.status, self.0.code) {
+            (StatusCode::CONFLICT, code) => Some(code == Code::IdempotencyInProgress),
+            (StatusCode::PAYMENT_REQUIRED, _) => Some(false),
+            // Without a moment to come back it is a cap on spending.
+            (StatusCode::TOO_MANY_REQUESTS, _) => Some(self.0.retry_after_seconds.is_some()),
+            // Whether it was done is not known: only whoever sent an idempotency key may repeat it unseen.
+            (_, Code::OutcomeUnknown) => None,
+            (StatusCode::SERVICE_UNAVAILABLE, _) => Some(true),
+            // All the time a call may take was used up; the next one would wait as long.
+            (StatusCode::GATEWAY_TIMEOUT, _) => Some(false),
+            (_, _) => None,
+        }
     }
 
     /// What the caller reads.
@@ -233,15 +239,36 @@ impl ApiError {
     /// The whole answer in a dialect. The error stays attached to it, so that the boundary can log it.
     #[must_use]
     pub fn render(self, dialect: Dialect) -> Response {
-        let body = self.body(dialect).to_string();
+        self.render_named(dialect, None)
+    }
+
+    /// The same with the name of the request, where the dialect has a place for it.
+    #[must_use]
+    pub fn render_named(self, dialect: Dialect, request_id: Option<&str>) -> Response {
+        let mut body = self.body(dialect);
+        name_request(&mut body, dialect, request_id);
+        let body = body.to_string();
         let mut response = (self.0.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         let headers = response.headers_mut();
         headers.extend(self.0.headers.clone());
+        if dialect == Dialect::Anthropic {
+            headers.extend(self.0.anthropic_headers.clone());
+        }
         if let Some(seconds) = self.0.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(should) = self.should_retry() {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static(if should { "true" } else { "false" }));
+        }
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// Puts the name of the request where Anthropic's clients read it: beside the error.
+pub fn name_request(body: &mut Value, dialect: Dialect, request_id: Option<&str>) {
+    if let (Dialect::Anthropic, Some(id), Value::Object(fields)) = (dialect, request_id, body) {
+        fields.insert("request_id".to_owned(), json!(id));
     }
 }
 
@@ -345,11 +372,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_decides_the_dialect() {
-        assert_eq!(Dialect::of("/v1/chat/completions"), Dialect::OpenAi);
-        assert_eq!(Dialect::of("/v1/messages"), Dialect::Anthropic);
-        assert_eq!(Dialect::of("/v1x"), Dialect::Calos);
-        assert_eq!(Dialect::of("/api/credits/balance"), Dialect::Calos);
+    fn a_client_is_told_whether_asking_again_can_help() {
+        let code = |code| ApiError::new(code, "no");
+        for (error, told) in [
+            (code(Code::InsufficientQuota), Some("false")),
+            (code(Code::IdempotencyKeyReused), Some("false")),
+            (code(Code::IdempotencyInProgress), Some("true")),
+            (code(Code::RateLimitExceeded).retry_after(7), Some("true")),
+            (code(Code::RateLimitExceeded).without_retry(), Some("false")),
+            (code(Code::ProviderTimeout), Some("false")),
+            (code(Code::ProviderUnavailable), Some("true")),
+            (code(Code::OutcomeUnknown), None),
+            (code(Code::InvalidField), None),
+            (code(Code::Internal), None),
+        ] {
+            let what = error.code();
+            let response = error.render(Dialect::OpenAi);
+            let header = response.headers().get(SHOULD_RETRY).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(header.as_deref(), told, "{what:?}");
+        }
+    }
+
+    #[test]
+    fn anthropics_clients_read_the_request_beside_the_error() {
+        let mut body = ApiError::new(Code::ModelNotFound, "no such model").body(Dialect::Anthropic);
+        name_request(&mut body, Dialect::Anthropic, Some("req-7"));
+        assert_eq!(body["request_id"], "req-7");
+        let mut body = ApiError::new(Code::ModelNotFound, "no such model").body(Dialect::OpenAi);
+        name_request(&mut body, Dialect::OpenAi, Some("req-7"));
+        assert!(body.get("request_id").is_none());
     }
 
     #[test]

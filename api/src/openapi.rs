@@ -39,6 +39,26 @@ pub struct OpenAiErrorObject {
     code: Option<String>,
 }
 
+/// An error, as Anthropic's clients read it.
+#[derive(Serialize, ToSchema)]
+pub struct AnthropicErrorBody {
+    /// `error`.
+    r#type: String,
+    /// The error object.
+    error: AnthropicErrorObject,
+    /// The request's name, as in `request-id`.
+    request_id: Option<String>,
+}
+
+/// The error object of `AnthropicErrorBody`.
+#[derive(Serialize, ToSchema)]
+pub struct AnthropicErrorObject {
+    /// The class of error: `invalid_request_error`, `authentication_error`, `rate_limit_error`, ….
+    r#type: String,
+    /// What happened and what to do about it.
+    message: String,
+}
+
 /// The name of the scheme for people: a session token, as a bearer token or in the session cookie.
 pub const SESSION: &str = "session";
 
@@ -67,6 +87,8 @@ pub fn base() -> OpenApi {
         .schema("ErrorBody", ErrorBody::schema())
         .schema("OpenAiErrorObject", OpenAiErrorObject::schema())
         .schema("OpenAiErrorBody", OpenAiErrorBody::schema())
+        .schema("AnthropicErrorObject", AnthropicErrorObject::schema())
+        .schema("AnthropicErrorBody", AnthropicErrorBody::schema())
         .build();
     let info = InfoBuilder::new()
         .title("CALOS")

@@ -15,15 +15,19 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use calos_commands::metadata::{Actor, Metadata};
+use calos_commands::raw_object::RawObject;
 use calos_domain::Timestamp;
 
-use crate::body::read;
+use crate::body::{Arrived, Room, read};
 use crate::error::{ApiError, Code};
 use crate::forwarded::client_address;
 use crate::idempotency::Attempt;
 
 /// The longest request id a caller may choose.
 const REQUEST_ID_MAX_BYTES: usize = 128;
+
+/// The most bytes that are parsed on the event loop: a millisecond's work.
+const ON_THE_LOOP_MAX_BYTES: usize = 512 * 1024;
 
 /// The header that names a request, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -102,7 +106,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let (headers, bytes) = read(request).await?;
+        let Arrived { headers, bytes, .. } = read(request).await?;
         demand_json(&headers)?;
         parse(&bytes).map(Self)
     }
@@ -122,12 +126,52 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Post<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let (headers, bytes) = read(request).await?;
+        let Arrived { headers, bytes, .. } = read(request).await?;
         demand_json(&headers)?;
         let body = parse(&bytes)?;
         let attempt = Attempt::read(&headers, &method, &path, bytes)?;
         Ok(Self { body, attempt })
     }
+}
+
+/// The body of a model call, its values as they came, together with its `Idempotency-Key`. It may be large, so it is parsed
+/// off the event loop; nothing of it is stored, so its texts may hold any character.
+pub struct ModelPost {
+    /// What was asked.
+    pub body: RawObject,
+    /// What makes a repetition of it the same request.
+    pub attempt: Attempt,
+    /// What it takes up; to be kept until the call has ended.
+    pub room: Arc<Room>,
+}
+
+impl<S: Sync> FromRequest<S> for ModelPost {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let Arrived { headers, bytes, room } = read(request).await?;
+        demand_json(&headers)?;
+        let text = bytes.clone();
+        let body = off_the_loop(bytes.len(), move || parse_object(&text)).await??;
+        let attempt = Attempt::read(&headers, &method, &path, bytes)?;
+        Ok(Self { body, attempt, room: Arc::new(room) })
+    }
+}
+
+/// Does work on so many bytes here when they are few, elsewhere when they would hold up the event loop.
+///
+/// # Errors
+/// 500 when the work panicked.
+pub async fn off_the_loop<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    if bytes <= ON_THE_LOOP_MAX_BYTES {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)
 }
 
 fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -143,11 +187,17 @@ fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
     .with_param("content-type"))
 }
 
-/// Parses a JSON body.
+/// Parses a JSON body whose texts may be stored.
 ///
 /// # Errors
 /// 400 `invalid_json` with the place, or 400 `invalid_field` with the path of the field.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let parsed = parse_object(bytes)?;
+    refuse_nul(bytes)?;
+    Ok(parsed)
+}
+
+fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ApiError::new(Code::InvalidJson, format!("the body is not JSON: it is not UTF-8: {error}")))?;
     let mut json = serde_json::Deserializer::from_str(text);
@@ -166,7 +216,6 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if !text.trim_start().starts_with('{') {
         return Err(ApiError::field("body", "must be a JSON object"));
     }
-    refuse_nul(bytes)?;
     Ok(parsed)
 }
 
@@ -336,6 +385,18 @@ mod tests {
     fn a_nul_character_is_refused_but_an_escaped_backslash_is_not() {
         assert_eq!(refused(r#"{"email":"a\u0000b"}"#), ("invalid_field".to_owned(), "email".into()));
         assert!(parse::<Ask>(br#"{"email":"a\\u0000b"}"#).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_model_may_be_asked_about_any_character() {
+        let body = r#"{"model":"gpt-4","messages":[{"role":"user","content":"a\u0000b"}]}"#;
+        let request = axum::http::Request::builder().method("POST").uri("/v1/chat/completions");
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap();
+        let post = ModelPost::from_request(request, &()).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(post.body.given("messages").is_some_and(|text| text.contains(r"\u0000")));
+        let named =
+            serde_json::from_str(r#"{"model":"gpt\u00004","messages":[{"role":"user","content":"a"}]}"#).unwrap();
+        assert_eq!(calos_commands::complete_chat::ChatCall::read(named).unwrap_err().param, "model");
     }
 
     #[test]

@@ -8,9 +8,11 @@
 
 mod admit;
 mod attempts;
+mod betas;
 mod breaker;
 mod catalogue;
 mod circuits;
+mod count;
 mod dispatch;
 mod embeddings;
 mod failure;
@@ -47,7 +49,6 @@ pub use circuits::Circuit;
 pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX};
 pub use failure::ChatFailure;
 pub use limits::{LimitStatus, TokenStatus};
-pub use messages::about_message_tokens;
 pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
 pub use route::{Found, Routing};
 pub use streamed::{ChatStream, Piece};

@@ -42,9 +42,12 @@ pub struct ChatRequest {
     pub key: Option<SecretText>,
     /// The model, by the provider's name for it.
     pub model: String,
-    /// Everything the client sent, apart from what this struct says instead: `model`, `stream`, `stream_options`,
-    /// `max_tokens` and `max_completion_tokens`.
+    /// Everything the client sent, apart from what this struct says instead: `model`, `stream`, `max_tokens` and
+    /// `max_completion_tokens`. Of `stream_options`, `show_usage` says what the client sees; what is asked of the provider
+    /// is the adapter's.
     pub fields: Arc<RawObject>,
+    /// Anthropic's betas this call takes along, comma-separated; nobody else minds them.
+    pub betas: Option<String>,
     /// The most tokens each answer may have.
     pub max_tokens: u64,
     /// Which field says so upstream: what the client called it, or what the model wants.

@@ -247,6 +247,7 @@ fn debug_output(app: &TestApp, who: &Registered, search: &mut Search) {
         key: Some(key.clone()),
         model: "gpt-4".to_owned(),
         fields: std::sync::Arc::default(),
+        betas: None,
         max_tokens: 1,
         max_tokens_field: calos_commands::provider::MaxTokensField::MaxTokens,
         show_usage: false,

@@ -44,6 +44,7 @@ pub(crate) fn request(model: &str, text: &str) -> ChatRequest {
         answer_id: "chatcmpl-test".to_owned(),
         model: model.to_owned(),
         fields: Arc::new(serde_json::from_str(&fields).expect("fields")),
+        betas: None,
         max_tokens: 100,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: true,

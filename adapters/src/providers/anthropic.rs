@@ -37,6 +37,8 @@ const VERSION: &str = "2023-06-01";
 
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
+const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The most models of a listing that are asked for and taken in.
@@ -93,7 +95,11 @@ impl Anthropic {
     fn post(&self, request: &ChatRequest, streaming: bool) -> Result<RequestBuilder, ProviderError> {
         let body = body(request, streaming)?;
         let call = self.http.client().post(format!("{}/messages", self.base));
-        Ok(self.signed(call, request.key.as_ref())?.header(CONTENT_TYPE, "application/json").body(body))
+        let call = self.signed(call, request.key.as_ref())?.header(CONTENT_TYPE, "application/json").body(body);
+        Ok(match &request.betas {
+            Some(betas) => call.header(ANTHROPIC_BETA, betas),
+            None => call,
+        })
     }
 
     async fn listing(&self, own: Option<&SecretText>, most: usize) -> Result<Vec<ModelListing>, ProviderError> {
@@ -198,6 +204,7 @@ mod tests {
             key: None,
             model: "claude-sonnet-4-5-20250929".to_owned(),
             fields: Arc::new(serde_json::from_str(fields).unwrap()),
+            betas: None,
             max_tokens: 64,
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage: false,
@@ -215,6 +222,18 @@ mod tests {
         assert_eq!(plain, format!("{}{decided}", fields.strip_suffix('}').unwrap()));
         let streaming = String::from_utf8(body(&request, true).unwrap()).unwrap();
         assert!(streaming.ends_with(r#""max_tokens":64,"stream":true}"#), "{streaming}");
+    }
+
+    #[test]
+    fn the_betas_of_a_call_stand_in_its_header() {
+        let http = ProviderHttp::new(super::super::HttpSettings::default()).unwrap();
+        let account = Anthropic::new(http, DEFAULT_BASE_URL, "sk-ant-secret").unwrap();
+        let mut request = request(Dialect::Anthropic, r#"{"messages":[]}"#);
+        let plain = account.post(&request, false).unwrap().build().unwrap();
+        assert!(!plain.headers().contains_key(ANTHROPIC_BETA));
+        request.betas = Some("context-management-2025-06-27".to_owned());
+        let with = account.post(&request, true).unwrap().build().unwrap();
+        assert_eq!(with.headers()[ANTHROPIC_BETA], "context-management-2025-06-27");
     }
 
     #[test]

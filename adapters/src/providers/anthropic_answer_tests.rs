@@ -25,6 +25,7 @@ fn request(dialect: Dialect) -> ChatRequest {
         key: None,
         model: "claude-sonnet-4-5-20250929".to_owned(),
         fields: Arc::default(),
+        betas: None,
         max_tokens: 1_000,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: false,

@@ -12,6 +12,7 @@ fn request(fields: &Value) -> ChatRequest {
         key: None,
         model: "claude-sonnet-4-5-20250929".to_owned(),
         fields: Arc::new(serde_json::from_str(&fields.to_string()).unwrap()),
+        betas: None,
         max_tokens: 64,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: false,

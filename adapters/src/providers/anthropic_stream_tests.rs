@@ -35,6 +35,7 @@ fn telling(dialect: Dialect, show_usage: bool) -> Telling {
         key: None,
         model: "claude-sonnet-4-5-20250929".to_owned(),
         fields: Arc::default(),
+        betas: None,
         max_tokens: 1_000,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage,

@@ -164,6 +164,7 @@ mod tests {
             key: None,
             model: "text-embedding-3-small".to_owned(),
             fields: Arc::new(serde_json::from_str(fields).unwrap()),
+            betas: None,
             max_tokens: 0,
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage: false,

@@ -11,6 +11,7 @@ fn request(fields: &Value) -> ChatRequest {
         key: None,
         model: "gpt-4o".to_owned(),
         fields: Arc::new(serde_json::from_str(&fields.to_string()).unwrap()),
+        betas: None,
         max_tokens: 64,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: false,

@@ -12,6 +12,7 @@ fn request() -> ChatRequest {
         key: None,
         model: "gpt-4o".to_owned(),
         fields: Arc::default(),
+        betas: None,
         max_tokens: 64,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: true,

@@ -395,6 +395,7 @@ mod tests {
             fields: Arc::new(
                 serde_json::from_str(r#"{"messages":[{"role":"user","content":"hi"}],"think":true}"#).unwrap(),
             ),
+            betas: None,
             max_tokens: 64,
             max_tokens_field: calos_commands::provider::MaxTokensField::MaxTokens,
             show_usage: false,

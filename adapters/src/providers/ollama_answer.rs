@@ -303,6 +303,7 @@ mod tests {
             key: None,
             model: "llama3.2:3b".to_owned(),
             fields: Arc::default(),
+            betas: None,
             max_tokens: 64,
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage,

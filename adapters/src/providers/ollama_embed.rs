@@ -105,6 +105,7 @@ mod tests {
             key: None,
             model: "nomic-embed-text".to_owned(),
             fields: Arc::new(serde_json::from_str(&fields.to_string()).unwrap()),
+            betas: None,
             max_tokens: 0,
             max_tokens_field: MaxTokensField::MaxTokens,
             show_usage: false,

@@ -9,6 +9,7 @@ fn request(fields: &str) -> ChatRequest {
         key: None,
         model: "gpt-4".to_owned(),
         fields: Arc::new(serde_json::from_str(fields).unwrap()),
+        betas: None,
         max_tokens: 64,
         max_tokens_field: MaxTokensField::MaxTokens,
         show_usage: false,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Candidate};
+use super::betas::passed_on;
 use super::breaker::Blame;
 use super::circuits::Line;
 use super::toolless::refuses_tools;
@@ -120,6 +121,7 @@ impl<S> Inquiry<'_, S> {
         used + 1 < self.admission.chain.len()
             && self.begun.elapsed() < ATTEMPTS_MAX
             && another_may_help(error)
+            && self.call.routing.leads_on(error)
             && !self.admission.chain[used].is_own_mistake(error)
     }
 }
@@ -269,6 +271,7 @@ fn request_for(admission: &Admission, candidate: &Candidate, call: &ChatCall) ->
         key: None,
         model: candidate.route.model.clone(),
         fields: candidate.spoken(&call.fields),
+        betas: passed_on(call.betas.as_deref(), candidate.own_key.is_some()),
         max_tokens: candidate.max_tokens,
         max_tokens_field: call.max_tokens_field(&candidate.route.model),
         show_usage: call.include_usage,

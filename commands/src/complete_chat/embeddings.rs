@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use calos_domain::pricing::{ModelKind, PriceBook};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -19,6 +20,15 @@ pub const INPUT_MAX_TOKENS: u64 = 8_192;
 pub const REQUEST_MAX_TOKENS: u64 = 300_000;
 /// The most numbers one vector may be asked to have; no model makes as many.
 pub const DIMENSIONS_MAX: u64 = 65_536;
+
+/// How many numbers a vector of a model nobody here knows has at most.
+const UNKNOWN_DIMENSIONS: u64 = 4_096;
+/// The most bytes a number of a vector takes in an answer, as the providers write them, indented.
+const NUMBER_MAX_BYTES: u64 = 32;
+/// The same as base64 of its four bytes, rounded up.
+const PACKED_NUMBER_MAX_BYTES: u64 = 6;
+/// What stands around a vector, and around all of them.
+const VECTOR_FRAME_MAX_BYTES: u64 = 1_024;
 
 const RIGHT_INPUT: &str = "must be text, a list of texts, or a list of tokens or of lists of tokens";
 
@@ -81,10 +91,35 @@ impl ChatCall {
             choices: 1,
             fields: Arc::new(body),
             in_words: None,
+            betas: None,
             prompt_max_tokens: sizes.most.min(REQUEST_MAX_TOKENS),
             images: 0,
             prompt_about_tokens: sizes.likely.min(REQUEST_MAX_TOKENS),
         })
+    }
+}
+
+impl ChatCall {
+    /// How large the answer to a request for vectors is at most; nothing for any other request.
+    #[must_use]
+    pub fn vectors_max_bytes(&self) -> u64 {
+        if self.kind != CallKind::Embeddings {
+            return 0;
+        }
+        let inputs: Vec<&RawValue> = self.fields.parse("input").ok().flatten().unwrap_or_default();
+        // Alone, a text or a list of tokens makes one vector.
+        let many = inputs.first().is_some_and(|first| first.get().starts_with(['"', '[']));
+        let vectors = if many { inputs.len() as u64 } else { 1 };
+        let entry = self.model.as_deref().and_then(|model| PriceBook::current().model(model));
+        let whole = entry.and_then(|entry| match entry.kind {
+            ModelKind::Embedding { dimensions } => Some(dimensions),
+            ModelKind::Chat { .. } => None,
+        });
+        let dimensions = self.fields.lenient("dimensions").or(whole).unwrap_or(UNKNOWN_DIMENSIONS);
+        let packed = self.fields.lenient::<String>("encoding_format").is_some_and(|format| format == "base64");
+        let number = if packed { PACKED_NUMBER_MAX_BYTES } else { NUMBER_MAX_BYTES };
+        let vector = dimensions.saturating_mul(number).saturating_add(VECTOR_FRAME_MAX_BYTES);
+        vectors.saturating_mul(vector).saturating_add(VECTOR_FRAME_MAX_BYTES)
     }
 }
 
@@ -159,6 +194,19 @@ mod tests {
         assert_eq!(call.model.as_deref(), Some("m"));
         let kept = serde_json::to_string(&*call.fields).unwrap();
         assert_eq!(kept, r#"{"input":"a","dimensions":256,"encoding_format":"base64","new":[1]}"#);
+    }
+
+    #[test]
+    fn the_largest_answer_is_known_before_it_is_paid_for() {
+        let most = |fields: &str| read(&format!("{{{fields}}}")).unwrap().vectors_max_bytes();
+        let one = most(r#""model":"text-embedding-3-small","input":"a""#);
+        assert_eq!(one, 1_536 * NUMBER_MAX_BYTES + 2 * VECTOR_FRAME_MAX_BYTES);
+        assert!(most(r#""model":"text-embedding-3-small","input":["a","b"]"#) > 2 * 1_536 * NUMBER_MAX_BYTES);
+        let packed = most(r#""model":"text-embedding-3-small","input":"a","dimensions":8,"encoding_format":"base64""#);
+        assert_eq!(packed, 8 * PACKED_NUMBER_MAX_BYTES + 2 * VECTOR_FRAME_MAX_BYTES);
+        assert!(most(r#""model":"somebody/embeds","input":[[1,2],[3]]"#) > 2 * 4_096 * NUMBER_MAX_BYTES);
+        let words = ChatCall::read(serde_json::from_str(r#"{"messages":[{"role":"user","content":"a"}]}"#).unwrap());
+        assert_eq!(words.unwrap().vectors_max_bytes(), 0);
     }
 
     #[test]

@@ -30,17 +30,19 @@ const THINKING_MIN_TOKENS: u64 = 1_024;
 pub(super) const TOOLS_FRAME_MAX_TOKENS: u64 = 1_024;
 
 /// What it most likely says.
-const TOOLS_FRAME_ABOUT_TOKENS: u64 = 346;
+pub(super) const TOOLS_FRAME_ABOUT_TOKENS: u64 = 346;
 
 /// Tools that Anthropic describes and the client runs, by the beginning of their type. Their descriptions are within
 /// [`TOOLS_FRAME_MAX_TOKENS`] each.
 const DESCRIBED_TOOLS: [&str; 3] = ["bash_", "text_editor_", "memory_"];
 
+/// Edits of a context that only take away from it, by the beginning of their type.
+const CLEARING_EDITS: &str = "clear_";
+
 /// What costs extra at the provider, or belongs to the account the platform has there.
-const UNPRICED: [(&str, &str); 6] = [
+const UNPRICED: [(&str, &str); 5] = [
     ("mcp_servers", "what the provider does with MCP servers has no price here: leave mcp_servers out"),
     ("container", "code that runs at the provider has no price here: leave container out"),
-    ("context_management", "what the provider does to a context has no price here: leave context_management out"),
     ("inference_geo", "a region of one's own has no price here: leave inference_geo out"),
     ("diagnostics", "diagnostics compare with other calls of the account, which is shared: leave diagnostics out"),
     ("user_profile_id", "profiles belong to the account, which is shared: leave user_profile_id out"),
@@ -74,6 +76,7 @@ impl ChatCall {
             choices: 1,
             fields: Arc::new(body),
             in_words: None,
+            betas: None,
             prompt_max_tokens: prompt.most + ANSWER_FRAME_TOKENS,
             images: prompt.images,
             prompt_about_tokens: prompt.likely + ANSWER_FRAME_TOKENS,
@@ -93,7 +96,7 @@ impl ChatCall {
 ///
 /// # Errors
 /// [`BadRequest`], naming the field.
-pub fn about_message_tokens(body: &RawObject) -> Result<u64, BadRequest> {
+pub(super) fn about_message_tokens(body: &RawObject) -> Result<u64, BadRequest> {
     read_model(body)?;
     measure(body).map(|prompt| prompt.likely + ANSWER_FRAME_TOKENS)
 }
@@ -124,6 +127,7 @@ fn refuse_unpriced(body: &RawObject) -> Result<(), BadRequest> {
             return Err(unsupported(param, problem));
         }
     }
+    check_context_management(body)?;
     let only = |param: &'static str, allowed: &[&str], problem: &str| {
         let given = typed::<Cow<'_, str>>(body, param, "text")?;
         let fits = given.is_none_or(|given| allowed.contains(&given.as_ref()));
@@ -132,6 +136,29 @@ fn refuse_unpriced(body: &RawObject) -> Result<(), BadRequest> {
     let tier = "only the ordinary service tier has a price here: set service_tier to auto, or leave it out";
     only("service_tier", &["auto", "standard_only"], tier)?;
     only("speed", &["standard"], "only the standard speed has a price here: leave speed out")
+}
+
+/// Clearing what a model need not read again makes a call cheaper. Anything else the provider does to a context may take
+/// tokens of its own, which its report does not count among the answer's.
+fn check_context_management(body: &RawObject) -> Result<(), BadRequest> {
+    #[derive(Deserialize)]
+    struct Management {
+        #[serde(default)]
+        edits: Vec<Edit>,
+    }
+    #[derive(Deserialize)]
+    struct Edit {
+        r#type: String,
+    }
+    let right = "an object such as {\"edits\": [{\"type\": \"clear_tool_uses_20250919\"}]}";
+    let Some(management) = typed::<Management>(body, "context_management", right)? else { return Ok(()) };
+    for (index, edit) in management.edits.iter().enumerate() {
+        if !edit.r#type.starts_with(CLEARING_EDITS) {
+            let problem = format!("the edit {} has no price here: send edits that clear", edit.r#type);
+            return Err(unsupported(format!("context_management.edits[{index}].type"), &problem));
+        }
+    }
+    Ok(())
 }
 
 fn check_sampling(body: &RawObject) -> Result<(), BadRequest> {

@@ -95,7 +95,7 @@ fn what_has_no_price_is_refused_and_says_so() {
         ("speed", json!("fast")),
         ("mcp_servers", json!([{"type": "url"}])),
         ("container", json!("container_1")),
-        ("context_management", json!({"edits": []})),
+        ("context_management", json!({"edits": [{"type": "compact_20260112"}]})),
         ("inference_geo", json!("us")),
         ("diagnostics", json!({"previous_message_id": "msg_1"})),
         ("tools", json!([{"type": "web_search_20250305", "name": "web_search"}])),
@@ -171,6 +171,14 @@ fn tokens_are_counted_without_a_limit() {
     let counted = about_message_tokens(&body).unwrap();
     assert!((100..200).contains(&counted), "{counted}");
     assert!(ChatCall::read_messages(body).is_err());
+}
+
+#[test]
+fn a_context_may_be_cleared() {
+    let edits = json!({"edits": [{"type": "clear_tool_uses_20250919", "keep": {"type": "tool_uses", "value": 3}}]});
+    let call = read(&with("context_management", edits)).unwrap();
+    assert!(call.fields.given("context_management").is_some_and(|text| text.contains("tool_uses")));
+    assert_eq!(read(&with("context_management", json!("clear"))).unwrap_err().param, "context_management");
 }
 
 #[test]

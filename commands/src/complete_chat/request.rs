@@ -92,6 +92,8 @@ pub struct ChatCall {
     pub fields: Arc<RawObject>,
     /// The same request said without tools, for a model that calls none.
     pub in_words: Option<Arc<RawObject>>,
+    /// Anthropic's betas, as the client named them: comma-separated, printable ASCII.
+    pub betas: Option<String>,
     /// No tokenizer counts more for the prompt, its pictures apart.
     pub prompt_max_tokens: u64,
     /// How many pictures the prompt has; what each counts at most depends on the model.
@@ -133,6 +135,7 @@ impl ChatCall {
             choices,
             fields: Arc::new(body),
             in_words: None,
+            betas: None,
             prompt_max_tokens: prompt.most + ANSWER_FRAME_TOKENS,
             images: prompt.images,
             prompt_about_tokens: prompt.likely + ANSWER_FRAME_TOKENS,

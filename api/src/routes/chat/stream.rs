@@ -20,7 +20,7 @@ use super::answer::About;
 use super::failed;
 use crate::boundary::LOG_TARGET;
 use crate::error::Dialect;
-use crate::routes::gateway::{Charged, limits};
+use crate::routes::gateway::{Charged, KEEP_ALIVE, QUIET_MAX, limits};
 
 /// The most tool calls one answer is read for.
 const TOOL_CALLS_MAX: u64 = 128;
@@ -63,8 +63,12 @@ struct Heard {
 impl Telling {
     /// The next event, and whether it is the last.
     async fn next(&mut self) -> (Bytes, bool) {
+        let quiet_until = tokio::time::Instant::now() + QUIET_MAX;
         loop {
-            match self.stream.pieces.recv().await {
+            let Ok(piece) = tokio::time::timeout_at(quiet_until, self.stream.pieces.recv()).await else {
+                return (Bytes::from_static(KEEP_ALIVE), false);
+            };
+            match piece {
                 Some(Piece::Data(json)) => {
                     let delta = self.heard.take(&json);
                     if !delta.is_empty() {

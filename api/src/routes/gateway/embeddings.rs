@@ -7,13 +7,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use calos_commands::complete_chat::ChatCall;
-use calos_commands::raw_object::RawObject;
 
-use super::{BillingShape, answered};
+use super::shapes::{BillingShape, OpenAiRefusals, ProviderShape};
+use super::{Asked, answered, read};
 use crate::auth::KeyCaller;
 use crate::error::ApiError;
-use crate::openapi::OpenAiErrorBody;
-use crate::request::{Post, RequestContext};
+use crate::idempotency::ANSWER_MAX_BYTES;
+use crate::request::{ModelPost, RequestContext};
 use crate::wiring::App;
 
 /// The endpoint.
@@ -51,8 +51,8 @@ struct AnswerShape {
     model: String,
     /// What was read.
     usage: UsageShape,
-    /// `openai` or `ollama`.
-    provider: String,
+    /// Who answered: `openai` or `ollama`.
+    provider: ProviderShape,
     /// What it cost.
     billing: BillingShape,
 }
@@ -81,20 +81,35 @@ struct UsageShape {
     total_tokens: u64,
 }
 
+/// An answer that may be too large to be kept is refused before it is paid for: its repetition would be paid again.
+fn refuse_unkept(call: &ChatCall) -> Result<(), ApiError> {
+    let most = call.vectors_max_bytes();
+    if most <= ANSWER_MAX_BYTES as u64 {
+        return Ok(());
+    }
+    let problem = format!(
+        "cannot be kept for so many vectors: their answer may have {most} bytes, {ANSWER_MAX_BYTES} are kept; send fewer \
+         texts, set encoding_format to base64, or leave the key out"
+    );
+    Err(ApiError::header("idempotency-key", problem))
+}
+
 /// Makes vectors of texts with the model the tenant's licence reaches, and charges the wallet for it.
 #[utoipa::path(post, path = "/v1/embeddings", tag = "gateway", request_body = RequestShape,
-    responses((status = 200, body = AnswerShape),
-        (status = 400, body = OpenAiErrorBody), (status = 401, body = OpenAiErrorBody),
-        (status = 402, body = OpenAiErrorBody), (status = 403, body = OpenAiErrorBody),
-        (status = 404, body = OpenAiErrorBody), (status = 413, body = OpenAiErrorBody),
-        (status = 429, body = OpenAiErrorBody), (status = 503, body = OpenAiErrorBody)),
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "repeats are answered with the first answer; refused where the answer may be too large to keep")),
+    responses((status = 200, body = AnswerShape), OpenAiRefusals),
     security(("tenantKey" = [])))]
 async fn embeddings(
     State(app): State<App>,
     key: KeyCaller,
     context: RequestContext,
-    post: Post<RawObject>,
+    post: ModelPost,
 ) -> Result<Response, ApiError> {
-    let call = ChatCall::read_embeddings(post.body)?;
-    answered(&app, &key, &context, post.attempt, call).await
+    let ModelPost { body, attempt, room } = post;
+    let call = read(body, ChatCall::read_embeddings).await?;
+    if attempt.is_keyed() {
+        refuse_unkept(&call)?;
+    }
+    answered(&app, &key, &context, attempt, Asked { call, room }).await
 }

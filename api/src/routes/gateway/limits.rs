@@ -7,9 +7,11 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use calos_commands::complete_chat::LimitStatus;
+use calos_commands::provider::Dialect;
 use calos_domain::Timestamp;
 
 use crate::error::{ApiError, Code};
+use crate::moment::rfc3339;
 
 const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
@@ -17,6 +19,14 @@ const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-re
 const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
 const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
 const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
+/// The same as Anthropic's clients read it: a moment, where OpenAI's read a stretch of time.
+const ANTHROPIC_LIMIT_REQUESTS: HeaderName = HeaderName::from_static("anthropic-ratelimit-requests-limit");
+const ANTHROPIC_REMAINING_REQUESTS: HeaderName = HeaderName::from_static("anthropic-ratelimit-requests-remaining");
+const ANTHROPIC_RESET_REQUESTS: HeaderName = HeaderName::from_static("anthropic-ratelimit-requests-reset");
+const ANTHROPIC_LIMIT_TOKENS: HeaderName = HeaderName::from_static("anthropic-ratelimit-tokens-limit");
+const ANTHROPIC_REMAINING_TOKENS: HeaderName = HeaderName::from_static("anthropic-ratelimit-tokens-remaining");
+const ANTHROPIC_RESET_TOKENS: HeaderName = HeaderName::from_static("anthropic-ratelimit-tokens-reset");
 
 /// When to come back, in milliseconds; OpenAI's clients prefer it to `retry-after`.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
@@ -64,10 +74,41 @@ fn headers(status: &LimitStatus) -> impl Iterator<Item = (HeaderName, HeaderValu
     all.filter_map(|(name, value)| Some((name, value?)))
 }
 
+/// The same for Anthropic's clients.
+fn anthropic_headers(status: &LimitStatus) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let reset = |at| rfc3339(at).ok().and_then(|text| HeaderValue::try_from(text).ok());
+    let calls = status.calls.map(|calls| {
+        [
+            (ANTHROPIC_LIMIT_REQUESTS, Some(HeaderValue::from(calls.limit))),
+            (ANTHROPIC_REMAINING_REQUESTS, Some(HeaderValue::from(calls.remaining()))),
+            (ANTHROPIC_RESET_REQUESTS, reset(calls.reset_at)),
+        ]
+    });
+    let tokens = status.tokens.map(|tokens| {
+        [
+            (ANTHROPIC_LIMIT_TOKENS, Some(HeaderValue::from(tokens.limit))),
+            (ANTHROPIC_REMAINING_TOKENS, Some(HeaderValue::from(tokens.remaining))),
+            (ANTHROPIC_RESET_TOKENS, reset(tokens.reset_at)),
+        ]
+    });
+    let all = calls.into_iter().flatten().chain(tokens.into_iter().flatten());
+    all.filter_map(|(name, value)| Some((name, value?)))
+}
+
 /// Says on an answer where the caller stands.
 pub(crate) fn tell(answer: &mut HeaderMap, status: &LimitStatus) {
     for (name, value) in headers(status) {
         answer.insert(name, value);
+    }
+}
+
+/// Says it in the words of the answer's dialect too.
+pub(super) fn tell_in(dialect: Dialect, answer: &mut HeaderMap, status: &LimitStatus) {
+    tell(answer, status);
+    if dialect == Dialect::Anthropic {
+        for (name, value) in anthropic_headers(status) {
+            answer.insert(name, value);
+        }
     }
 }
 
@@ -87,7 +128,8 @@ pub(super) fn too_many(status: &LimitStatus, message: &str) -> ApiError {
             .with_fact("retry_after_ms", wait_ms),
         None => error,
     };
-    headers(status).fold(error, |error, (name, value)| error.with_header(name, value))
+    let error = headers(status).fold(error, |error, (name, value)| error.with_header(name, value));
+    anthropic_headers(status).fold(error, |error, (name, value)| error.with_anthropic_header(name, value))
 }
 
 #[cfg(test)]
@@ -141,6 +183,16 @@ mod tests {
             assert_eq!(response.headers()[name], value, "{name}");
         }
         assert_eq!(response.status(), 429);
+        assert!(!response.headers().contains_key(ANTHROPIC_LIMIT_REQUESTS));
+        let response = too_many(&status, "rate limit reached").render(crate::error::Dialect::Anthropic);
+        for (name, value) in [
+            ("anthropic-ratelimit-requests-limit", "60"),
+            ("anthropic-ratelimit-requests-remaining", "0"),
+            ("anthropic-ratelimit-requests-reset", "1970-01-01T00:17:41Z"),
+            ("anthropic-ratelimit-tokens-remaining", "400"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
     }
 
     #[test]
