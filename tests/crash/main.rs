@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod binaries;
+mod holds;
 mod kill_postgres;
 mod kill_server;
 mod server;
