@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::hash::RandomState;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -15,8 +15,13 @@ use calos_commands::log::{UnitStream, WarmAggregate};
 
 /// Events between two snapshots of a stream, at the least.
 pub const SNAPSHOT_INTERVAL_EVENTS: i64 = 500;
-/// Seconds between two snapshots of a stream, at the least.
-pub const SNAPSHOT_INTERVAL_SECONDS: u64 = 1;
+/// Seconds between two snapshots of a small stream, at the least.
+pub const SNAPSHOT_INTERVAL_MIN_SECONDS: u64 = 1;
+/// Seconds between two snapshots of the largest stream, at the least: so long is a cold load's tail, in time.
+pub const SNAPSHOT_INTERVAL_MAX_SECONDS: u64 = 60;
+/// How much longer a stream waits for each mebibyte it weighs. Writing a mebibyte as JSON takes up to 20 ms, under the
+/// partition's lock: so it takes at most a hundredth of the time.
+pub const SNAPSHOT_INTERVAL_PER_MEBIBYTE_SECONDS: u64 = 2;
 
 /// What one partition keeps in memory.
 pub struct Warm {
@@ -166,7 +171,7 @@ impl Warm {
             entry.sequence += events;
             entry.ticket = self.issued;
         }
-        let due = events > 0 && entry.snapshot.is_due(entry.sequence);
+        let due = events > 0 && entry.snapshot.is_due(entry.sequence, entry.weight_bytes, Instant::now());
         let snapshot = if due { aggregate.snapshot_json().ok() } else { None };
         let snapshot = snapshot.map(|payload| {
             entry.snapshot = SnapshotMark { sequence: entry.sequence, taken_at: Instant::now() };
@@ -235,12 +240,48 @@ impl StreamKey {
 }
 
 impl SnapshotMark {
-    fn is_due(self, sequence: i64) -> bool {
+    fn is_due(self, sequence: i64, weight_bytes: usize, now: Instant) -> bool {
         sequence - self.sequence >= SNAPSHOT_INTERVAL_EVENTS
-            && self.taken_at.elapsed().as_secs() >= SNAPSHOT_INTERVAL_SECONDS
+            && now.saturating_duration_since(self.taken_at) >= snapshot_interval(weight_bytes)
     }
+}
+
+/// How long a stream of this weight waits between two snapshots.
+fn snapshot_interval(weight_bytes: usize) -> Duration {
+    const MEBIBYTE: u64 = 1 << 20;
+    let weight = u64::try_from(weight_bytes).unwrap_or(u64::MAX);
+    let millis = weight.saturating_mul(SNAPSHOT_INTERVAL_PER_MEBIBYTE_SECONDS * 1_000) / MEBIBYTE;
+    let (least, most) = (SNAPSHOT_INTERVAL_MIN_SECONDS * 1_000, SNAPSHOT_INTERVAL_MAX_SECONDS * 1_000);
+    Duration::from_millis(millis.clamp(least, most))
 }
 
 fn weigh(key: &StreamKey, aggregate: &dyn WarmAggregate) -> usize {
     std::mem::size_of::<Entry>() + key.kind.len() + key.id.len() + aggregate.weight_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heavier_stream_is_written_less_often_within_bounds() {
+        let seconds = |weight_bytes| snapshot_interval(weight_bytes).as_secs_f64();
+        assert_eq!([seconds(0), seconds(1 << 18), seconds(1 << 19)], [1.0, 1.0, 1.0]);
+        assert_eq!([seconds(1 << 20), seconds(5 << 19), seconds(10 << 20)], [2.0, 5.0, 20.0]);
+        assert_eq!([seconds(30 << 20), seconds(1 << 40), seconds(usize::MAX)], [60.0, 60.0, 60.0]);
+    }
+
+    #[test]
+    fn a_snapshot_is_due_after_both_its_events_and_its_time() {
+        let taken_at = Instant::now();
+        let mark = SnapshotMark { sequence: 100, taken_at };
+        let due = |events, seconds, weight_bytes| {
+            mark.is_due(100 + events, weight_bytes, taken_at + Duration::from_secs(seconds))
+        };
+        assert!(due(SNAPSHOT_INTERVAL_EVENTS, 1, 1_000));
+        assert!(!due(SNAPSHOT_INTERVAL_EVENTS - 1, 3_600, 1_000));
+        assert!(!due(SNAPSHOT_INTERVAL_EVENTS, 0, 1_000));
+        assert!(!due(1_000_000, 7, 4 << 20) && due(SNAPSHOT_INTERVAL_EVENTS, 8, 4 << 20));
+        assert!(due(SNAPSHOT_INTERVAL_EVENTS, 60, 1 << 30));
+    }
 }
