@@ -7,8 +7,10 @@ mod charges;
 mod churn;
 mod deepseek;
 mod embeddings;
+mod leaving;
 mod messages;
 mod models;
+mod names;
 mod ollama;
 mod streams;
 

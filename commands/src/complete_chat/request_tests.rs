@@ -27,8 +27,10 @@ fn what_calos_decides_is_taken_out_and_the_rest_is_kept() {
     assert_eq!((call.streaming, call.include_usage, call.choices), (true, true, 2));
     assert_eq!(call.max_tokens, Some((5, MaxTokensField::MaxTokens)));
     let kept: Vec<&str> = call.fields.fields().map(|(name, _)| name).collect();
-    assert_eq!(kept.len(), 4);
-    assert!(["messages", "n", "temperature", "future_field"].iter().all(|field| kept.contains(field)));
+    assert_eq!(kept.len(), 5);
+    assert!(
+        ["messages", "n", "temperature", "future_field", "stream_options"].iter().all(|field| kept.contains(field))
+    );
 }
 
 #[test]
@@ -148,6 +150,9 @@ fn the_limit_goes_upstream_under_the_name_the_model_takes() {
     assert_eq!(call.max_tokens_field("gpt-4"), MaxTokensField::MaxTokens);
     assert_eq!(call.max_tokens_field("o3-mini"), MaxTokensField::MaxCompletionTokens);
     assert_eq!(call.max_tokens_field("gpt-5-mini"), MaxTokensField::MaxCompletionTokens);
+    assert_eq!(call.max_tokens_field("gpt-6-preview"), MaxTokensField::MaxCompletionTokens);
+    assert_eq!(call.max_tokens_field("ft:o4-mini:acme::a1"), MaxTokensField::MaxCompletionTokens);
+    assert_eq!(call.max_tokens_field("gpt-oss:20b"), MaxTokensField::MaxTokens);
     let asked = read(&with("max_tokens", json!(9))).unwrap();
     assert_eq!(asked.max_tokens_field("o3-mini"), MaxTokensField::MaxTokens);
 }
