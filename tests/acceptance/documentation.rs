@@ -23,6 +23,8 @@ async fn the_document_lists_every_path_of_the_spine_and_each_of_them_is_served()
         ("/api/tenants/{id}/keys", "post"),
         ("/v1/chat/completions", "post"),
         ("/v1/models", "get"),
+        ("/v1/models/{id}", "get"),
+        ("/api/tenants/{id}", "patch"),
         ("/api/chat/complete", "post"),
         ("/api/credits/balance", "get"),
         ("/api/credits/ledger", "get"),

@@ -12,6 +12,7 @@ mod messages;
 mod models;
 mod names;
 mod ollama;
+mod sdk_headers;
 mod streams;
 
 use std::time::Duration;

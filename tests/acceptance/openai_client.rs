@@ -156,11 +156,20 @@ async fn the_models_a_key_may_use_are_listed() {
     };
     let models = names(pro.client.models().list().await.expect("a list"));
     assert!(models.iter().any(|model| model == "gpt-4") && models.iter().any(|model| model == "llama3.2:3b"));
+    for id in ["gpt-4", "llama3.2:3b"] {
+        let model = pro.client.models().retrieve(id).await.expect("a model");
+        assert_eq!((model.id.as_str(), model.object.as_str()), (id, "model"));
+    }
+    for id in ["gpt-99", "hf.co/somebody/model:Q4"] {
+        let (status, _, code) = refusal(pro.client.models().retrieve(id).await);
+        assert_eq!((status, code.as_str()), (404, "model_not_found"), "{id}");
+    }
     let body = json!({"name": "narrow", "models": ["gpt-4"]});
     let path = format!("/api/tenants/{}/keys", pro.who.tenant_id);
     let narrow = Answer::of(pro.app.post(&path, &body).bearer_auth(&pro.who.token)).await.expect(201);
     let narrow = client(&pro.app, narrow.body["key"].as_str().expect("a key"));
     assert_eq!(names(narrow.models().list().await.expect("a list")), ["gpt-4"]);
+    assert_eq!(refusal(narrow.models().retrieve("gpt-4o").await).0, 404);
     pro.app.stop().await;
 }
 
