@@ -15,6 +15,7 @@ mod limits;
 mod no_secrets;
 mod openai_client;
 mod overload;
+mod paces;
 mod position;
 mod providers;
 mod router;
