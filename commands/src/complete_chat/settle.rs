@@ -56,6 +56,7 @@ impl<L: EventLog> Gateway<L> {
     ///
     /// # Errors
     /// The log's, once patience is over, and refusals a consistent wallet never gives.
+    #[expect(clippy::too_many_arguments, reason = "everything a charge is made of")]
     pub(super) async fn settle(
         &self,
         caller: &ChatCaller,
