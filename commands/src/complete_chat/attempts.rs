@@ -23,7 +23,7 @@ use super::{ChatCall, Gateway};
 use crate::byok::{KeyringEntry, KeyringError};
 use crate::log::{Boxed, EventLog};
 use crate::ports::SecretText;
-use crate::provider::{ChatProvider, ChatRequest, ProviderError, Transcript};
+use crate::provider::{ChatProvider, ChatRequest, Phase, ProviderError, Transcript};
 
 /// How often one candidate is asked again.
 const RETRIES_MAX: u32 = 2;
@@ -214,6 +214,8 @@ impl<L: EventLog> Gateway<L> {
             turn.rest();
             match blame(&error) {
                 Some(blame) => turn.failed(blame),
+                // What was never sent tells nothing of who would have got it.
+                None if matches!(error, ProviderError::Unsupported { .. }) => {}
                 None => turn.answered(),
             }
             if refuses_tools(&error)
@@ -256,10 +258,21 @@ impl<L: EventLog> Gateway<L> {
 }
 
 impl Candidate {
-    /// Whether the provider refuses the tenant's own key. Nobody else is asked then, at the platform's price: the tenant
-    /// has to hear of it.
+    /// Whether the tenant's own account is at fault: its key is refused or does not open, or it has nothing left there.
+    /// Nobody else is asked then, at the platform's price: the tenant has to hear of it.
     fn is_own_mistake(&self, error: &ProviderError) -> bool {
-        self.own_key.is_some() && matches!(error, ProviderError::Status { status: 401..=403, .. })
+        let at_fault = match error {
+            ProviderError::Status { status: 401..=403, .. } | ProviderError::KeyUnavailable { .. } => true,
+            ProviderError::Status { status: 429, retry_after, .. } => retry_after.is_none(),
+            ProviderError::Status { .. }
+            | ProviderError::Unreachable { .. }
+            | ProviderError::CircuitOpen { .. }
+            | ProviderError::Busy { .. }
+            | ProviderError::Timeout { .. }
+            | ProviderError::BadAnswer { .. }
+            | ProviderError::Unsupported { .. } => false,
+        };
+        self.own_key.is_some() && at_fault
     }
 }
 
@@ -311,6 +324,8 @@ fn name_of(error: &ProviderError) -> String {
 /// What is to blame when the failure is the provider's own; none for everything else.
 pub(super) const fn blame(error: &ProviderError) -> Option<Blame> {
     match error {
+        // A whole answer may be as long as it was asked to be.
+        ProviderError::Timeout { phase: Phase::Whole, .. } => None,
         ProviderError::Unreachable { .. } | ProviderError::Timeout { .. } => Some(Blame::Transport),
         ProviderError::Status { status: 502 | 503 | 504 | 529, .. } => Some(Blame::Transport),
         ProviderError::Status { status: 500.., .. } | ProviderError::BadAnswer { .. } => Some(Blame::Answer),

@@ -1,7 +1,7 @@
 //! What is under way at each provider: the circuits of its models, and how many calls it may have at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use calos_domain::TenantId;
@@ -19,6 +19,13 @@ pub const PAID_MAX_CALLS: usize = 1_024;
 /// Calls under way at the platform's own Ollama, which works on a few at a time and lets the others wait, unless
 /// [`CallSlots`] says otherwise.
 pub const LOCAL_MAX_CALLS: usize = 256;
+
+/// The part of a provider's slots that one tenant may take: who opens streams and reads them slowly must leave room for
+/// the others.
+const TENANT_SHARE: usize = 2;
+
+/// Tenants whose shares are remembered; those with nothing under way are forgotten beyond it.
+const SHARES_MAX_COUNT: usize = 4_096;
 
 /// How long a call waits for another to end, unless [`CallSlots`] says otherwise.
 pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -68,13 +75,21 @@ struct Shared {
     circuits: Circuits,
     limits: CallSlots,
     slots: BTreeMap<Provider, Arc<Semaphore>>,
+    shares: Mutex<BTreeMap<(Provider, TenantId), Arc<Semaphore>>>,
+}
+
+/// Leave to have one call under way: of the tenant's share, and of all there are.
+#[derive(Debug)]
+struct Slot {
+    _share: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Traffic {
     pub(super) fn new(limits: CallSlots) -> Self {
         let slot = |(provider, most): (&Provider, &usize)| (*provider, Arc::new(Semaphore::new(*most)));
         let slots = limits.max_calls.iter().map(slot).collect();
-        Self(Arc::new(Shared { circuits: Circuits::default(), limits, slots }))
+        Self(Arc::new(Shared { circuits: Circuits::default(), limits, slots, shares: Mutex::default() }))
     }
 
     /// Waits for a slot, and for leave to call.
@@ -82,7 +97,7 @@ impl Traffic {
     /// # Errors
     /// [`ProviderError::CircuitOpen`] and [`ProviderError::Busy`]; nothing was sent then.
     pub(super) async fn enter(&self, line: Line, caller: TenantId) -> Result<Turn, ProviderError> {
-        let slot = self.slot(line.provider).await?;
+        let slot = self.slot(line.provider, caller).await?;
         self.ask(&line, |breaker, now| breaker.enter(now)).map_err(|retry_after| is_open(&line, retry_after))?;
         Ok(Turn { traffic: self.clone(), line, caller, told: false, failure: None, slot: Some(slot) })
     }
@@ -92,17 +107,27 @@ impl Traffic {
         self.0.circuits.all(Instant::now())
     }
 
-    async fn slot(&self, provider: Provider) -> Result<OwnedSemaphorePermit, ProviderError> {
+    async fn slot(&self, provider: Provider, caller: TenantId) -> Result<Slot, ProviderError> {
         let limits = &self.0.limits;
         let busy = || ProviderError::Busy { provider: provider.as_str(), limit: limits.most(provider) };
-        let slots = self.0.slots.get(&provider).ok_or_else(busy)?;
-        match Arc::clone(slots).try_acquire_owned() {
-            Ok(slot) => Ok(slot),
-            Err(_) => match timeout(limits.wait_max, Arc::clone(slots).acquire_owned()).await {
-                Ok(Ok(slot)) => Ok(slot),
-                Ok(Err(_)) | Err(_) => Err(busy()),
-            },
+        let slots = Arc::clone(self.0.slots.get(&provider).ok_or_else(busy)?);
+        let share = self.share(provider, caller);
+        let waiting = async move {
+            let share = share.acquire_owned().await.ok()?;
+            Some(Slot { _share: share, _slot: slots.acquire_owned().await.ok()? })
+        };
+        timeout(limits.wait_max, waiting).await.ok().flatten().ok_or_else(busy)
+    }
+
+    /// What this tenant may have under way at a provider.
+    fn share(&self, provider: Provider, caller: TenantId) -> Arc<Semaphore> {
+        let mut shares = self.0.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if shares.len() >= SHARES_MAX_COUNT {
+            // Permits and those who wait for one keep theirs alive.
+            shares.retain(|_, share| Arc::strong_count(share) > 1);
         }
+        let most = self.0.limits.most(provider).div_ceil(TENANT_SHARE);
+        Arc::clone(shares.entry((provider, caller)).or_insert_with(|| Arc::new(Semaphore::new(most))))
     }
 
     fn ask<T>(&self, line: &Line, ask: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
@@ -124,7 +149,7 @@ pub(super) struct Turn {
     caller: TenantId,
     told: bool,
     failure: Option<Failure>,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
 }
 
 impl Turn {
@@ -149,7 +174,7 @@ impl Turn {
     /// # Errors
     /// [`ProviderError::CircuitOpen`] when others' calls opened it meanwhile, and [`ProviderError::Busy`].
     pub(super) async fn resume(&mut self) -> Result<(), ProviderError> {
-        let slot = self.traffic.slot(self.line.provider).await?;
+        let slot = self.traffic.slot(self.line.provider, self.caller).await?;
         let goes_on = self.traffic.ask(&self.line, |breaker, now| breaker.go_on(now));
         goes_on.map_err(|retry_after| is_open(&self.line, retry_after))?;
         self.slot = Some(slot);
@@ -240,19 +265,35 @@ mod tests {
         let local = || Line { provider: Provider::Ollama, model: "llama3.2:3b".to_owned(), account: None };
         let traffic = Traffic::new(CallSlots::default().at(Provider::Ollama, 2).waiting(Duration::from_millis(1)));
         let mut first = traffic.enter(local(), somebody(1)).await.unwrap();
-        let second = traffic.enter(local(), somebody(1)).await.unwrap();
-        let refused = traffic.enter(local(), somebody(1)).await.unwrap_err();
+        let second = traffic.enter(local(), somebody(2)).await.unwrap();
+        let refused = traffic.enter(local(), somebody(3)).await.unwrap_err();
         assert_eq!(refused, ProviderError::Busy { provider: "ollama", limit: 2 });
         drop(second);
-        assert!(traffic.enter(local(), somebody(1)).await.is_ok());
+        assert!(traffic.enter(local(), somebody(2)).await.is_ok());
         // Whoever rests is nobody's burden.
-        let second = traffic.enter(local(), somebody(1)).await.unwrap();
+        let second = traffic.enter(local(), somebody(2)).await.unwrap();
         first.rest();
-        let third = traffic.enter(local(), somebody(1)).await.unwrap();
+        let third = traffic.enter(local(), somebody(3)).await.unwrap();
         assert!(first.resume().await.is_err());
         drop((second, third));
         assert!(first.resume().await.is_ok());
         let paid = Line { provider: Provider::OpenAi, ..local() };
         assert!(traffic.enter(paid, somebody(1)).await.is_ok(), "each provider has its own");
+    }
+
+    #[tokio::test]
+    async fn one_tenant_leaves_room_for_the_others() {
+        let local = || Line { provider: Provider::Ollama, model: "llama3.2:3b".to_owned(), account: None };
+        let traffic = Traffic::new(CallSlots::default().at(Provider::Ollama, 4).waiting(Duration::from_millis(1)));
+        let mut turns = Vec::new();
+        for _ in 0..2 {
+            turns.push(traffic.enter(local(), somebody(1)).await.unwrap());
+        }
+        assert!(traffic.enter(local(), somebody(1)).await.is_err(), "half of them is the most");
+        for _ in 0..2 {
+            turns.push(traffic.enter(local(), somebody(2)).await.unwrap());
+        }
+        drop(turns);
+        assert!(traffic.enter(local(), somebody(1)).await.is_ok());
     }
 }
