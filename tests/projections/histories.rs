@@ -9,8 +9,8 @@ use calos_domain::api_key::{
 use calos_domain::pricing::Provider;
 use calos_domain::sealed::Sealed;
 use calos_domain::tenant::{
-    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, TenantCreated, TenantRenamed,
-    TenantEvent,
+    MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, TenantCreated,
+    TenantEvent, TenantRenamed,
 };
 use calos_domain::wallet::{
     CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded, Wallet,

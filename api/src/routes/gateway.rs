@@ -21,8 +21,7 @@ use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use calos_commands::complete_chat::{ChatAnswer, ChatCall, ChatCaller, ClaimAnswer, Served};
-use calos_commands::complete_chat::BadRequest;
+use calos_commands::complete_chat::{BadRequest, ChatAnswer, ChatCall, ChatCaller, ClaimAnswer, Served};
 use calos_commands::provider::Dialect;
 use calos_commands::raw_object::RawObject;
 
