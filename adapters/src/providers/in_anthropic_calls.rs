@@ -39,7 +39,11 @@ impl WaitingCalls {
         let (name, arguments) = (function.name.unwrap_or_default(), function.arguments.unwrap_or_default());
         if self.over.contains(&piece.index) {
             // Some backends close a call with an empty piece.
-            return if arguments.trim().is_empty() { Ok(()) } else { Err(bad("a call of a tool goes on after its end")) };
+            return if arguments.trim().is_empty() {
+                Ok(())
+            } else {
+                Err(bad("a call of a tool goes on after its end"))
+            };
         }
         self.bytes = self.bytes.saturating_add(name.len()).saturating_add(arguments.len());
         if self.bytes > WAITING_MAX_BYTES || self.waiting.len() + self.over.len() >= CALLS_MAX {
