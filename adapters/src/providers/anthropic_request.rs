@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 use calos_commands::provider::{ChatRequest, ProviderError};
 use calos_commands::raw_object::RawObject;
+use calos_domain::pricing::PriceBook;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -265,6 +266,8 @@ fn tool_choice(request: &ChatRequest, parallel: Option<bool>) -> Result<Option<T
 }
 
 fn takes_sampling(model: &str) -> bool {
+    // An alias is the model it stands for.
+    let model = PriceBook::current().model(model).map_or(model, |entry| entry.name);
     SAMPLED_MODELS.iter().any(|beginning| model.starts_with(beginning))
 }
 

@@ -168,9 +168,13 @@ fn a_model_is_sent_only_the_sampling_it_takes() {
     let mut both = with("temperature", json!(0.2));
     both["top_p"] = json!(0.9);
     both["top_k"] = json!(3);
-    for model in
-        ["claude-sonnet-4-5-20250929", "claude-opus-4-20250514", "claude-3-5-haiku-20241022", "claude-opus-4-6"]
-    {
+    for model in [
+        "claude-sonnet-4-5",
+        "claude-sonnet-4-5-20250929",
+        "claude-opus-4-20250514",
+        "claude-3-5-haiku-20241022",
+        "claude-opus-4-6",
+    ] {
         assert_eq!(sampling(model, both.clone()), [true, false, true], "{model}");
         assert_eq!(sampling(model, with("top_p", json!(0.9))), [false, true, false], "{model}");
     }
