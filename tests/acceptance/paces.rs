@@ -1,5 +1,7 @@
 //! What one person may do for good in a short time, how many tenants they may have, and what outlives its connection.
 
+#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
+
 use std::time::Duration;
 
 use calos_tests::app::{Answer, Registered, TestApp};

@@ -274,8 +274,7 @@ fn lists_that_are_too_long_together_are_refused_unless_they_were_there_before() 
     models.push(entry(bytes % 100));
     let (paths, models) = (models.split_off(50), models);
     assert_eq!(models.iter().chain(&paths).map(String::len).sum::<usize>(), bytes);
-    let large =
-        ApiKeyIssued { endpoints: Some(paths.clone()), models: Some(models.clone()), ip_allowlist: None, ..issue() };
+    let large = ApiKeyIssued { endpoints: Some(paths), models: Some(models.clone()), ip_allowlist: None, ..issue() };
     let refused = Err(ApiKeyRefusal::RestrictionsTooLarge { bytes });
     assert_eq!(when(&mut ApiKey::default(), ApiKeyCommand::Issue(large.clone())), refused);
     let successor = ApiKeyIssued { replaces: Some("oldkey01".parse().unwrap()), ..large.clone() };
