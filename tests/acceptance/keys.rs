@@ -1,5 +1,7 @@
 //! Keys over their life: changed, rotated, restricted, bounded, and told the same everywhere.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+
 use std::time::Duration;
 
 use calos_tests::app::{Answer, Registered, TestApp};

@@ -1,5 +1,7 @@
 //! How often and for how much a key may call, as its client meets it.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+
 use std::time::Duration;
 
 use calos_api::cli::TierName;
