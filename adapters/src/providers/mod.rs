@@ -81,9 +81,8 @@ pub fn configured(
     let deepseek = deepseek::account(queued, config.deepseek.base_url.as_str(), key(&config.deepseek))
         .map_err(|cause| ProvidersError::Key { name: "DEEPSEEK_API_KEY", cause })?;
     let personas = config.ollama.personas.iter().map(|(name, base)| (name.as_str(), base.as_str()));
-    let ollama = Ollama::new(http, config.ollama.base_url.as_str())
-        .with_hosts(personas)
-        .counting_with(Arc::clone(counter));
+    let ollama =
+        Ollama::new(http, config.ollama.base_url.as_str()).with_hosts(personas).counting_with(Arc::clone(counter));
     let mut providers = Providers::new();
     providers.insert(Provider::OpenAi, Arc::new(InAnthropic(Discreet::new(openai, key(&config.openai)))));
     providers.insert(Provider::Anthropic, Arc::new(Discreet::new(anthropic, key(&config.anthropic))));

@@ -222,9 +222,9 @@ impl Question<'_> {
     }
 
     fn standing(&self, unit: &mut Unit<'_>, streams: &Streams, by: Option<&Caller>, terms: &CallTerms) -> LimitStatus {
-        let calls = by
-            .zip(terms.limits)
-            .map(|(by, limits)| unit.with(streams.wallet, |wallet| wallet.call_status(&terms.counted(by), limits, self.at)));
+        let calls = by.zip(terms.limits).map(|(by, limits)| {
+            unit.with(streams.wallet, |wallet| wallet.call_status(&terms.counted(by), limits, self.at))
+        });
         let tokens = unit.with(streams.licence, |licence| TokenStatus::of(licence, self.at));
         LimitStatus { calls, tokens, at: self.at }
     }

@@ -242,7 +242,7 @@ fn whom_a_provider_has_failed_of_late_is_asked_behind_the_others() {
     no_gpt.check(&model("gpt-4o"), 500, &[(OpenAi, "gpt-4o"), SONNET, LOCAL]);
     let chain = no_gpt.route(&task(Task::Code), cents_of(500)).unwrap();
     assert_eq!(chain.passed_over[0].reason, "openai has failed too often of late with this model");
-    no_gpt.clone().without(Anthropic, CLAUDE).check(&task(Task::Code), 500, &[CODELLAMA, CHAT, LOCAL]);
+    no_gpt.without(Anthropic, CLAUDE).check(&task(Task::Code), 500, &[CODELLAMA, CHAT, LOCAL]);
     let no_codellama = world.clone().without(Ollama, "codellama:7b");
     no_codellama.check(&task(Task::Code), 499, &[CHAT, LOCAL, CODELLAMA]);
     no_codellama.check(&task(Task::Code), 500, &[GPT, SONNET, LOCAL]);
