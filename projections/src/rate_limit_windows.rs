@@ -2,16 +2,15 @@
 //!
 //! A call counts in the minute it was admitted in, whatever became of it; hours and days are sums. A caller is a tenant
 //! key by its id, a person in a session by theirs, or empty for calls of nobody in particular. Limits are decided on the
-//! wallet, which counts the same events in memory; this is what people see, and what the count is held against.
+//! wallet, which counts the same events in memory; this is what an operator can query, and what that count is held against.
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, PgExecutor, Row};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use calos_domain::time::MICROS_PER_SECOND;
-use calos_domain::wallet::Caller;
-use calos_domain::{Record, TenantId, Timestamp};
+use calos_domain::{Record, Timestamp};
 
 use crate::copy_in::{CopyError, CopySink, Value};
 use crate::decode::{payload, stream_uuid};
@@ -141,37 +140,6 @@ const UPSERT: &str = "
 INSERT INTO {schema}.rate_limit_windows AS w (tenant_id, caller, minute, partition, requests)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::int4[], $5::int8[])
 ON CONFLICT (tenant_id, caller, minute, partition) DO UPDATE SET requests = w.requests + EXCLUDED.requests";
-
-/// The most minutes read at once: a day's.
-pub const MINUTES_MAX: i64 = 1_440;
-
-/// How many calls a caller was let in for in each minute that began at `since` or later, oldest first; minutes without
-/// a call are left out.
-///
-/// # Errors
-/// The database's.
-pub async fn by_minute(
-    executor: impl PgExecutor<'_>,
-    tenant: TenantId,
-    caller: &Caller,
-    since: Timestamp,
-) -> Result<Vec<(Timestamp, i64)>, sqlx::Error> {
-    let name = match caller {
-        Caller::Key(key) => key.to_string(),
-        Caller::User(user) => user.to_string(),
-    };
-    let rows = sqlx::query(
-        "SELECT minute, requests FROM read.rate_limit_windows
-         WHERE tenant_id = $1 AND caller = $2 AND minute >= $3 ORDER BY minute LIMIT $4",
-    )
-    .bind(tenant.0)
-    .bind(name)
-    .bind(Moment(since))
-    .bind(MINUTES_MAX)
-    .fetch_all(executor)
-    .await?;
-    rows.iter().map(|row| Ok((row.try_get::<Moment, _>(0)?.0, row.try_get(1)?))).collect()
-}
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,8 @@ use calos_api::cli::TierName;
 use calos_commands::log::{EventLog as _, Plan};
 use calos_commands::metadata::{Actor, Metadata};
 use calos_domain::wallet::{Caller, Wallet};
-use calos_domain::{KeyId, StreamId, TenantId, Timestamp};
-use calos_projections::{rate_limit_windows, registry};
+use calos_domain::{KeyId, StreamId, Timestamp};
+use calos_projections::registry;
 use calos_replay::operation::run_by;
 use calos_replay::rebuild::{RebuildOptions, rebuild};
 use calos_replay::write_guard::{Assent, confirm};
@@ -145,9 +145,18 @@ fn by(key: &str) -> Caller {
 }
 
 async fn shown(app: &TestApp, who: &Registered, key: &str) -> Vec<(Timestamp, u32)> {
-    let tenant = TenantId(who.tenant_id);
-    let rows = rate_limit_windows::by_minute(&app.database.pool, tenant, &by(key), Timestamp::from_micros(0)).await;
-    rows.expect("rows").into_iter().map(|(minute, calls)| (minute, u32::try_from(calls).expect("few"))).collect()
+    let Caller::Key(id) = by(key) else { return Vec::new() };
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT (extract(epoch FROM minute) * 1000000)::bigint, requests FROM read.rate_limit_windows
+         WHERE tenant_id = $1 AND caller = $2 ORDER BY minute",
+    )
+    .bind(who.tenant_id)
+    .bind(id.to_string())
+    .fetch_all(&app.database.pool)
+    .await
+    .expect("rows");
+    let row = |(minute, calls)| (Timestamp::from_micros(minute), u32::try_from(calls).expect("few"));
+    rows.into_iter().map(row).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,6 @@ mod identity;
 mod keys;
 mod lifecycle;
 mod limits;
-mod no_secrets;
 mod openai_client;
 mod overload;
 mod paces;

@@ -70,22 +70,24 @@ impl Visit for Text {
 
 /// Begins to keep what is logged in this process; further calls change nothing.
 pub fn keep() {
-    keep_as("info,calos=debug,sqlx=warn");
+    keep_what_passes("info,calos=debug,sqlx=warn");
 }
 
 /// The same, down to the last trace of CALOS and the debug lines of what it uses. It has to be called before anything
 /// else begins to keep lines.
 pub fn keep_everything() {
-    keep_as("debug,calos=trace,sqlx=trace,reqwest=trace,hyper=trace,hyper_util=trace");
+    keep_what_passes("debug,calos=trace,sqlx=trace,reqwest=trace,hyper=trace,hyper_util=trace");
 }
 
-fn keep_as(filter: &str) {
+/// `RUST_LOG` chooses what is shown of a failing test, and nothing of what is kept.
+fn keep_what_passes(filter: &str) {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-        let shown = tracing_subscriber::fmt::layer().with_test_writer();
+        let asked_for = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+        let shown = tracing_subscriber::fmt::layer().with_test_writer().with_filter(asked_for);
+        let kept = Keep.with_filter(EnvFilter::new(filter));
         // Whoever was first keeps the lines; there is only this one in a test process.
-        let _ = tracing::subscriber::set_global_default(registry().with(filter).with(shown).with(Keep));
+        let _ = tracing::subscriber::set_global_default(registry().with(shown).with(kept));
     });
 }
 

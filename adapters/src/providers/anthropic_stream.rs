@@ -11,7 +11,6 @@ use calos_commands::provider::{
     ChatRequest, Chunk, ChunkKind, ChunkStream, Dialect, Produced, ProviderError, TokenUsage, Transcript,
 };
 use calos_commands::raw_object::RawObject;
-use futures_util::stream;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -25,61 +24,40 @@ use super::chunks::{set, written};
 use super::http::Pieces;
 use super::openai::too_long;
 use super::sse::Sse;
+use super::teller::{Teller, told_by};
 
 /// The longest thought that is kept until it can be proven; of a longer one the proof is left out.
 const THOUGHT_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The chunks of a message stream, in the dialect of the request.
 pub(super) fn chunk_stream(pieces: Pieces, request: &ChatRequest) -> ChunkStream {
-    let (ready, telling) = (VecDeque::new(), Telling::new(request));
-    let reader = Reader { pieces, sse: Sse::default(), telling, ready, failed: None, ended: false };
-    Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
+    told_by(Reader { pieces, sse: Sse::default(), telling: Telling::new(request) })
 }
 
 struct Reader {
     pieces: Pieces,
     sse: Sse,
     telling: Telling,
-    ready: VecDeque<Chunk>,
-    /// What went wrong after the chunks that are ready.
-    failed: Option<ProviderError>,
-    ended: bool,
 }
 
-impl Reader {
-    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
-        loop {
-            if let Some(chunk) = self.ready.pop_front() {
-                return Some(Ok(chunk));
-            }
-            if let Some(error) = self.failed.take() {
-                self.ended = true;
-                return Some(Err(error));
-            }
-            if self.ended {
-                return None;
-            }
-            if let Err(error) = self.read_piece().await {
-                self.failed = Some(error);
-            }
-        }
-    }
-
-    async fn read_piece(&mut self) -> Result<(), ProviderError> {
+impl Teller for Reader {
+    async fn read_on(&mut self, ready: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         let Some(piece) = self.pieces.next().await? else {
             let detail = "the stream ended without message_stop".to_owned();
             return Err(ProviderError::BadAnswer { provider: NAME, detail });
         };
         self.sse.push(&piece);
         while let Some(event) = self.sse.next_event().map_err(|error| too_long(NAME, error))? {
-            if event.data.is_empty() || self.ended {
+            if event.data.is_empty() {
                 continue;
             }
             // A ping is an event of its own, sent while the model thinks unseen: unlike a comment it is a sign of life.
             self.pieces.alive();
-            self.ended = self.telling.event(event.data, &mut self.ready)?;
+            if self.telling.event(event.data, ready)? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -8,60 +8,39 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use calos_commands::provider::{ChatRequest, Chunk, ChunkKind, ChunkStream, Produced, ProviderError, TokenUsage};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::in_anthropic_answer::{Call, Choice, message_id, stop_reason, told_usage};
 use super::in_anthropic_calls::{WaitingCall, WaitingCalls};
+use super::teller::{Teller, told_by};
 
 /// The events of a message stream, from the chunks of a completion.
 pub(super) fn event_stream(provider: &'static str, request: &ChatRequest, chunks: ChunkStream) -> ChunkStream {
-    let (telling, ready) = (Telling::new(provider, request), VecDeque::new());
-    let reader = Reader { chunks, telling, ready, failed: None, ended: false };
-    Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
+    told_by(Reader { chunks, telling: Telling::new(provider, request) })
 }
 
 struct Reader {
     chunks: ChunkStream,
     telling: Telling,
-    ready: VecDeque<Chunk>,
-    /// What went wrong after the events that are ready.
-    failed: Option<ProviderError>,
-    ended: bool,
 }
 
-impl Reader {
-    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            if let Some(error) = self.failed.take() {
-                self.ended = true;
-                return Some(Err(error));
-            }
-            if self.ended {
-                return None;
-            }
-            match self.chunks.next().await {
-                Some(Ok(chunk)) => {
-                    if let Err(error) = self.telling.chunk(chunk, &mut self.ready) {
-                        self.failed = Some(error);
-                    }
+impl Teller for Reader {
+    async fn read_on(&mut self, ready: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        match self.chunks.next().await {
+            Some(Ok(chunk)) => self.telling.chunk(chunk, ready).map(|()| true),
+            Some(Err(error)) => {
+                // An answer that had its end and its count lacks nothing but the provider's own end mark.
+                if self.telling.is_complete() {
+                    self.telling.end(ready);
                 }
-                Some(Err(error)) => {
-                    // An answer that had its end and its count lacks nothing but the provider's own end mark.
-                    if self.telling.is_complete() {
-                        self.telling.end(&mut self.ready);
-                    }
-                    self.failed = Some(error);
-                }
-                None => {
-                    self.telling.end(&mut self.ready);
-                    self.ended = true;
-                }
+                Err(error)
+            }
+            None => {
+                self.telling.end(ready);
+                Ok(false)
             }
         }
     }

@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use calos_commands::provider::{Dialect, MaxTokensField};
 
+use futures_util::stream;
+
 use super::super::chunks::read_chunk;
 use super::*;
 

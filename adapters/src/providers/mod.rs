@@ -28,6 +28,7 @@ mod ollama_request;
 pub mod openai;
 mod retry_after;
 pub mod sse;
+mod teller;
 
 use std::sync::Arc;
 

@@ -11,7 +11,6 @@ use calos_commands::provider::{
     ChatProvider, ChatRequest, Chunk, ChunkStream, Completion, LocalModel, ModelListing, ProviderError,
 };
 use calos_commands::tokens::TokenCounter;
-use futures_util::stream;
 use reqwest::RequestBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +23,7 @@ use super::ollama_embed;
 use super::ollama_request::{OllamaRequest, translate};
 use super::openai::too_long;
 use super::retry_after::soon_again;
+use super::teller::{Teller, told_by};
 
 /// The name in events and answers.
 pub const NAME: &str = "ollama";
@@ -136,16 +136,8 @@ impl ChatProvider for Ollama {
     fn stream<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
         Box::pin(async move {
             let pieces = self.asked(translate(request, true)?, |post| self.http.pieces(NAME, post)).await?;
-            let reader = Reader {
-                pieces,
-                lines: Lines::default(),
-                telling: Telling::new(request),
-                counting: self.counting(request),
-                ready: VecDeque::new(),
-                ended: false,
-            };
-            let chunks = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
-            Ok(Box::pin(chunks) as ChunkStream)
+            let (telling, counting) = (Telling::new(request), self.counting(request));
+            Ok(told_by(Reader { pieces, lines: Lines::default(), telling, counting }))
         })
     }
 
@@ -218,58 +210,43 @@ struct Reader {
     lines: Lines,
     telling: Telling,
     counting: Counting,
-    ready: VecDeque<Chunk>,
-    ended: bool,
 }
 
-impl Reader {
-    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
-        loop {
-            if let Some(chunk) = self.ready.pop_front() {
-                return Some(Ok(chunk));
-            }
-            if self.ended {
-                return None;
-            }
-            if let Err(error) = self.read_piece().await {
-                self.ended = true;
-                return Some(Err(error));
-            }
-        }
-    }
-
-    async fn read_piece(&mut self) -> Result<(), ProviderError> {
+impl Teller for Reader {
+    async fn read_on(&mut self, ready: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         let Some(piece) = self.pieces.next().await? else {
             // The last line may come without its line end.
             let rest = self.lines.rest();
-            if !rest.trim_ascii().is_empty() {
-                self.take_line(&rest).await?;
-            }
-            if self.ended {
-                return Ok(());
+            if !rest.trim_ascii().is_empty() && self.take_line(&rest, ready).await? {
+                return Ok(false);
             }
             let detail = "the stream ended without done".to_owned();
             return Err(ProviderError::BadAnswer { provider: NAME, detail });
         };
         self.lines.push(&piece);
         while let Some(line) = self.lines.next_line().map_err(|error| too_long(NAME, error))? {
-            if !line.trim_ascii().is_empty() && !self.ended {
-                self.pieces.alive();
-                self.take_line(&line).await?;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            self.pieces.alive();
+            if self.take_line(&line, ready).await? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
+}
 
-    async fn take_line(&mut self, line: &[u8]) -> Result<(), ProviderError> {
+impl Reader {
+    /// Whether the line was the last.
+    async fn take_line(&mut self, line: &[u8], ready: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         let answer = read(line)?;
         if answer.lacks_prompt_count() {
             self.telling.prompt_estimate_tokens = self.counting.prompt().await;
         }
         let (chunks, done) = self.telling.line(answer)?;
-        self.ready.extend(chunks);
-        self.ended |= done;
-        Ok(())
+        ready.extend(chunks);
+        Ok(done)
     }
 }
 

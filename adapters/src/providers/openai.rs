@@ -12,7 +12,6 @@ use calos_commands::provider::{
 };
 use calos_commands::raw_object::RawObject;
 use calos_domain::pricing::PriceBook;
-use futures_util::stream;
 use reqwest::RequestBuilder;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
@@ -24,6 +23,7 @@ use super::http::{HttpSettings, LISTING_TIMEOUT, Pieces, ProviderHttp, base_url}
 use super::lines::LineTooLong;
 use super::retry_after::soon_again;
 use super::sse::Sse;
+use super::teller::{Teller, told_by};
 
 /// The name in events and answers.
 pub const NAME: &str = "openai";
@@ -302,66 +302,44 @@ fn read_listing(provider: &'static str, text: &[u8]) -> Result<Vec<ModelListing>
 #[must_use]
 pub fn chunk_stream(provider: &'static str, pieces: Pieces, request: &ChatRequest) -> ChunkStream {
     let (show_usage, transcript) = (request.show_usage, request.transcript.clone());
-    let (sse, ready) = (Sse::default(), VecDeque::new());
-    let reader = Reader { provider, pieces, sse, ready, finished: false, ended: false, show_usage, transcript };
-    Box::pin(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
+    told_by(Reader { provider, pieces, sse: Sse::default(), finished: false, show_usage, transcript })
 }
 
 struct Reader {
     provider: &'static str,
     pieces: Pieces,
     sse: Sse,
-    ready: VecDeque<Vec<u8>>,
     /// Whether the answer has had its `finish_reason`.
     finished: bool,
-    ended: bool,
     show_usage: bool,
     transcript: Transcript,
 }
 
-impl Reader {
-    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
-        if self.ended {
-            return None;
-        }
-        let read = match self.event().await {
-            Ok(Some(data)) if data != DONE => read_chunk(self.provider, data, self.show_usage, &self.transcript),
-            Ok(_) => {
-                self.ended = true;
-                return None;
+impl Teller for Reader {
+    async fn read_on(&mut self, ready: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        let Some(piece) = self.pieces.next().await? else {
+            // Some backends send no mark behind an answer that has had its end.
+            if self.finished {
+                return Ok(false);
             }
-            Err(error) => Err(error),
+            let detail = "the stream ended without [DONE]".to_owned();
+            return Err(ProviderError::BadAnswer { provider: self.provider, detail });
         };
-        self.finished |= read.as_ref().is_ok_and(|chunk| chunk.kind == ChunkKind::Finish);
-        self.ended = read.is_err();
-        Some(read)
-    }
-
-    /// The data of the next event; none where the body ends behind an answer that has had its end: some backends send no
-    /// mark of it.
-    async fn event(&mut self) -> Result<Option<Vec<u8>>, ProviderError> {
-        loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Ok(Some(data));
+        self.sse.push(&piece);
+        while let Some(event) = self.sse.next_event().map_err(|error| too_long(self.provider, error))? {
+            // An event without data is a keep-alive of another kind.
+            if event.data.is_empty() {
+                continue;
             }
-            let Some(piece) = self.pieces.next().await? else {
-                if self.finished {
-                    return Ok(None);
-                }
-                let detail = "the stream ended without [DONE]".to_owned();
-                return Err(ProviderError::BadAnswer { provider: self.provider, detail });
-            };
-            self.sse.push(&piece);
-            while let Some(event) = self.sse.next_event().map_err(|error| too_long(self.provider, error))? {
-                // An event without data is a keep-alive of another kind.
-                if !event.data.is_empty() {
-                    self.ready.push_back(event.data);
-                }
+            self.pieces.alive();
+            if event.data == DONE {
+                return Ok(false);
             }
-            if !self.ready.is_empty() {
-                self.pieces.alive();
-            }
+            let chunk = read_chunk(self.provider, event.data, self.show_usage, &self.transcript)?;
+            self.finished |= chunk.kind == ChunkKind::Finish;
+            ready.push_back(chunk);
         }
+        Ok(true)
     }
 }
 

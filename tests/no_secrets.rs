@@ -1,5 +1,7 @@
 //! Nothing secret stands where it does not belong: not in a log line, an event, a read model, a kept answer, an error or
 //! a debug output, whatever goes wrong on the way.
+//!
+//! It has a program of its own: what it keeps is every line its process logs, down to the last trace.
 
 #![expect(clippy::expect_used, reason = "a test's helper fails the test")]
 
@@ -23,7 +25,6 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::identity::ok;
 
 const OWN_KEY: &str = "sk-proj-0123456789abcdefghijklmnop-wxyz";
 const NEXT_KEY: &str = "sk-proj-9876543210abcdefghijklmnop-4711";
@@ -32,6 +33,10 @@ const PROMPT: &str = "hush-hush-my-diary";
 
 /// The statuses a provider may fail with.
 const FAILURES: [u16; 10] = [400, 401, 402, 403, 404, 413, 429, 500, 503, 529];
+
+async fn ok(request: RequestBuilder, status: u16) -> Answer {
+    Answer::of(request).await.expect(status)
+}
 
 /// What was seen where a secret must not be, and every secret there is.
 #[derive(Default)]
