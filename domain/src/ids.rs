@@ -60,6 +60,10 @@ uuid_id! {
     SubjectId,
     /// One run of an operator's tool.
     OperationId,
+    /// One correction of a wallet, proposed by one person and approved by others. UUIDv7: its milliseconds order it.
+    AdjustmentId,
+    /// One comparison of the books with what whoever keeps an account says.
+    ReconciliationId,
     /// One sealed secret of a tenant's keyring; a key that takes another's place has an entry of its own.
     KeyringEntryId,
 }

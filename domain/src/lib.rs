@@ -5,6 +5,7 @@
 //! here does I/O, reads a clock, draws a random number or awaits: time, ids and prices arrive inside the commands.
 
 pub mod account;
+pub mod adjustment;
 pub mod api_key;
 pub mod book;
 pub mod decider;
@@ -12,10 +13,14 @@ pub mod device;
 pub mod email_claim;
 pub mod fingerprint;
 pub mod ids;
+pub mod ledger_access;
 pub mod licence;
 pub mod money;
 pub mod operation;
+pub mod payment;
+pub mod period;
 pub mod pricing;
+pub mod reconciliation;
 pub mod record;
 pub mod routing;
 pub mod sealed;

@@ -26,6 +26,10 @@ golden! {
     email_claim => "email_claim", calos_domain::email_claim::EmailClaimEvent;
     tenant => "tenant", calos_domain::tenant::TenantEvent;
     api_key => "api_key", calos_domain::api_key::ApiKeyEvent;
+    adjustment => "adjustment", calos_domain::adjustment::AdjustmentEvent;
+    period => "period", calos_domain::period::PeriodEvent;
+    reconciliation => "reconciliation", calos_domain::reconciliation::ReconciliationEvent;
+    ledger_access => "ledger_access", calos_domain::ledger_access::LedgerAccessEvent;
 }
 
 #[cfg(test)]
