@@ -96,6 +96,7 @@ pub fn grant_command(payer: Payer) -> WalletCommand {
         expires_at: None,
         cost_basis: MicroUsd::ZERO,
         source_ref: "calos-bench".to_owned(),
+        reason: None,
         at,
     }
 }

@@ -141,6 +141,7 @@ pub fn opening_grant(payer: Payer) -> WalletEvent {
         expires_at: None,
         cost_basis: MicroUsd::ZERO,
         source_ref: "calos-bench".to_owned(),
+        reason: None,
         available_after: Units::new(OPENING_MICROS),
     })
 }

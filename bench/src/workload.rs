@@ -99,11 +99,14 @@ pub fn charge_events(usage: UsageRecorded, grant: GrantId, available: Units) -> 
     let deducted = CreditsDeducted {
         usage_id: usage.usage_id,
         hold_id: None,
+        meter: usage.meter,
         asset: Asset::Usd,
         amount,
         allocations: vec![Allocation { grant_id: grant, amount }],
         held: Units::ZERO,
         returned: Units::ZERO,
+        returned_to: Vec::new(),
+        released: Vec::new(),
         available_after: available.minus(amount).unwrap_or_default(),
     };
     [WalletEvent::UsageRecorded(usage), WalletEvent::CreditsDeducted(deducted)]

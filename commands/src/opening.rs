@@ -73,6 +73,7 @@ impl OpeningStreams {
                 expires_at: None,
                 cost_basis: MicroUsd::ZERO,
                 source_ref: start.source_ref.clone(),
+                reason: None,
                 at,
             };
             unit.decide(self.wallet, grant)?;

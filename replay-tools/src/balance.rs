@@ -122,12 +122,17 @@ impl WalletFold {
                 granted.effective_at
             }
             WalletEvent::HoldPlaced(placed) => placed.admitted_at,
-            WalletEvent::GrantExpired(expired) => self.expiries.get(&expired.grant_id).copied().unwrap_or(recorded_at),
+            WalletEvent::GrantExpired(expired) => {
+                let known = expired.expired_at.or_else(|| self.expiries.get(&expired.grant_id).copied());
+                known.unwrap_or(recorded_at)
+            }
+            WalletEvent::CreditsTaken(taken) => taken.effective_at,
             WalletEvent::UsageRecorded(_)
             | WalletEvent::CreditsDeducted(_)
             | WalletEvent::HoldReleased(_)
             | WalletEvent::DeductionReversed(_)
             | WalletEvent::GrantVoided(_)
+            | WalletEvent::GrantRestored(_)
             | WalletEvent::DebtIncurred(_)
             | WalletEvent::DebtRepaid(_)
             | WalletEvent::WalletFrozen(_)
@@ -173,6 +178,7 @@ mod tests {
             expires_at: expires_at.map(Timestamp::from_micros),
             cost_basis: MicroUsd::ZERO,
             source_ref: "test".to_owned(),
+            reason: None,
             available_after: Units::ZERO,
         })
     }
@@ -201,6 +207,8 @@ mod tests {
             grant_id: GrantId(Uuid::from_u128(1)),
             asset: Asset::Usd,
             amount: Units::new(100),
+            expired_at: None,
+            released: Vec::new(),
             available_after: Units::ZERO,
         });
         let events = [(granted(1, 100, 10, Some(50)), 10), (expired, 80)];

@@ -157,6 +157,7 @@ impl Story {
             expires_at: (dice.below(2) == 0).then(|| self.now.plus_seconds(300)),
             cost_basis: MicroUsd::new(0),
             source_ref: "a test".to_owned(),
+            reason: None,
             at: self.now,
         }
     }

@@ -156,6 +156,7 @@ pub async fn live(log: &PgLog, tenant: TenantId, uses: usize) {
         expires_at: None,
         cost_basis: MicroUsd::ZERO,
         source_ref: "test".to_owned(),
+        reason: None,
         at,
     };
     decide(log, tenant, grant).await;

@@ -1,8 +1,10 @@
 //! What can be asked of a wallet. Every moment, id and price is resolved before it comes here.
 
-use crate::{Asset, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
+use crate::{AdjustmentId, Asset, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
 
-use super::{CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageRecorded};
+use super::{
+    AdjustmentReason, CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageRecorded,
+};
 
 /// What can be asked of a wallet. Repeating a command under the same id changes nothing and is no error; the same id
 /// with other content is refused.
@@ -35,6 +37,8 @@ pub enum WalletCommand {
         cost_basis: MicroUsd,
         /// Where it comes from.
         source_ref: String,
+        /// What it corrects, when it is an approved adjustment.
+        reason: Option<AdjustmentReason>,
         /// Now.
         at: Timestamp,
     },
@@ -106,14 +110,15 @@ pub enum WalletCommand {
         /// Now.
         at: Timestamp,
     },
-    /// Records that a grant's time has run out.
+    /// Records that a grant's time has run out, also when nothing is left of it: asked again, there is nothing to do.
     ExpireGrant {
         /// The grant.
         grant_id: GrantId,
         /// Now.
         at: Timestamp,
     },
-    /// Claims credit of a grant back: what is unspent is taken, what was spent (or is held) becomes debt.
+    /// Claims credit of a grant back: what is unspent is taken, what was spent (or is held) becomes debt, which other
+    /// grants repay at once as far as they have anything free.
     VoidGrant {
         /// The grant.
         grant_id: GrantId,
@@ -123,6 +128,31 @@ pub enum WalletCommand {
         cause: DebtCause,
         /// The refund, dispute or decision: its own id within the grant.
         source_ref: String,
+        /// Now.
+        at: Timestamp,
+    },
+    /// Undoes a claim exactly, a dispute that was won: what it took comes back, and so does what has repaid its debt
+    /// since; the rest of its debt is owed no more. The reference can then not be claimed again.
+    RestoreGrant {
+        /// The grant.
+        grant_id: GrantId,
+        /// The reference of the claim.
+        source_ref: String,
+        /// Now.
+        at: Timestamp,
+    },
+    /// Takes credit by an approved correction, in burn order; refused beyond what is available.
+    TakeCredits {
+        /// The adjustment, UUIDv7.
+        adjustment_id: AdjustmentId,
+        /// In which asset.
+        asset: Asset,
+        /// How much, at least 1.
+        amount: Units,
+        /// Why.
+        reason: AdjustmentReason,
+        /// From when it counts: not later than `at`, but for a little difference of clocks.
+        effective_at: Timestamp,
         /// Now.
         at: Timestamp,
     },

@@ -1,11 +1,12 @@
-//! Reversals, expiries and claims back: corrections are events of their own, never edits.
+//! Reversals, expiries and takings: corrections are events of their own, never edits.
 
-use crate::{GrantId, Timestamp, Units, UsageId};
+use crate::{AdjustmentId, Asset, GrantId, Timestamp, Units, UsageId};
 
-use super::decide::{Decision, at_least, not_forgotten, repeated, short_enough};
+use super::decide::{Decision, at_least, not_forgotten, ordered, repeated, short_enough};
 use super::draft::Draft;
+use super::uses::id_millis;
 use super::{
-    Allocation, DebtCause, Deduction, DeductionReversed, Ending, GrantVoided, VOIDS_PER_GRANT_MAX_COUNT, Wallet,
+    AdjustmentReason, Allocation, CLOCK_SKEW_MAX_SECONDS, CreditsTaken, Deduction, DeductionReversed, Ending, Wallet,
     WalletEvent, WalletRefusal, prints,
 };
 
@@ -33,15 +34,18 @@ pub(super) fn reverse(wallet: &Wallet, usage_id: UsageId, amount: Units, reason:
     let allocations = suffix(wallet, deduction, more)?;
     let mut draft = Draft::begin(wallet, ended.asset, at);
     draft.available = draft.available.plus(more)?;
+    let unsettled = draft.unsettled(&allocations);
     draft.push(WalletEvent::DeductionReversed(DeductionReversed {
         usage_id,
+        meter: deduction.meter,
         asset: ended.asset,
         amount: more,
-        allocations: allocations.clone(),
+        allocations,
         reason,
+        released: Vec::new(),
         available_after: draft.available,
     }));
-    draft.settle_returned(&allocations);
+    draft.settle_returned(unsettled);
     Ok(draft.finish())
 }
 
@@ -68,49 +72,54 @@ pub(super) fn expire(wallet: &Wallet, grant_id: GrantId, at: Timestamp) -> Decis
     if !grant.lapsed(at) {
         return Err(WalletRefusal::NotDue { at, due: grant.expires_at });
     }
-    // The draft begins by recording every grant of the asset whose time has run out, this one among them. What is held
-    // of it stays held: the hold wins.
-    Ok(Draft::begin(wallet, grant.asset, at).finish())
+    // The draft begins by recording every grant of the asset whose time has run out, this one among them if anything of
+    // it is free. What is held of it stays held: the hold wins.
+    let mut draft = Draft::begin(wallet, grant.asset, at);
+    if !grant.expiry_recorded && grant.lapsing(at).is_zero() {
+        draft.expire(Allocation { grant_id, amount: Units::ZERO }, grant.expires_at);
+    }
+    Ok(draft.finish())
 }
 
-pub(super) fn void(
-    wallet: &Wallet,
-    grant_id: GrantId,
-    claimed: Units,
-    cause: DebtCause,
-    source_ref: String,
-    at: Timestamp,
-) -> Decision {
-    at_least(claimed, 1)?;
-    short_enough(&source_ref)?;
-    let grant = wallet.grant(&grant_id).ok_or(WalletRefusal::NoSuchGrant(grant_id))?;
-    let reference = prints::of_reference(&source_ref);
-    if let Some((_, known)) = grant.claims.iter().find(|(print, _)| *print == reference) {
-        return repeated(*known == claimed, grant_id.0);
+/// What an approved adjustment takes.
+pub(super) struct Taking {
+    pub(super) adjustment_id: AdjustmentId,
+    pub(super) asset: Asset,
+    pub(super) amount: Units,
+    pub(super) reason: AdjustmentReason,
+    pub(super) effective_at: Timestamp,
+}
+
+pub(super) fn take(wallet: &Wallet, taking: &Taking, at: Timestamp) -> Decision {
+    let Taking { adjustment_id, asset, amount, reason, effective_at } = *taking;
+    let id = adjustment_id.0;
+    if let Some(known) = wallet.takings.get(adjustment_id) {
+        return repeated(known == prints::of_taking(asset, amount, reason, effective_at), id);
     }
-    let claimed_before = grant.claimed();
-    let left = grant.amount.minus(claimed_before)?;
-    if claimed > left {
-        return Err(WalletRefusal::ClaimTooLarge { claimed, left });
+    ordered(id, at)?;
+    let forgotten_ms = wallet.takings.forgotten_ms();
+    if id_millis(id) <= forgotten_ms {
+        return Err(WalletRefusal::IdTooOld { id, forgotten_ms });
     }
-    if grant.claims.len() >= VOIDS_PER_GRANT_MAX_COUNT {
-        return Err(WalletRefusal::TooManyClaims(grant.claims.len()));
+    at_least(amount, 1)?;
+    if effective_at > at.plus_seconds(CLOCK_SKEW_MAX_SECONDS) {
+        return Err(WalletRefusal::EffectiveAhead { effective_at, at });
     }
-    let mut draft = Draft::begin(wallet, grant.asset, at);
-    let lapsing = if grant.lapsed(at) { grant.available } else { Units::ZERO };
-    let unspent = grant.available.minus(lapsing)?.min(claimed);
-    draft.available = draft.available.minus(unspent)?;
-    draft.push(WalletEvent::GrantVoided(GrantVoided {
-        grant_id,
-        asset: grant.asset,
-        claimed,
-        amount: unspent,
-        source_ref: source_ref.clone(),
+    let mut draft = Draft::begin(wallet, asset, at);
+    if amount > draft.available {
+        return Err(draft.insufficient(amount, draft.available));
+    }
+    let allocations = draft.allocate(amount);
+    draft.available = draft.available.minus(amount)?;
+    draft.push(WalletEvent::CreditsTaken(CreditsTaken {
+        adjustment_id,
+        asset,
+        amount,
+        allocations,
+        reason,
+        released: Vec::new(),
+        effective_at,
         available_after: draft.available,
     }));
-    // Only what was spent, or is held, is owed: what expired unspent was never used, and is not asked for twice.
-    let gone = grant.voided.plus(unspent)?.plus(grant.expired)?.plus(lapsing)?.plus(grant.charged_back)?;
-    let owed = claimed_before.plus(claimed)?.saturating_minus(gone).max(Units::ZERO);
-    draft.incur(owed, cause, source_ref)?;
     Ok(draft.finish())
 }

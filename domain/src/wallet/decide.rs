@@ -7,9 +7,9 @@ use crate::{Asset, GrantId, MicroUsd, TenantId, Timestamp, Units};
 use super::draft::Draft;
 use super::uses::id_millis;
 use super::{
-    CLOCK_SKEW_MAX_SECONDS, CreditsGranted, FreezeCause, GRANTS_OPEN_MAX_COUNT, GrantKind, WALLET_TEXT_MAX_BYTES,
-    Wallet, WalletCommand, WalletEvent, WalletFrozen, WalletOpened, WalletRefusal, WalletThawed, correct, prints,
-    spend,
+    AdjustmentReason, CLOCK_SKEW_MAX_SECONDS, CreditsGranted, FreezeCause, GRANTS_OPEN_MAX_COUNT, GrantKind,
+    WALLET_TEXT_MAX_BYTES, Wallet, WalletCommand, WalletEvent, WalletFrozen, WalletOpened, WalletRefusal, WalletThawed,
+    claim, correct, prints, spend,
 };
 
 /// What a decision comes to.
@@ -37,9 +37,10 @@ pub(super) fn decide(wallet: &Wallet, command: WalletCommand) -> Decision {
             expires_at,
             cost_basis,
             source_ref,
+            reason,
             at,
         } => {
-            let terms = Terms { kind, amount, priority, effective_at, expires_at, cost_basis, source_ref };
+            let terms = Terms { kind, amount, priority, effective_at, expires_at, cost_basis, source_ref, reason };
             grant(wallet, grant_id, asset, terms, at)
         }
         WalletCommand::PlaceHold {
@@ -66,7 +67,12 @@ pub(super) fn decide(wallet: &Wallet, command: WalletCommand) -> Decision {
         }
         WalletCommand::ExpireGrant { grant_id, at } => correct::expire(wallet, grant_id, at),
         WalletCommand::VoidGrant { grant_id, claimed, cause, source_ref, at } => {
-            correct::void(wallet, grant_id, claimed, cause, source_ref, at)
+            claim::void(wallet, grant_id, claimed, cause, source_ref, at)
+        }
+        WalletCommand::RestoreGrant { grant_id, source_ref, at } => claim::restore(wallet, grant_id, source_ref, at),
+        WalletCommand::TakeCredits { adjustment_id, asset, amount, reason, effective_at, at } => {
+            let taking = correct::Taking { adjustment_id, asset, amount, reason, effective_at };
+            correct::take(wallet, &taking, at)
         }
         WalletCommand::Freeze { cause } => Ok(freeze(wallet, cause)),
         WalletCommand::Thaw { cause } => Ok(thaw(wallet, cause)),
@@ -90,6 +96,7 @@ struct Terms {
     expires_at: Option<Timestamp>,
     cost_basis: MicroUsd,
     source_ref: String,
+    reason: Option<AdjustmentReason>,
 }
 
 fn grant(wallet: &Wallet, grant_id: GrantId, asset: Asset, terms: Terms, at: Timestamp) -> Decision {
@@ -103,6 +110,7 @@ fn grant(wallet: &Wallet, grant_id: GrantId, asset: Asset, terms: Terms, at: Tim
         expires_at: terms.expires_at,
         cost_basis: terms.cost_basis,
         source_ref: terms.source_ref,
+        reason: terms.reason,
         available_after: Units::ZERO,
     };
     if let Some(known) = wallet.grant(&grant_id) {
@@ -151,6 +159,12 @@ pub(super) const fn repeated(same: bool, id: Uuid) -> Decision {
 
 /// A new id must carry its time, and one the wallet can still vouch for.
 pub(super) fn fresh(wallet: &Wallet, id: Uuid, at: Timestamp) -> Result<(), WalletRefusal> {
+    ordered(id, at)?;
+    not_forgotten(wallet, id)
+}
+
+/// An id must carry its time, and that must not lie ahead.
+pub(super) fn ordered(id: Uuid, at: Timestamp) -> Result<(), WalletRefusal> {
     if id.get_version_num() != 7 {
         return Err(WalletRefusal::IdNotOrdered { id });
     }
@@ -160,7 +174,7 @@ pub(super) fn fresh(wallet: &Wallet, id: Uuid, at: Timestamp) -> Result<(), Wall
     if i64::try_from(id_ms).is_ok_and(|id_ms| id_ms > latest_ms) {
         return Err(WalletRefusal::IdAhead { id, id_ms, now_ms: at.micros().div_euclid(MICROS_PER_MILLI) });
     }
-    not_forgotten(wallet, id)
+    Ok(())
 }
 
 /// An id that is unknown and older than the memory may have been used: nobody can tell.

@@ -3,8 +3,8 @@
 use crate::{Asset, Timestamp, Units};
 
 use super::{
-    Allocation, CreditsGranted, DebtCause, DebtIncurred, DebtRepaid, GrantExpired, Purse, Wallet, WalletEvent,
-    WalletRefusal,
+    Allocation, CreditsGranted, DebtCause, DebtIncurred, DebtRepaid, GrantExpired, Meter, Purse, Wallet, WalletEvent,
+    WalletRefusal, costs,
 };
 
 /// A decision on one purse in the making.
@@ -33,8 +33,9 @@ impl<'a> Draft<'a> {
             events: Vec::with_capacity(2),
         };
         for grant in &purse.grants {
-            if grant.lapsed(at) && !grant.available.is_zero() {
-                draft.expire(Allocation { grant_id: grant.grant_id, amount: grant.available });
+            let lapsing = grant.lapsing(at);
+            if !lapsing.is_zero() {
+                draft.expire(Allocation { grant_id: grant.grant_id, amount: lapsing }, grant.expires_at);
             }
         }
         draft
@@ -44,7 +45,9 @@ impl<'a> Draft<'a> {
         self.events.push(event);
     }
 
-    pub(super) fn finish(self) -> Vec<WalletEvent> {
+    /// The events, each with what was paid for the credit it moves.
+    pub(super) fn finish(mut self) -> Vec<WalletEvent> {
+        costs::release(self.wallet, &mut self.events);
         self.events
     }
 
@@ -56,8 +59,8 @@ impl<'a> Draft<'a> {
             if needed.is_zero() {
                 break;
             }
-            let part = grant.available.min(needed);
-            if part.is_zero() || grant.lapsed(self.at) {
+            let part = grant.spendable(self.at).min(needed);
+            if part.is_zero() {
                 continue;
             }
             allocations.push(Allocation { grant_id: grant.grant_id, amount: part });
@@ -72,7 +75,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Records more debt, if there is any.
-    pub(super) fn incur(&mut self, amount: Units, cause: DebtCause, source_ref: String) -> Result<(), WalletRefusal> {
+    pub(super) fn incur(
+        &mut self,
+        amount: Units,
+        cause: DebtCause,
+        meter: Option<Meter>,
+        source_ref: String,
+    ) -> Result<(), WalletRefusal> {
         if amount.is_zero() {
             return Ok(());
         }
@@ -81,16 +90,64 @@ impl<'a> Draft<'a> {
             asset: self.asset,
             amount,
             cause,
+            meter,
             source_ref,
             debt_after: self.debt,
         }));
         Ok(())
     }
 
-    /// What comes in or comes back repays debt first; what is left of it lapses when its grant's time has run out.
-    pub(super) fn settle_returned(&mut self, returned: &[Allocation]) {
-        let mut left = returned.to_vec();
-        for part in &mut left {
+    /// What comes back from a hold or a deduction, when [`Self::settle_returned`] has anything to do with it. Mostly
+    /// nothing is owed and nothing has run out of time, and then this takes no memory.
+    pub(super) fn unsettled(&self, returned: &[Allocation]) -> Vec<Allocation> {
+        let lapsed = |part: &Allocation| self.wallet.grant(&part.grant_id).is_some_and(|grant| grant.lapsed(self.at));
+        if self.debt.is_zero() && !returned.iter().any(lapsed) { Vec::new() } else { returned.to_vec() }
+    }
+
+    /// What comes back repays debt first; what is left of it lapses when its grant's time has run out.
+    pub(super) fn settle_returned(&mut self, mut returned: Vec<Allocation>) {
+        self.repay(&mut returned);
+        for (place, part) in returned.iter().enumerate() {
+            let Some(grant) = self.wallet.grant(&part.grant_id).filter(|grant| grant.lapsed(self.at)) else { continue };
+            // What came back in place of other credit does not lapse: as much of this part fills its place up again.
+            let same = returned.iter().take(place).filter(|other| other.grant_id == part.grant_id);
+            let free = same.fold(grant.spendable(self.at), |free, other| free.saturating_plus(other.amount));
+            let kept = grant.restored.saturating_minus(free).max(Units::ZERO).min(part.amount);
+            let amount = part.amount.saturating_minus(kept);
+            if !amount.is_zero() {
+                self.expire(Allocation { amount, ..*part }, grant.expires_at);
+            }
+        }
+    }
+
+    /// The same for a grant that is only now being made.
+    pub(super) fn settle_granted(&mut self, granted: CreditsGranted) {
+        let mut part = Allocation { grant_id: granted.grant_id, amount: granted.amount };
+        let expires_at = granted.expires_at;
+        self.push(WalletEvent::CreditsGranted(granted));
+        self.repay(std::slice::from_mut(&mut part));
+        if expires_at.is_some_and(|end| end <= self.at) && !part.amount.is_zero() {
+            self.expire(part, expires_at);
+        }
+    }
+
+    /// Debt that was just incurred is repaid at once by whatever is free, in burn order, so that nobody who owes could
+    /// spend. `taken` is what this decision has already taken.
+    pub(super) fn repay_from_available(&mut self, taken: Allocation) {
+        if self.debt.is_zero() {
+            return;
+        }
+        let free = self.purse.grants.iter().map(|grant| {
+            let gone = if grant.grant_id == taken.grant_id { taken.amount } else { Units::ZERO };
+            Allocation { grant_id: grant.grant_id, amount: grant.spendable(self.at).saturating_minus(gone) }
+        });
+        let mut free: Vec<_> = free.collect();
+        self.repay(&mut free);
+    }
+
+    /// Repays debt from these parts, in order, and leaves in them what is not needed.
+    pub(super) fn repay(&mut self, parts: &mut [Allocation]) {
+        for part in parts {
             let repaid = part.amount.min(self.debt);
             if repaid.is_zero() {
                 continue;
@@ -102,37 +159,22 @@ impl<'a> Draft<'a> {
                 asset: self.asset,
                 amount: repaid,
                 grant_id: part.grant_id,
+                released: Vec::new(),
                 debt_after: self.debt,
                 available_after: self.available,
             }));
         }
-        for part in left {
-            let lapsed = self.wallet.grant(&part.grant_id).is_some_and(|grant| grant.lapsed(self.at));
-            if lapsed && !part.amount.is_zero() {
-                self.expire(part);
-            }
-        }
     }
 
-    /// The same for a grant that is only now being made.
-    pub(super) fn settle_granted(&mut self, granted: CreditsGranted) {
-        let part = Allocation { grant_id: granted.grant_id, amount: granted.amount };
-        let lapsed = granted.expires_at.is_some_and(|end| end <= self.at);
-        let debt = self.debt;
-        self.push(WalletEvent::CreditsGranted(granted));
-        self.settle_returned(&[part]);
-        let left = part.amount.saturating_minus(debt);
-        if lapsed && left.get() > 0 {
-            self.expire(Allocation { amount: left, ..part });
-        }
-    }
-
-    fn expire(&mut self, part: Allocation) {
+    /// Records that this part of a grant ran out of time at its own end.
+    pub(super) fn expire(&mut self, part: Allocation, expired_at: Option<Timestamp>) {
         self.available = self.available.saturating_minus(part.amount);
         self.push(WalletEvent::GrantExpired(GrantExpired {
             grant_id: part.grant_id,
             asset: self.asset,
             amount: part.amount,
+            expired_at,
+            released: Vec::new(),
             available_after: self.available,
         }));
     }

@@ -1,8 +1,15 @@
-//! What can happen to a wallet.
+//! What can happen to a wallet: how credit comes in, is held and spent. `causes` holds the words the events use, and
+//! `corrections` what takes back, restores and settles.
+
+mod causes;
+mod corrections;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Asset, GrantId, HoldId, KeyId, MicroUsd, TenantId, Timestamp, Units, UsageId, UserId};
+
+pub use causes::*;
+pub use corrections::*;
 
 /// Everything that moves a wallet. Stored as `{"<name>": {…}}`.
 ///
@@ -29,6 +36,10 @@ pub enum WalletEvent {
     GrantExpired(GrantExpired),
     /// What was left of a grant was taken back.
     GrantVoided(GrantVoided),
+    /// A claim on a grant came to nothing: what it took comes back.
+    GrantRestored(GrantRestored),
+    /// An approved correction took credit.
+    CreditsTaken(CreditsTaken),
     /// The tenant owes more than it holds.
     DebtIncurred(DebtIncurred),
     /// A grant paid debt before anything else.
@@ -49,123 +60,13 @@ crate::facts!(WalletEvent {
     DeductionReversed => "deduction_reversed" v "1",
     GrantExpired => "grant_expired" v "1",
     GrantVoided => "grant_voided" v "1",
+    GrantRestored => "grant_restored" v "1",
+    CreditsTaken => "credits_taken" v "1",
     DebtIncurred => "debt_incurred" v "1",
     DebtRepaid => "debt_repaid" v "1",
     WalletFrozen => "wallet_frozen" v "1",
     WalletThawed => "wallet_thawed" v "1",
 });
-
-/// How much of one grant a hold or a deduction takes, in burn order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Allocation {
-    /// The grant it comes from.
-    pub grant_id: GrantId,
-    /// How much.
-    pub amount: Units,
-}
-
-/// Why credit was granted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GrantKind {
-    /// The free start, once.
-    Trial,
-    /// For bringing or being brought.
-    Referral,
-    /// Included in a paid period.
-    Subscription,
-    /// Bought.
-    Purchase,
-    /// A kindness.
-    Goodwill,
-    /// An approved correction.
-    Adjustment,
-}
-
-impl GrantKind {
-    /// The stored name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trial => "trial",
-            Self::Referral => "referral",
-            Self::Subscription => "subscription",
-            Self::Purchase => "purchase",
-            Self::Goodwill => "goodwill",
-            Self::Adjustment => "adjustment",
-        }
-    }
-}
-
-/// What a hold or a deduction is for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Meter {
-    /// A model call.
-    Chat,
-    /// An embedding call.
-    Embeddings,
-    /// A message out.
-    SmsOutbound,
-    /// A message in.
-    SmsInbound,
-    /// A call forwarded, per started minute.
-    Voice,
-}
-
-/// Why a hold ended unspent.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReleaseCause {
-    /// The request was given up before it began.
-    Voided,
-    /// Its owner died; time ran out.
-    Expired,
-    /// The provider gave nothing.
-    ProviderFailed,
-    /// The client left before anything was produced.
-    ClientGone,
-    /// The receiver does not want messages.
-    OptedOut,
-}
-
-/// Why a tenant owes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DebtCause {
-    /// A settled use cost more than was held and available.
-    Overrun,
-    /// A refund of credit that was already spent.
-    Refund,
-    /// A dispute over credit that was already spent.
-    Dispute,
-    /// Something arrived that had to be taken in without credit.
-    InboundWithoutCredit,
-}
-
-/// Why a wallet is frozen or thawed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FreezeCause {
-    /// A card dispute is open, or was closed.
-    Dispute,
-    /// Fraud is suspected, or was ruled out.
-    Fraud,
-    /// An operator's decision.
-    Operator,
-}
-
-/// How a metered use ended.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UsageOutcome {
-    /// To its end.
-    Completed,
-    /// The client left midway; what was produced is charged.
-    ClientGone,
-    /// The provider broke off midway; what was produced is charged.
-    ProviderFailed,
-}
 
 /// See [`WalletEvent::WalletOpened`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -198,6 +99,9 @@ pub struct CreditsGranted {
     pub cost_basis: MicroUsd,
     /// Where it comes from: `registration:<user>`, an invoice id, an adjustment id.
     pub source_ref: String,
+    /// What it corrects, when it is an approved adjustment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<AdjustmentReason>,
     /// Available balance of the asset afterwards.
     pub available_after: Units,
 }
@@ -304,6 +208,9 @@ pub struct CreditsDeducted {
     /// The hold it settles; none for a use that could not be held for beforehand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_id: Option<HoldId>,
+    /// For what.
+    #[serde(default, skip_serializing_if = "Meter::is_chat")]
+    pub meter: Meter,
     /// In which asset.
     pub asset: Asset,
     /// How much was spent.
@@ -314,6 +221,12 @@ pub struct CreditsDeducted {
     pub held: Units,
     /// How much of the hold went back to available.
     pub returned: Units,
+    /// To which grants it went back; sums to `returned`. Events written before this was recorded have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned_to: Vec<Allocation>,
+    /// What was paid for the credit that was spent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub released: Vec<CostReleased>,
     /// Available balance of the asset afterwards.
     pub available_after: Units,
 }
@@ -329,85 +242,11 @@ pub struct HoldReleased {
     pub asset: Asset,
     /// How much went back.
     pub amount: Units,
+    /// To which grants it went back; sums to `amount`. Events written before this was recorded have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned_to: Vec<Allocation>,
     /// Why.
     pub cause: ReleaseCause,
-    /// Available balance of the asset afterwards.
-    pub available_after: Units,
-}
-
-/// See [`WalletEvent::DeductionReversed`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct DeductionReversed {
-    /// The use whose deduction is undone.
-    pub usage_id: UsageId,
-    /// In which asset.
-    pub asset: Asset,
-    /// How much came back.
-    pub amount: Units,
-    /// The suffix of the deduction's allocations, last burnt first.
-    pub allocations: Vec<Allocation>,
-    /// Why, in words an auditor can read.
-    pub reason: String,
-    /// Available balance of the asset afterwards.
-    pub available_after: Units,
-}
-
-/// See [`WalletEvent::GrantExpired`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct GrantExpired {
-    /// The grant.
-    pub grant_id: GrantId,
-    /// In which asset.
-    pub asset: Asset,
-    /// How much was left unheld and unspent.
-    pub amount: Units,
-    /// Available balance of the asset afterwards.
-    pub available_after: Units,
-}
-
-/// See [`WalletEvent::GrantVoided`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct GrantVoided {
-    /// The grant.
-    pub grant_id: GrantId,
-    /// In which asset.
-    pub asset: Asset,
-    /// How much the refund, dispute or decision claims; what was already spent or is held of it becomes debt.
-    pub claimed: Units,
-    /// How much was unspent and is taken back; may be zero.
-    pub amount: Units,
-    /// The refund, dispute or decision behind it: the same reference twice takes once.
-    pub source_ref: String,
-    /// Available balance of the asset afterwards.
-    pub available_after: Units,
-}
-
-/// See [`WalletEvent::DebtIncurred`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct DebtIncurred {
-    /// In which asset.
-    pub asset: Asset,
-    /// How much more is owed.
-    pub amount: Units,
-    /// Why.
-    pub cause: DebtCause,
-    /// The use, refund or dispute behind it.
-    pub source_ref: String,
-    /// What is owed altogether afterwards.
-    pub debt_after: Units,
-}
-
-/// See [`WalletEvent::DebtRepaid`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct DebtRepaid {
-    /// In which asset.
-    pub asset: Asset,
-    /// How much less is owed.
-    pub amount: Units,
-    /// The grant that paid; the amount counts as spent from it.
-    pub grant_id: GrantId,
-    /// What is owed altogether afterwards.
-    pub debt_after: Units,
     /// Available balance of the asset afterwards.
     pub available_after: Units,
 }

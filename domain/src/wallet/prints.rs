@@ -1,9 +1,9 @@
 //! The content of commands as fingerprints, computed from the events so that a replay knows them too.
 
 use crate::fingerprint::Fingerprint;
-use crate::{Asset, KeyId, Units, UsageId, UserId};
+use crate::{Asset, KeyId, Timestamp, Units, UsageId, UserId};
 
-use super::{CreditsGranted, HoldPlaced, Meter, UsageRecorded};
+use super::{AdjustmentReason, CreditsGranted, HoldPlaced, Meter, UsageRecorded};
 
 /// What a grant is, apart from the balance it met.
 pub(super) fn of_grant(grant: &CreditsGranted) -> u64 {
@@ -16,6 +16,7 @@ pub(super) fn of_grant(grant: &CreditsGranted) -> u64 {
         .optional(grant.expires_at, |print, moment| print.number(moment.micros()))
         .number(grant.cost_basis.get())
         .text(&grant.source_ref)
+        .optional(grant.reason, |print, reason| print.word(reason as u64))
         .finish()
 }
 
@@ -66,6 +67,16 @@ pub(super) fn of_usage(usage: &UsageRecorded) -> u64 {
         .word(usage.outcome as u64)
         .word(usage.cache_write_hour_tokens)
         .word(usage.failed_attempts.len() as u64)
+        .finish()
+}
+
+/// What an adjustment takes, apart from the grants it met.
+pub(super) fn of_taking(asset: Asset, amount: Units, reason: AdjustmentReason, effective_at: Timestamp) -> u64 {
+    Fingerprint::default()
+        .word(asset as u64)
+        .number(amount.get())
+        .word(reason as u64)
+        .number(effective_at.micros())
         .finish()
 }
 

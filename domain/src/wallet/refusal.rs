@@ -148,6 +148,17 @@ pub enum WalletRefusal {
         /// What earlier claims left.
         left: Units,
     },
+    /// No claim of this reference was made on the grant, so there is nothing to undo.
+    #[error("the grant {0} has met no such claim")]
+    NoSuchClaim(GrantId),
+    /// A correction would count from a moment to come.
+    #[error("a correction effective at {effective_at:?} makes no sense at {at:?}")]
+    EffectiveAhead {
+        /// From when.
+        effective_at: Timestamp,
+        /// Now.
+        at: Timestamp,
+    },
     /// More separate claims than one grant may have.
     #[error("the grant has met {0} claims already")]
     TooManyClaims(usize),

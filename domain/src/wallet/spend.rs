@@ -137,20 +137,24 @@ fn settle_open(
     let deducted = amount.minus(beyond.minus(from_available)?)?;
     draft.available = draft.available.plus(back)?.minus(from_available)?;
     let source_ref = usage.usage_id.to_string();
-    let usage_id = usage.usage_id;
+    let (usage_id, meter) = (usage.usage_id, usage.meter);
+    let unsettled = draft.unsettled(&returned);
     draft.push(WalletEvent::UsageRecorded(usage));
     draft.push(WalletEvent::CreditsDeducted(CreditsDeducted {
         usage_id,
         hold_id: Some(hold_id),
+        meter,
         asset: hold.asset,
         amount: deducted,
         allocations,
         held: hold.amount,
         returned: back,
+        returned_to: returned,
+        released: Vec::new(),
         available_after: draft.available,
     }));
-    draft.incur(amount.minus(deducted)?, DebtCause::Overrun, source_ref)?;
-    draft.settle_returned(&returned);
+    draft.incur(amount.minus(deducted)?, DebtCause::Overrun, Some(meter), source_ref)?;
+    draft.settle_returned(unsettled);
     Ok(draft.finish())
 }
 
@@ -175,10 +179,11 @@ pub(super) fn release(wallet: &Wallet, hold_id: HoldId, cause: ReleaseCause, at:
         usage_id: hold.usage_id,
         asset: hold.asset,
         amount: hold.amount,
+        returned_to: hold.allocations.clone(),
         cause,
         available_after: draft.available,
     }));
-    draft.settle_returned(&hold.allocations);
+    draft.settle_returned(draft.unsettled(&hold.allocations));
     Ok(draft.finish())
 }
 
@@ -223,21 +228,24 @@ fn deduct(
     let allocations = draft.allocate(amount);
     let deducted = amount.min(draft.available);
     draft.available = draft.available.minus(deducted)?;
-    let usage_id = usage.usage_id;
+    let (usage_id, meter) = (usage.usage_id, usage.meter);
     draft.push(WalletEvent::UsageRecorded(usage));
     draft.push(WalletEvent::CreditsDeducted(CreditsDeducted {
         usage_id,
         hold_id,
+        meter,
         asset: draft.asset,
         amount: deducted,
         allocations,
         held: Units::ZERO,
         returned: Units::ZERO,
+        returned_to: Vec::new(),
+        released: Vec::new(),
         available_after: draft.available,
     }));
     let owed = amount.minus(deducted)?;
     if !owed.is_zero() {
-        draft.incur(owed, cause, usage_id.to_string())?;
+        draft.incur(owed, cause, Some(meter), usage_id.to_string())?;
     }
     Ok(draft.finish())
 }

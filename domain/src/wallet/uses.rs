@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{Asset, HoldId, KeyId, Timestamp, Units, UsageId};
 
-use super::{Allocation, HoldPlaced, ReleaseCause, prints};
+use super::{Allocation, HoldPlaced, Meter, ReleaseCause, prints};
 
 /// Ended uses a wallet remembers. An id whose millisecond is at or before the newest forgotten one is refused.
 pub const USES_REMEMBERED_MAX_COUNT: usize = 4_096;
@@ -80,6 +80,8 @@ pub enum Ending {
 pub struct Deduction {
     /// The usage record's content.
     pub(super) usage: u64,
+    /// For what.
+    pub meter: Meter,
     /// What the use cost: what was deducted, and the debt it led to.
     pub asked: Units,
     /// From which grants, in the order they burnt.
@@ -291,7 +293,7 @@ impl From<StoredUses> for Uses {
 }
 
 /// An [`EndedUse`] as a JSON array, since a snapshot holds thousands: usage id, hold id (`""` for none, `"="` for the
-/// same), asset, placement, then either the cause of a release or the deduction.
+/// same), asset, placement, then either the cause of a release or the deduction, with its meter unless that is chat.
 #[derive(Serialize, Deserialize)]
 struct Row(#[serde(with = "uuid::serde::simple")] Uuid, String, Asset, u64, RowEnding);
 
@@ -300,6 +302,7 @@ struct Row(#[serde(with = "uuid::serde::simple")] Uuid, String, Asset, u64, RowE
 enum RowEnding {
     Released(ReleaseCause),
     Deducted(u64, Units, Units, Box<[Drawn]>),
+    Metered(u64, Units, Units, Box<[Drawn]>, Meter),
 }
 
 impl From<EndedUse> for Row {
@@ -311,8 +314,11 @@ impl From<EndedUse> for Row {
         };
         let ending = match ended.ending {
             Ending::Released(cause) => RowEnding::Released(cause),
-            Ending::Deducted(Deduction { usage, asked, drawn, reversed }) => {
+            Ending::Deducted(Deduction { usage, meter: Meter::Chat, asked, drawn, reversed }) => {
                 RowEnding::Deducted(usage, asked, reversed, drawn)
+            }
+            Ending::Deducted(Deduction { usage, meter, asked, drawn, reversed }) => {
+                RowEnding::Metered(usage, asked, reversed, drawn, meter)
             }
         };
         Self(ended.usage_id.0, hold, ended.asset, ended.placed, ending)
@@ -331,7 +337,10 @@ impl TryFrom<Row> for EndedUse {
         let ending = match ending {
             RowEnding::Released(cause) => Ending::Released(cause),
             RowEnding::Deducted(usage, asked, reversed, drawn) => {
-                Ending::Deducted(Deduction { usage, asked, drawn, reversed })
+                Ending::Deducted(Deduction { usage, meter: Meter::Chat, asked, drawn, reversed })
+            }
+            RowEnding::Metered(usage, asked, reversed, drawn, meter) => {
+                Ending::Deducted(Deduction { usage, meter, asked, drawn, reversed })
             }
         };
         Ok(Self { usage_id: UsageId(usage_id), hold_id, asset, placed, ending })
