@@ -4,21 +4,27 @@
 //! use case decides inside [`log::EventLog::execute`]. [`ports`] are the other roles a use case needs.
 
 pub mod accounts;
+pub mod adjustments;
 pub mod api_keys;
 pub mod ask;
+pub mod books;
 pub mod byok;
 pub mod client;
 pub mod complete_chat;
 pub mod fault;
+pub mod ledger_access;
 pub mod licences;
 pub mod log;
 pub mod login;
 pub mod metadata;
 pub mod opening;
+pub mod payments;
+pub mod periods;
 pub mod ports;
 pub mod processes;
 pub mod provider;
 pub mod raw_object;
+pub mod reconciliation;
 pub mod redact;
 pub mod register;
 pub mod sessions;

@@ -1,6 +1,6 @@
 //! Which events a command on an adjustment leads to, or why it is refused.
 
-use crate::wallet::AdjustmentReason;
+use crate::wallet::{AdjustmentReason, CLOCK_SKEW_MAX_SECONDS};
 use crate::{AdjustmentId, Asset, GrantId, TenantId, Timestamp, Units, UserId};
 
 use super::{
@@ -17,7 +17,7 @@ pub const REJECTION_MAX_BYTES: usize = 500;
 /// What somebody wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Proposal {
-    /// The adjustment's id.
+    /// The adjustment's id, UUIDv7.
     pub adjustment_id: AdjustmentId,
     /// Whose wallet.
     pub tenant_id: TenantId,
@@ -84,6 +84,14 @@ pub enum AdjustmentRefusal {
     /// The id already stands for another proposal.
     #[error("the adjustment {0} was proposed before with other content")]
     IdReused(AdjustmentId),
+    /// The id does not carry its time, or carries one to come: the wallet would not take it.
+    #[error("the id {id} is no UUIDv7 of {at:?}")]
+    BadId {
+        /// The id.
+        id: AdjustmentId,
+        /// Now.
+        at: Timestamp,
+    },
     /// An adjustment of nothing.
     #[error("an adjustment gives or takes something, this one is of 0")]
     Nothing,
@@ -187,6 +195,7 @@ impl Adjustment {
             return if same { Ok(Vec::new()) } else { Err(AdjustmentRefusal::IdReused(known.adjustment_id)) };
         }
         let Proposal { adjustment_id, tenant_id, asset, amount, reason, evidence, effective_at } = proposal;
+        check_id(adjustment_id, at)?;
         let approvals_needed = approvals_needed(asset, amount)?;
         check_text("the evidence", &evidence, EVIDENCE_MAX_BYTES)?;
         if effective_at > at {
@@ -272,6 +281,16 @@ impl AdjustmentProposed {
             && self.evidence == *evidence
             && self.effective_at == *effective_at
     }
+}
+
+/// A UUIDv7 whose milliseconds are not ahead of the clock by more than clocks differ.
+fn check_id(id: AdjustmentId, at: Timestamp) -> Result<(), AdjustmentRefusal> {
+    const MILLISECONDS_SHIFT: u32 = 80;
+    const MICROS_PER_MILLISECOND: i128 = 1_000;
+    let latest = i128::from(at.plus_seconds(CLOCK_SKEW_MAX_SECONDS).micros());
+    let moment = (id.0.as_u128() >> MILLISECONDS_SHIFT).cast_signed() * MICROS_PER_MILLISECOND;
+    let ordered = id.0.get_version_num() == 7;
+    if ordered && moment <= latest { Ok(()) } else { Err(AdjustmentRefusal::BadId { id, at }) }
 }
 
 fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), AdjustmentRefusal> {

@@ -11,11 +11,13 @@ const AUTHOR: UserId = UserId(Uuid::from_u128(1));
 const ONE: UserId = UserId(Uuid::from_u128(2));
 const OTHER: UserId = UserId(Uuid::from_u128(3));
 const THIRD: UserId = UserId(Uuid::from_u128(4));
+/// A UUIDv7 of 2024.
+const ID: AdjustmentId = AdjustmentId(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0007));
 const GRANT: GrantId = GrantId(Uuid::from_u128(9));
 
 fn proposal(asset: Asset, amount: i64) -> Proposal {
     Proposal {
-        adjustment_id: AdjustmentId(Uuid::from_u128(7)),
+        adjustment_id: ID,
         tenant_id: TenantId(Uuid::from_u128(8)),
         asset,
         amount: Units::new(amount),
@@ -116,12 +118,25 @@ fn a_proposal_without_evidence_or_from_a_time_to_come_is_refused() {
 }
 
 #[test]
+fn an_id_the_wallet_would_not_take_is_refused_at_once() {
+    let of_a_moment = |micros: i64| (i128::from(micros / 1_000).cast_unsigned() << 80) | (7 << 76) | (0b10 << 62);
+    let (random, ahead) = (0x4000_8000_0000_0000_0000, of_a_moment(AT.plus_seconds(301).micros()));
+    for id in [0, random, ahead] {
+        let id = AdjustmentId(Uuid::from_u128(id));
+        let refused = Adjustment::default().decide(propose(Proposal { adjustment_id: id, ..proposal(Asset::Usd, 1) }));
+        assert_eq!(refused, Err(AdjustmentRefusal::BadId { id, at: AT }));
+    }
+    let id = AdjustmentId(Uuid::from_u128(of_a_moment(AT.plus_seconds(299).micros())));
+    assert!(Adjustment::default().decide(propose(Proposal { adjustment_id: id, ..proposal(Asset::Usd, 1) })).is_ok());
+}
+
+#[test]
 fn the_same_proposal_again_changes_nothing_and_another_under_its_id_is_refused() {
     let adjustment = small(&[]);
     let again =
         AdjustmentCommand::Propose { proposal: proposal(Asset::Usd, 12_500_000), by: AUTHOR, at: AT.plus_seconds(5) };
     assert_eq!(adjustment.decide(again), Ok(Vec::new()));
-    let reused = Err(AdjustmentRefusal::IdReused(proposal(Asset::Usd, 1).adjustment_id));
+    let reused = Err(AdjustmentRefusal::IdReused(ID));
     let base = || proposal(Asset::Usd, 12_500_000);
     for other in [
         proposal(Asset::Usd, 12_500_001),
