@@ -30,6 +30,8 @@ golden! {
     period => "period", calos_domain::period::PeriodEvent;
     reconciliation => "reconciliation", calos_domain::reconciliation::ReconciliationEvent;
     ledger_access => "ledger_access", calos_domain::ledger_access::LedgerAccessEvent;
+    payment => "payment", calos_domain::payment::PaymentEvent;
+    payout => "payout", calos_domain::payment::PayoutEvent;
 }
 
 #[cfg(test)]
