@@ -33,6 +33,7 @@ async fn until_held(url: &str, tenant: &Tenant, held: bool) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_died_with_its_server_gives_its_hold_back_when_its_time_is_up() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let database = TestDatabase::create().await;
     let folder = calos_tests::cluster::open_folder();
     let place = Place { data_dir: folder.path().to_owned(), database_url: Some(database.url.clone()) };

@@ -16,6 +16,7 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_call_survives_the_databases_death_and_the_server_goes_on() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let cluster = TestCluster::private().await;
     let database_url = cluster.database("calos").await;
     let folder = calos_tests::cluster::open_folder();

@@ -104,6 +104,7 @@ pub async fn assert_recorded(pool: &PgPool, acknowledged: &Acknowledged) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_call_survives_the_servers_death_and_is_charged_once() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let rounds = std::env::var("CALOS_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let cluster = TestCluster::private().await;
     let database_url = cluster.database("calos").await;

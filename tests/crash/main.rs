@@ -8,3 +8,7 @@ mod kill_postgres;
 mod kill_server;
 mod server;
 mod two_servers;
+
+/// Held by each test: they start servers and PostgreSQLs and drive them with hundreds of callers. Where every test is a
+/// process of its own, `.config/nextest.toml` keeps them apart.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -11,6 +11,7 @@ use crate::server::{Place, Server, bill, chat, client, pro_tenant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_share_one_wallet_and_one_key() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let database = TestDatabase::create().await;
     let folder = calos_tests::cluster::open_folder();
     let place = Place { data_dir: folder.path().to_owned(), database_url: Some(database.url.clone()) };

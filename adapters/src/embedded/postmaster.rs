@@ -14,7 +14,7 @@ use super::binaries::Binaries;
 use super::error::{ClusterError, Doing as _};
 use super::files::write_whole;
 use super::location::Location;
-use super::processes;
+use super::processes::{self, Process};
 use super::settings::{Durability, settings};
 
 /// How long PostgreSQL may take to get ready, in seconds: after a crash it first replays up to 4 GB of its journal.
@@ -195,9 +195,12 @@ impl Postmaster {
         })
     }
 
+    /// Waits until it has ended: it stops working in its folder a moment before it has given back everything.
     fn wait_until_gone(&self, pid: i32, seconds: u64) -> Result<(), ClusterError> {
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        while self.works(pid) {
+        // What has the number and works there is the one that is waited for.
+        let process = Process::now(pid).filter(|_| self.works(pid));
+        while self.works(pid) || process.is_some_and(Process::runs) {
             if Instant::now() > deadline {
                 return Err(ClusterError::TooSlow { pid, what: "stop", seconds, log: self.location.log_file() });
             }

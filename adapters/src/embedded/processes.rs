@@ -98,6 +98,31 @@ pub(super) fn signal(pid: i32, signal: Signal) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
+/// One process, told from another that gets its number later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Process {
+    pid: i32,
+    /// When it began, in ticks since the system did.
+    began: u64,
+}
+
+impl Process {
+    /// The one that has this number now; none where the system does not say.
+    pub(super) fn now(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the program's name, in parentheses, the state is the third field of all and the beginning the 22nd.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let began = rest.split(' ').nth(22 - 3)?.parse().ok()?;
+        Some(Self { pid, began })
+    }
+
+    /// Whether it still runs, whatever it works on. One that is ending has left its folder and its command line behind
+    /// before it has given back the rest.
+    pub(super) fn runs(self) -> bool {
+        runs(self.pid) && Self::now(self.pid) == Some(self)
+    }
+}
+
 fn runs(pid: i32) -> bool {
     let Some(id) = Pid::from_raw(pid) else { return false };
     let there = match test_kill_process(id) {
@@ -131,6 +156,26 @@ mod tests {
         assert!(!works_in(pid, &here, &account), "a zombie does not run");
         child.wait().unwrap();
         assert!(!works_in(pid, &here, &account));
+    }
+
+    #[test]
+    fn a_process_that_has_left_its_folder_is_not_gone() {
+        let account = Account::resolve().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "cd / && read end"]).current_dir(folder.path()).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let process = Process::now(pid).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while works_in(pid, &folder.path().canonicalize().unwrap(), &account) {
+            assert!(std::time::Instant::now() < deadline, "it leaves");
+        }
+        assert!(process.runs());
+        assert!(!Process { began: process.began + 1, ..process }.runs(), "another one of that number");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!process.runs());
     }
 
     #[test]
