@@ -91,7 +91,13 @@ impl Projection for Accounts {
             | Kind::Session
             | Kind::Device
             | Kind::EmailClaim
-            | Kind::Operation => return Ok(()),
+            | Kind::Operation
+            | Kind::Payment
+            | Kind::Payout
+            | Kind::Adjustment
+            | Kind::Period
+            | Kind::Reconciliation
+            | Kind::LedgerAccess => return Ok(()),
         }
         let event: AccountEvent = fact(record, AccountEvent::CATALOGUE)?;
         // The tenants themselves are another projection's.

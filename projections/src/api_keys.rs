@@ -122,7 +122,13 @@ impl Projection for ApiKeys {
             | Kind::Session
             | Kind::Device
             | Kind::EmailClaim
-            | Kind::Operation => return Ok(()),
+            | Kind::Operation
+            | Kind::Payment
+            | Kind::Payout
+            | Kind::Adjustment
+            | Kind::Period
+            | Kind::Reconciliation
+            | Kind::LedgerAccess => return Ok(()),
         }
         let event: ApiKeyEvent = fact(record, ApiKeyEvent::CATALOGUE)?;
         let (tenant, key_id) = stream_uuid_and_rest(record)?;

@@ -147,6 +147,18 @@ pub(crate) fn report(projection: &str, letters: &[DeadLetter]) {
     }
 }
 
+/// How many events the live versions of these projections have set aside.
+///
+/// # Errors
+/// The database's.
+pub async fn open(pool: &PgPool, projections: &[&str]) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM dead_letters d JOIN projections p ON p.name = d.projection AND p.live_version = d.version
+         WHERE d.projection = ANY($1)",
+    );
+    count.bind(projections).fetch_one(pool).await
+}
+
 /// What is set aside for a projection's live version, in the order of the log, at most `limit`.
 ///
 /// # Errors

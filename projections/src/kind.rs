@@ -54,4 +54,16 @@ kinds! {
     EmailClaim => "email_claim",
     /// A run of an operator's tool.
     Operation => "operation",
+    /// One payment of a tenant, with its refunds and disputes.
+    Payment => "payment",
+    /// What was sent from where payments arrive to the bank.
+    Payout => "payout",
+    /// One correction of a wallet by hand.
+    Adjustment => "adjustment",
+    /// The months that are closed.
+    Period => "period",
+    /// One comparison of the books with what somebody else's say.
+    Reconciliation => "reconciliation",
+    /// Who of the staff looked at a tenant's ledger.
+    LedgerAccess => "ledger_access",
 }

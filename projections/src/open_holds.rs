@@ -109,6 +109,8 @@ impl Projection for OpenHolds {
             | WalletFact::DeductionReversed
             | WalletFact::GrantExpired
             | WalletFact::GrantVoided
+            | WalletFact::GrantRestored
+            | WalletFact::CreditsTaken
             | WalletFact::DebtIncurred
             | WalletFact::DebtRepaid
             | WalletFact::WalletFrozen

@@ -19,6 +19,9 @@ pub trait Projection: Send + Sync + 'static {
     /// Whether its rows are one per event or one per key.
     const GROWTH: Growth;
 
+    /// How soon after an event its rows are wanted.
+    const PACE: Pace = Pace::Live;
+
     /// Net changes of the rows, folded in memory.
     ///
     /// Folding a batch and storing it is the same as storing its two halves one after the other, wherever it is cut.
@@ -51,6 +54,16 @@ pub trait Projection: Send + Sync + 'static {
     fn copy(changes: Self::Changes, sink: &mut CopySink) -> Result<(), CopyError>;
 }
 
+/// How soon after an event a read model's rows are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// As soon as may be.
+    Live,
+    /// A moment later, together with what else has happened by then: net changes of many events cost less than those of
+    /// few, where most rows are sums.
+    Relaxed,
+}
+
 /// Why an event cannot be taken by a projection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProjectError {
@@ -79,4 +92,7 @@ pub enum ProjectError {
         /// Which figure.
         figure: &'static str,
     },
+    /// What the event means for the book is no entry that may stand in it.
+    #[error("the book refuses it: {0}")]
+    Book(String),
 }

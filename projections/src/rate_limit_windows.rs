@@ -84,6 +84,8 @@ impl Projection for RateLimitWindows {
             | WalletFact::DeductionReversed
             | WalletFact::GrantExpired
             | WalletFact::GrantVoided
+            | WalletFact::GrantRestored
+            | WalletFact::CreditsTaken
             | WalletFact::DebtIncurred
             | WalletFact::DebtRepaid
             | WalletFact::WalletFrozen

@@ -2,18 +2,21 @@
 //!
 //! It wakes when this process appends and looks every so often for what other processes appended; several processes
 //! share the work by locking checkpoints. Rounds are kept apart by a small interval under load: a few large transactions
-//! cost far less than many small ones.
+//! cost far less than many small ones. Read models of the two paces run in lanes of their own, so that the large batches of
+//! the relaxed ones never make the others wait, and a backlog of one lane never starves the other.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::checkpoint::{self, ensure_registered};
 use crate::progress::Progress;
+use crate::projection::Pace;
 use crate::registry::{self, AnyProjection};
 use crate::round::{self, Outcome, RoundError};
 
@@ -33,6 +36,9 @@ pub struct RunnerOptions {
     pub projections: Vec<&'static dyn AnyProjection>,
     /// At least this long from the start of one round to the start of the next, while there is no backlog.
     pub round_min_interval: Duration,
+    /// The same for the relaxed ones: longer, because the sums they keep are touched by nearly every event and written once
+    /// per round, and much shorter than a reader waits, so that whoever wants to read their own writes still does.
+    pub relaxed_min_interval: Duration,
     /// At most this long until it looks for what other processes appended.
     pub poll_interval: Duration,
     /// At most this many events in one round.
@@ -44,9 +50,23 @@ impl Default for RunnerOptions {
         Self {
             projections: registry::ALL.to_vec(),
             round_min_interval: Duration::from_millis(40),
+            relaxed_min_interval: Duration::from_millis(250),
             poll_interval: Duration::from_millis(250),
             round_max_events: 4_000,
         }
+    }
+}
+
+impl RunnerOptions {
+    /// The read models of one pace, and how often they are looked after; none when there are none.
+    fn lane(&self, pace: Pace) -> Option<Self> {
+        let projections: Vec<_> =
+            self.projections.iter().filter(|projection| projection.pace() == pace).copied().collect();
+        let round_min_interval = match pace {
+            Pace::Live => self.round_min_interval,
+            Pace::Relaxed => self.round_min_interval.max(self.relaxed_min_interval),
+        };
+        (!projections.is_empty()).then(|| Self { projections, round_min_interval, ..self.clone() })
     }
 }
 
@@ -55,8 +75,8 @@ impl Default for RunnerOptions {
 pub struct Runner;
 
 impl Runner {
-    /// Registers the projections and starts a task that keeps them at the head of the log. `heads` wakes it: the durable
-    /// head of every partition, as this process's writer publishes it.
+    /// Registers the projections and starts a task per pace that keeps them at the head of the log. `heads` wakes them: the
+    /// durable head of every partition, as this process's writer publishes it.
     ///
     /// # Errors
     /// The database's, while registering. Later failures are logged and retried.
@@ -73,10 +93,17 @@ impl Runner {
             }
         }
         let (publish, progress) = watch::channel(known);
+        let publish = Arc::new(publish);
         let (stop, stopping) = watch::channel(false);
-        let work = Work { pool, options, publish, resting: HashMap::new() };
-        let task = tokio::spawn(work.run(heads, stopping));
-        Ok(RunnerHandle { stop, progress, task })
+        let lanes = [Pace::Live, Pace::Relaxed].into_iter().filter_map(|pace| options.lane(pace));
+        let tasks = lanes
+            .map(|lane| {
+                let work =
+                    Work { pool: pool.clone(), options: lane, publish: publish.clone(), resting: HashMap::new() };
+                tokio::spawn(work.run(heads.clone(), stopping.clone()))
+            })
+            .collect();
+        Ok(RunnerHandle { stop, progress, tasks })
     }
 
     /// Registers the projections and takes everything they are behind in, but for what another runner is working on,
@@ -87,7 +114,7 @@ impl Runner {
     pub async fn catch_up(pool: PgPool, options: RunnerOptions) -> Result<(), CatchUpError> {
         ensure_registered(&pool, &options.projections).await?;
         let (publish, _progress) = watch::channel(Progress::default());
-        let mut work = Work { pool, options, publish, resting: HashMap::new() };
+        let mut work = Work { pool, options, publish: Arc::new(publish), resting: HashMap::new() };
         while work.round().await?.moved {}
         match work.resting.into_iter().next() {
             Some((projection, Resting { error, .. })) => Err(CatchUpError::Store { projection, error }),
@@ -117,7 +144,7 @@ pub enum CatchUpError {
 pub struct RunnerHandle {
     stop: watch::Sender<bool>,
     progress: watch::Receiver<Progress>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl RunnerHandle {
@@ -127,22 +154,25 @@ impl RunnerHandle {
         self.progress.clone()
     }
 
-    /// Whether it still works; false only once it was stopped or its task died.
+    /// Whether it still works; false only once it was stopped or one of its tasks died.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.task.is_finished()
+        self.tasks.iter().all(|task| !task.is_finished())
     }
 
-    /// Finishes the round it is in and stops.
-    pub async fn shutdown(mut self) {
-        // Nobody listens when the task has ended already, and then there is nothing to stop.
+    /// Finishes the rounds it is in and stops.
+    pub async fn shutdown(self) {
+        // Nobody listens when the tasks have ended already, and then there is nothing to stop.
         let _ = self.stop.send(true);
-        match timeout(SHUTDOWN_MAX, &mut self.task).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the projection runner died"),
-            Err(_) => {
-                tracing::warn!("the projection runner did not stop in time; its round is rolled back");
-                self.task.abort();
+        let deadline = Instant::now() + SHUTDOWN_MAX;
+        for mut task in self.tasks {
+            match timeout_at(deadline, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the projection runner died"),
+                Err(_) => {
+                    tracing::warn!("the projection runner did not stop in time; its round is rolled back");
+                    task.abort();
+                }
             }
         }
     }
@@ -158,7 +188,7 @@ struct Resting {
 struct Work {
     pool: PgPool,
     options: RunnerOptions,
-    publish: watch::Sender<Progress>,
+    publish: Arc<watch::Sender<Progress>>,
     resting: HashMap<&'static str, Resting>,
 }
 

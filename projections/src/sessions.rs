@@ -89,7 +89,13 @@ impl Projection for Sessions {
             | Kind::Account
             | Kind::Device
             | Kind::EmailClaim
-            | Kind::Operation => return Ok(()),
+            | Kind::Operation
+            | Kind::Payment
+            | Kind::Payout
+            | Kind::Adjustment
+            | Kind::Period
+            | Kind::Reconciliation
+            | Kind::LedgerAccess => return Ok(()),
         }
         let event: SessionEvent = fact(record, SessionEvent::CATALOGUE)?;
         let (user, session) = stream_uuid_and_rest(record)?;

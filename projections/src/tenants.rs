@@ -113,7 +113,13 @@ impl Projection for Tenants {
             | Kind::Session
             | Kind::Device
             | Kind::EmailClaim
-            | Kind::Operation => return Ok(()),
+            | Kind::Operation
+            | Kind::Payment
+            | Kind::Payout
+            | Kind::Adjustment
+            | Kind::Period
+            | Kind::Reconciliation
+            | Kind::LedgerAccess => return Ok(()),
         }
         let event: TenantEvent = fact(record, TenantEvent::CATALOGUE)?;
         let tenant = stream_uuid(record)?;

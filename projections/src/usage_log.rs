@@ -139,6 +139,8 @@ impl Projection for UsageLog {
             | WalletFact::DeductionReversed
             | WalletFact::GrantExpired
             | WalletFact::GrantVoided
+            | WalletFact::GrantRestored
+            | WalletFact::CreditsTaken
             | WalletFact::DebtIncurred
             | WalletFact::DebtRepaid
             | WalletFact::WalletFrozen

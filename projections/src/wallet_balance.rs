@@ -14,7 +14,7 @@ use crate::copy_in::{CopyError, CopySink, Value};
 use crate::decode::{payload, stream_uuid};
 use crate::projection::{ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Schema, TableSpec, column_names};
-use crate::wallet_facts::{Deducted, Moved, WalletFact};
+use crate::wallet_facts::{Deducted, Moved, Restored, WalletFact};
 
 /// The projection.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub struct Figures {
     pub available: i64,
     /// Ran out of time unspent.
     pub expired: i64,
-    /// Taken back unspent.
+    /// Taken back by claims and corrections, less what came back when a claim was undone.
     pub voided: i64,
     /// Owed.
     pub debt: i64,
@@ -147,6 +147,14 @@ fn moved(fact: WalletFact, record: &Record<'_>) -> Result<Option<(Asset, Figures
             let (asset, amount) = plain()?;
             (asset, Figures { voided: amount, available: negated(amount)?, ..zero })
         }
+        WalletFact::GrantRestored => {
+            let event: Restored<'_> = payload(record)?;
+            (event.asset, restored(&event)?)
+        }
+        WalletFact::CreditsTaken => {
+            let (asset, amount) = plain()?;
+            (asset, Figures { voided: amount, available: negated(amount)?, ..zero })
+        }
         WalletFact::DebtIncurred => {
             let (asset, amount) = plain()?;
             (asset, Figures { debt: amount, lifetime_debt: amount, ..zero })
@@ -171,6 +179,19 @@ fn deducted(event: &Deducted) -> Result<Figures, ProjectError> {
         })
     };
     figures().ok_or(ProjectError::OutOfRange { figure: "the deduction" })
+}
+
+/// A claim undone gives back credit, and what is still owed because of it is owed no more.
+fn restored(event: &Restored<'_>) -> Result<Figures, ProjectError> {
+    let figures = || {
+        Some(Figures {
+            voided: event.amount.checked_neg()?,
+            available: event.amount,
+            debt: event.debt_cancelled.checked_neg()?,
+            ..Figures::default()
+        })
+    };
+    figures().ok_or(ProjectError::OutOfRange { figure: "what was restored" })
 }
 
 impl Projection for WalletBalance {
@@ -302,6 +323,12 @@ mod tests {
             wallet("grant_voided", r#"{"asset":"USD","amount":200,"claimed":900}"#),
             wallet("debt_incurred", r#"{"asset":"USD","amount":700}"#),
             wallet("debt_repaid", r#"{"asset":"USD","amount":120}"#),
+            wallet(
+                "grant_restored",
+                r#"{"grant_id":"00000000-0000-0000-0000-000000000003","asset":"USD","amount":150,"debt_cancelled":30,
+                    "source_ref":"dispute","available_after":430,"debt_after":550}"#,
+            ),
+            wallet("credits_taken", r#"{"asset":"USD","amount":11}"#),
         ];
         let figures = usd(&fold::<WalletBalance>(&history).unwrap());
         assert_eq!(
@@ -310,10 +337,10 @@ mod tests {
                 granted: 1000,
                 spent: 450 - 50 + 120,
                 held: 0,
-                available: 1000 - 450 + 50 - 100 - 200 - 120,
+                available: 1000 - 450 + 50 - 100 - 200 - 120 + 150 - 11,
                 expired: 100,
-                voided: 200,
-                debt: 700 - 120,
+                voided: 200 - 150 + 11,
+                debt: 700 - 120 - 30,
                 lifetime_deducted: 450,
                 lifetime_reversed: 50,
                 lifetime_debt: 700,

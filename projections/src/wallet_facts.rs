@@ -41,7 +41,13 @@ macro_rules! wallet_facts {
                     | Kind::Session
                     | Kind::Device
                     | Kind::EmailClaim
-                    | Kind::Operation => return Ok(None),
+                    | Kind::Operation
+                    | Kind::Payment
+                    | Kind::Payout
+                    | Kind::Adjustment
+                    | Kind::Period
+                    | Kind::Reconciliation
+                    | Kind::LedgerAccess => return Ok(None),
                 }
                 match (record.event_type, record.event_version) {
                     $(($name, $version) => Ok(Some(Self::$fact)),)+
@@ -62,6 +68,8 @@ wallet_facts! {
     DeductionReversed => "deduction_reversed" v "1",
     GrantExpired => "grant_expired" v "1",
     GrantVoided => "grant_voided" v "1",
+    GrantRestored => "grant_restored" v "1",
+    CreditsTaken => "credits_taken" v "1",
     DebtIncurred => "debt_incurred" v "1",
     DebtRepaid => "debt_repaid" v "1",
     WalletFrozen => "wallet_frozen" v "1",
@@ -77,8 +85,13 @@ pub(crate) struct Granted<'a> {
     pub(crate) kind: &'a str,
     pub(crate) amount: i64,
     pub(crate) effective_at: i64,
+    #[serde(default)]
+    pub(crate) expires_at: Option<i64>,
     #[serde(borrow)]
     pub(crate) source_ref: Cow<'a, str>,
+    /// Why, when an approved correction granted it.
+    #[serde(borrow, default)]
+    pub(crate) reason: Option<&'a str>,
     pub(crate) available_after: i64,
 }
 
@@ -141,6 +154,35 @@ pub(crate) struct GrantEnded<'a> {
     pub(crate) amount: i64,
     #[serde(borrow, default)]
     pub(crate) source_ref: Option<Cow<'a, str>>,
+    /// The grant's own date, which is when it ended, whenever that was recorded.
+    #[serde(default)]
+    pub(crate) expired_at: Option<i64>,
+    pub(crate) available_after: i64,
+}
+
+/// Of `grant_restored`.
+#[derive(Deserialize)]
+pub(crate) struct Restored<'a> {
+    pub(crate) grant_id: Uuid,
+    pub(crate) asset: Asset,
+    pub(crate) amount: i64,
+    pub(crate) debt_cancelled: i64,
+    #[serde(borrow)]
+    pub(crate) source_ref: Cow<'a, str>,
+    pub(crate) available_after: i64,
+    pub(crate) debt_after: i64,
+}
+
+/// Of `credits_taken`.
+#[derive(Deserialize)]
+pub(crate) struct Taken<'a> {
+    #[serde(borrow)]
+    pub(crate) adjustment_id: &'a str,
+    pub(crate) asset: Asset,
+    pub(crate) amount: i64,
+    #[serde(borrow)]
+    pub(crate) reason: &'a str,
+    pub(crate) effective_at: i64,
     pub(crate) available_after: i64,
 }
 

@@ -21,7 +21,7 @@ use crate::page::{Page, page_rows};
 use crate::projection::{ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Schema, TableSpec, column_names};
 use crate::text::{Text, Texts};
-use crate::wallet_facts::{Deducted, GrantEnded, Granted, Indebted, Repaid, Reversed, WalletFact};
+use crate::wallet_facts::{Deducted, GrantEnded, Granted, Indebted, Repaid, Restored, Reversed, Taken, WalletFact};
 
 /// The projection.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ fn movement<'a>(fact: WalletFact, record: &Record<'a>) -> Result<Option<Movement
                 balance_after: Some(event.available_after),
                 grant_id: Some(event.grant_id),
                 source_ref: Some(event.source_ref),
-                ..Movement::new("credits_granted", event.asset, event.amount, event.kind)
+                ..Movement::new("credits_granted", event.asset, event.amount, event.reason.unwrap_or(event.kind))
             }
         }
         WalletFact::CreditsDeducted => {
@@ -157,6 +157,7 @@ fn movement<'a>(fact: WalletFact, record: &Record<'a>) -> Result<Option<Movement
         WalletFact::GrantExpired => {
             let event: GrantEnded<'_> = payload(record)?;
             Movement {
+                effective_at: event.expired_at,
                 balance_after: Some(event.available_after),
                 grant_id: Some(event.grant_id),
                 ..Movement::new("grant_expired", event.asset, taken(event.amount)?, "expired")
@@ -169,6 +170,26 @@ fn movement<'a>(fact: WalletFact, record: &Record<'a>) -> Result<Option<Movement
                 grant_id: Some(event.grant_id),
                 source_ref: event.source_ref,
                 ..Movement::new("grant_voided", event.asset, taken(event.amount)?, "voided")
+            }
+        }
+        WalletFact::GrantRestored => {
+            let event: Restored<'_> = payload(record)?;
+            Movement {
+                balance_after: Some(event.available_after),
+                debt: taken(event.debt_cancelled)?,
+                debt_after: Some(event.debt_after),
+                grant_id: Some(event.grant_id),
+                source_ref: Some(event.source_ref),
+                ..Movement::new("grant_restored", event.asset, event.amount, "restored")
+            }
+        }
+        WalletFact::CreditsTaken => {
+            let event: Taken<'_> = payload(record)?;
+            Movement {
+                effective_at: Some(event.effective_at),
+                balance_after: Some(event.available_after),
+                source_ref: Some(event.adjustment_id.into()),
+                ..Movement::new("credits_taken", event.asset, taken(event.amount)?, event.reason)
             }
         }
         WalletFact::DebtIncurred => {

@@ -1,0 +1,207 @@
+//! What an event means for the book, for every read model that is made of it.
+//!
+//! The accounting rules are the domain's: [`calos_domain::book`] maps events to entries, checks them, and says from when
+//! they count. Nothing of it is written down here a second time.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use calos_domain::book::{self, Account, Entry, Posting};
+use calos_domain::payment::{PaymentEvent, PayoutEvent};
+use calos_domain::wallet::WalletEvent;
+use calos_domain::{Record, TenantId, Timestamp};
+
+use crate::bucket;
+use crate::decode::{fact, stream_uuid, stream_uuid_and_rest};
+use crate::kind::Kind;
+use crate::projection::ProjectError;
+
+/// An event that moves something in the book.
+pub(crate) struct Booked {
+    /// Whose wallet or payment it is about; nil for nobody's.
+    pub(crate) tenant: TenantId,
+    /// From when it counts.
+    pub(crate) effective_at: Timestamp,
+    /// At most one per asset, balanced, none empty.
+    pub(crate) entries: Vec<Entry>,
+    /// The use behind it.
+    pub(crate) usage_id: Option<Uuid>,
+    /// Where it comes from.
+    pub(crate) source_ref: Option<String>,
+}
+
+/// The tenant of entries that are about nobody in particular.
+pub(crate) const NOBODY: TenantId = TenantId(Uuid::nil());
+
+/// What an event means for the book; none when it moves nothing there.
+///
+/// # Errors
+/// The event cannot be read, the book refuses it ([`ProjectError::Book`], with the accounts named), or its effective date is
+/// beyond the calendar.
+pub(crate) fn booked(record: &Record<'_>) -> Result<Option<Booked>, ProjectError> {
+    let (tenant, effective_at, entries, about) = match Kind::of(record.aggregate_type)? {
+        Kind::Wallet => {
+            let event: WalletEvent = fact(record, WalletEvent::CATALOGUE)?;
+            let tenant = TenantId(stream_uuid(record)?);
+            let effective_at = book::effective_at(&event, record.recorded_at);
+            (tenant, effective_at, book::wallet_entries(tenant, &event), of_wallet(event))
+        }
+        Kind::Payment => {
+            let event: PaymentEvent = fact(record, PaymentEvent::CATALOGUE)?;
+            let tenant = TenantId(stream_uuid_and_rest(record)?.0);
+            let about = (None, Some(event.source_ref().to_owned()));
+            (tenant, event.occurred_at(), book::payment_entries(&event), about)
+        }
+        Kind::Payout => {
+            let event: PayoutEvent = fact(record, PayoutEvent::CATALOGUE)?;
+            let about = (None, Some(event.source_ref().to_owned()));
+            (NOBODY, event.occurred_at(), book::payout_entries(&event), about)
+        }
+        Kind::Tenant
+        | Kind::Licence
+        | Kind::ApiKey
+        | Kind::Account
+        | Kind::Session
+        | Kind::Device
+        | Kind::EmailClaim
+        | Kind::Operation
+        | Kind::Adjustment
+        | Kind::Period
+        | Kind::Reconciliation
+        | Kind::LedgerAccess => return Ok(None),
+    };
+    let entries = entries.map_err(|error| ProjectError::Book(error.to_string()))?;
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let (usage_id, source_ref) = about;
+    Ok(Some(Booked { tenant, effective_at: bucket::effective(effective_at)?, entries, usage_id, source_ref }))
+}
+
+/// A use, and a reference to what happened elsewhere.
+type About = (Option<Uuid>, Option<String>);
+
+fn of_wallet(event: WalletEvent) -> About {
+    match event {
+        WalletEvent::HoldPlaced(event) => (Some(event.usage_id.0), None),
+        WalletEvent::UsageRecorded(event) => (Some(event.usage_id.0), None),
+        WalletEvent::CreditsDeducted(event) => (Some(event.usage_id.0), None),
+        WalletEvent::HoldReleased(event) => (Some(event.usage_id.0), None),
+        WalletEvent::DeductionReversed(event) => (Some(event.usage_id.0), None),
+        WalletEvent::CreditsGranted(event) => (None, Some(event.source_ref)),
+        WalletEvent::GrantVoided(event) => (None, Some(event.source_ref)),
+        WalletEvent::GrantRestored(event) => (None, Some(event.source_ref)),
+        WalletEvent::DebtIncurred(event) => (None, Some(event.source_ref)),
+        WalletEvent::CreditsTaken(event) => (None, Some(event.adjustment_id.to_string())),
+        WalletEvent::WalletOpened(_)
+        | WalletEvent::GrantExpired(_)
+        | WalletEvent::DebtRepaid(_)
+        | WalletEvent::WalletFrozen(_)
+        | WalletEvent::WalletThawed(_) => (None, None),
+    }
+}
+
+/// An amount as the tables keep it.
+///
+/// # Errors
+/// [`ProjectError::OutOfRange`]
+pub(crate) fn amount(amount: i128) -> Result<i64, ProjectError> {
+    i64::try_from(amount).map_err(|_| ProjectError::OutOfRange { figure: "an amount of the book" })
+}
+
+/// What moves in a tenant's wallet in one asset, as its owner sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WalletMove {
+    /// What can be held or spent.
+    pub available: i64,
+    /// What open holds keep.
+    pub held: i64,
+    /// What is owed.
+    pub debt: i64,
+}
+
+impl WalletMove {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            available: self.available.checked_add(other.available)?,
+            held: self.held.checked_add(other.held)?,
+            debt: self.debt.checked_add(other.debt)?,
+        })
+    }
+}
+
+/// What an entry moves in a tenant's wallet; none when it does not touch it at all.
+///
+/// # Errors
+/// [`ProjectError::OutOfRange`]
+pub(crate) fn wallet_move(tenant: TenantId, entry: &Entry) -> Result<Option<WalletMove>, ProjectError> {
+    let (mut touched, mut available, mut held, mut debt) = (false, 0, 0, 0);
+    for posting in entry.postings.iter().filter(|posting| posting.account.tenant() == Some(tenant)) {
+        touched = true;
+        // What a tenant may spend is owed to it, and so stands in the book as a credit.
+        match posting.account {
+            Account::Available(..) | Account::Unallocated(_) => available -= posting.amount,
+            Account::Held(..) => held -= posting.amount,
+            Account::Debt(_) => debt += posting.amount,
+            Account::Issued(_)
+            | Account::Usage(_)
+            | Account::Breakage
+            | Account::Voided
+            | Account::Adjustment(_)
+            | Account::StripeBalance
+            | Account::StripeDisputed
+            | Account::Bank
+            | Account::OutOfBand
+            | Account::Deferred(_)
+            | Account::StripeFees
+            | Account::DisputeLoss
+            | Account::Provider(_) => {}
+        }
+    }
+    touched
+        .then(|| Ok(WalletMove { available: amount(available)?, held: amount(held)?, debt: amount(debt)? }))
+        .transpose()
+}
+
+/// Postings as the journal keeps them: a line each, and the row's own tenant as `*`, which spares a third of the text.
+///
+/// # Errors
+/// [`ProjectError::OutOfRange`]
+pub(crate) fn write_postings(tenant: TenantId, postings: &[Posting]) -> Result<String, ProjectError> {
+    let own = tenant.to_string();
+    let mut text = String::with_capacity(postings.len() * 80);
+    for posting in postings {
+        let name = posting.account.to_string();
+        let is_own = tenant != NOBODY && posting.account.tenant() == Some(tenant);
+        let name = if is_own { Cow::Owned(name.replacen(&own, OWN, 1)) } else { Cow::Borrowed(name.as_str()) };
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&name);
+        text.push(' ');
+        text.push_str(&amount(posting.amount)?.to_string());
+    }
+    Ok(text)
+}
+
+/// What stands for the row's own tenant in an account's name. No account is called so otherwise: providers' names stand
+/// in other places of a name.
+const OWN: &str = "*";
+const OWN_ACCOUNTS: [&str; 2] = ["Liabilities:Wallet:*:", "Assets:Debt:*"];
+
+/// [`write_postings`], the other way round. None when the text is not what it wrote.
+pub(crate) fn read_postings(tenant: TenantId, text: &str) -> Option<Vec<Posting>> {
+    let own = tenant.to_string();
+    text.split('\n').map(|line| posting(&own, line)).collect()
+}
+
+fn posting(own: &str, line: &str) -> Option<Posting> {
+    // An account's name may hold spaces, a number does not.
+    let (name, amount) = line.rsplit_once(' ')?;
+    let is_own = OWN_ACCOUNTS.iter().any(|prefix| name.starts_with(prefix));
+    let account: Account = if is_own { name.replacen(OWN, own, 1).parse() } else { name.parse() }.ok()?;
+    Some(Posting { account, amount: amount.parse().ok()? })
+}
