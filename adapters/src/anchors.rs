@@ -24,8 +24,22 @@ use crate::postgres::Timestamptz;
 pub const ANCHOR_FILE: &str = "anchors.jsonl";
 /// The encoding that is signed.
 const FORMAT: &str = "calos.anchor.v1";
-/// How often the heads are anchored while the log grows.
+/// How often the heads are anchored while the log grows, when `CALOS_ANCHOR_INTERVAL_SECONDS` does not say.
 pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(60);
+/// The longest interval that may be set: what is cut off between two anchors is not found.
+pub const ANCHOR_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where anchors go, and how often.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnchorPlaces {
+    /// The folder with [`ANCHOR_FILE`].
+    pub directory: PathBuf,
+    /// Whether each also goes to standard output, as one JSON object on a line: whatever collects the output of the server
+    /// is a second place that whoever can write to this machine's disk cannot change.
+    pub standard_output: bool,
+    /// How often the heads are anchored while the log grows.
+    pub interval: Duration,
+}
 
 /// One partition's head as it was anchored.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -171,6 +185,21 @@ pub async fn keep(pool: &PgPool, directory: &Path, anchor: &Anchor) -> Result<()
     Ok(())
 }
 
+/// The anchor on standard output, on a line of its own in one write, so that it lies between the lines of others.
+fn say(anchor: &Anchor) -> Result<(), AnchorError> {
+    let line = serde_json::to_string(&Said { calos_anchor: anchor })
+        .map_err(|source| AnchorError::Unreadable { place: "a new anchor".to_owned(), source })?;
+    let mut output = std::io::stdout().lock();
+    let written = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
+    written.map_err(|source| AnchorError::File { path: PathBuf::from("standard output"), source })
+}
+
+/// An anchor among other lines of output, told apart by its name.
+#[derive(Serialize)]
+struct Said<'a> {
+    calos_anchor: &'a Anchor,
+}
+
 /// In one write, on a line of its own: behind a line that a crash cut short, an end of line comes first.
 fn append_line(directory: &Path, path: &Path, line: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
@@ -247,20 +276,20 @@ pub struct Anchoring {
 
 impl Anchoring {
     /// Anchors at once and then at every interval in which the log has grown.
-    pub fn start(pool: PgPool, key: Arc<SigningKey>, directory: PathBuf, interval: Duration) -> Self {
+    pub fn start(pool: PgPool, key: Arc<SigningKey>, places: AnchorPlaces) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
             let mut last: Option<Vec<AnchoredHead>> = None;
             loop {
                 // Looked at first: a stop that comes while this anchor is taken gets one more turn, and a closing anchor.
                 let closing = *stopped.borrow_and_update();
-                if let Err(error) = anchor_growth(&pool, &key, &directory, &mut last).await {
+                if let Err(error) = anchor_growth(&pool, &key, &places, &mut last).await {
                     tracing::error!(%error, "the heads could not be anchored");
                 }
                 if closing {
                     return;
                 }
-                drop(tokio::time::timeout(interval, stopped.changed()).await);
+                drop(tokio::time::timeout(places.interval, stopped.changed()).await);
             }
         });
         Self { stop, task }
@@ -278,14 +307,17 @@ impl Anchoring {
 async fn anchor_growth(
     pool: &PgPool,
     key: &SigningKey,
-    directory: &Path,
+    places: &AnchorPlaces,
     last: &mut Option<Vec<AnchoredHead>>,
 ) -> Result<(), AnchorError> {
     let anchor = take(pool, key).await?;
     if last.as_ref() == Some(&anchor.heads) {
         return Ok(());
     }
-    keep(pool, directory, &anchor).await?;
+    keep(pool, &places.directory, &anchor).await?;
+    if places.standard_output {
+        say(&anchor)?;
+    }
     *last = Some(anchor.heads);
     Ok(())
 }

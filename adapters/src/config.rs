@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::anchors::{ANCHOR_INTERVAL, ANCHOR_INTERVAL_MAX, AnchorPlaces};
 use crate::fetch::FetchSettings;
 use crate::postgres::log::QUEUE_MAX_COMMANDS;
 
@@ -33,6 +35,8 @@ pub const DEFAULT_PARTITIONS: u16 = 16;
 pub const DEFAULT_DATABASE_CONNECTIONS: u32 = 24;
 /// The most connections the working pool may be given.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 1_000;
+/// The longest a server may be told to go on accepting after it was asked to stop.
+pub const STOP_DELAY_MAX_SECONDS: u64 = 300;
 /// The most commands that may be set to wait for the log.
 pub const QUEUE_COMMANDS_MAX: usize = 65_536;
 
@@ -58,6 +62,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `CALOS_ANCHOR_DIR`, absolute; default `anchors` in the data folder. Signed heads of the log are written there.
     pub anchor_dir: PathBuf,
+    /// `CALOS_ANCHOR_INTERVAL_SECONDS`, 1 to 86400: how often that happens while the log grows; default 60.
+    pub anchor_interval: Duration,
+    /// `CALOS_ANCHOR_STDOUT`, 0 or 1: whether each anchor is also a line of JSON on standard output; default 0.
+    pub anchor_stdout: bool,
     /// The secrets everything else is derived from or signed with.
     pub secrets: Secrets,
     /// The model providers.
@@ -91,6 +99,9 @@ pub struct ServerConfig {
     pub public_url: BaseUrl,
     /// `CALOS_TRUSTED_PROXIES`: whose `x-forwarded-for` is believed; addresses or ranges separated by commas.
     pub trusted_proxies: Vec<IpNet>,
+    /// `CALOS_STOP_DELAY_SECONDS`, 0 to 300: how long a server that was asked to stop goes on accepting while `/readyz` says
+    /// that it is not ready. Default 0; a balancer that looks every few seconds needs that long.
+    pub stop_delay: Duration,
 }
 
 /// Where the log lives.
@@ -138,9 +149,23 @@ impl Config {
                 let (local, host) = text.rsplit_once('@')?;
                 (!local.is_empty() && host.contains('.')).then(|| text.to_owned())
             })?,
+            anchor_interval: vars
+                .number("CALOS_ANCHOR_INTERVAL_SECONDS", 1..=ANCHOR_INTERVAL_MAX.as_secs())?
+                .map_or(ANCHOR_INTERVAL, Duration::from_secs),
+            anchor_stdout: vars.parse("CALOS_ANCHOR_STDOUT", "0 or 1", switch)?.unwrap_or_default(),
             data_dir,
             anchor_dir,
         })
+    }
+
+    /// Where anchors go, and how often.
+    #[must_use]
+    pub fn anchor_places(&self) -> AnchorPlaces {
+        AnchorPlaces {
+            directory: self.anchor_dir.clone(),
+            standard_output: self.anchor_stdout,
+            interval: self.anchor_interval,
+        }
     }
 
     /// The resolved configuration, one setting a line, secrets redacted.
@@ -152,6 +177,14 @@ impl Config {
 impl fmt::Display for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.summary())
+    }
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "0" | "false" => Some(false),
+        "1" | "true" => Some(true),
+        _ => None,
     }
 }
 
@@ -193,6 +226,9 @@ fn server(vars: &Vars, environment: Environment) -> Result<ServerConfig, ConfigE
         trusted_proxies: vars
             .parse("CALOS_TRUSTED_PROXIES", "IP addresses or ranges separated by commas", parse_ranges)?
             .unwrap_or_default(),
+        stop_delay: Duration::from_secs(
+            vars.number("CALOS_STOP_DELAY_SECONDS", 0..=STOP_DELAY_MAX_SECONDS)?.unwrap_or_default(),
+        ),
     })
 }
 

@@ -7,6 +7,8 @@ pub mod embedded;
 pub mod fetch;
 pub mod postgres;
 pub mod providers;
+pub mod receipt;
 pub mod seal;
 pub mod secrets;
+pub mod stripe_statement;
 pub mod tokenizer;

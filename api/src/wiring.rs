@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use calos_adapters::anchors::{ANCHOR_INTERVAL, Anchoring};
+use calos_adapters::anchors::Anchoring;
 use calos_adapters::config::Config;
 use calos_adapters::database::{Database, DatabaseError};
 use calos_adapters::fetch::SafeFetcher;
@@ -140,8 +140,8 @@ impl App {
         match Self::open(config, &database, simulated, &stop).await {
             Ok((app, runner, mut tasks)) => {
                 tasks.push(("idempotency sweep", spawn_sweep(app.pool.clone(), stop.clone())));
-                let (key, directory) = (app.secrets.ledger_signing_key().clone(), app.config.anchor_dir.clone());
-                let anchoring = Anchoring::start(app.pool.clone(), Arc::new(key), directory, ANCHOR_INTERVAL);
+                let key = Arc::new(app.secrets.ledger_signing_key().clone());
+                let anchoring = Anchoring::start(app.pool.clone(), key, app.config.anchor_places());
                 Ok((app, Background { stop, tasks, runner, anchoring, database }))
             }
             Err(error) => {

@@ -20,6 +20,7 @@ pub(super) fn summary(config: &Config) -> String {
     lines.put("DOMAIN", &config.server.domain);
     lines.put("CALOS_PUBLIC_URL", &config.server.public_url);
     lines.put("CALOS_TRUSTED_PROXIES", joined(&config.server.trusted_proxies));
+    lines.put("CALOS_STOP_DELAY_SECONDS", config.server.stop_delay.as_secs());
     match &config.database.url {
         Some(url) => lines.put("DATABASE_URL", without_password(url.expose())),
         None => lines.put("DATABASE_URL", "(embedded PostgreSQL)"),
@@ -35,6 +36,8 @@ pub(super) fn summary(config: &Config) -> String {
     );
     lines.put("CALOS_DATA_DIR", config.data_dir.display());
     lines.put("CALOS_ANCHOR_DIR", config.anchor_dir.display());
+    lines.put("CALOS_ANCHOR_INTERVAL_SECONDS", config.anchor_interval.as_secs());
+    lines.put("CALOS_ANCHOR_STDOUT", u8::from(config.anchor_stdout));
     lines.put("JWT_SECRET", "<redacted>");
     lines.put("SESSION_SECRET", "<redacted>");
     lines.put("CALOS_MASTER_KEY", "<redacted>");
