@@ -209,7 +209,7 @@ fn damaged(what: &str) -> sqlx::Error {
 }
 
 /// A row of [`COLUMNS`].
-fn read_entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
+pub(super) fn read_entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
     let tenant = TenantId(row.try_get(0)?);
     let asset: &str = row.try_get(4)?;
     let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
