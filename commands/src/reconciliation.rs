@@ -17,7 +17,7 @@ use crate::log::{Done, EventLog, Plan, Request, Unit};
 use crate::periods::sha256_hex;
 
 /// The most movements of either side that one run compares.
-pub const MOVEMENTS_MAX_COUNT: usize = 200_000;
+pub const MOVEMENTS_MAX_COUNT: usize = 50_000;
 
 /// One movement on an account, as whoever keeps it says.
 #[derive(Clone, PartialEq, Eq, Debug)]

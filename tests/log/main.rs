@@ -5,5 +5,6 @@
 mod append;
 mod append_only;
 mod concurrency;
+mod fencing;
 mod framework;
 mod tally;

@@ -5,10 +5,12 @@ mod migrate;
 
 mod append;
 mod failure;
+mod fence;
 mod heads;
 mod load;
 pub mod log;
 pub mod partitioning;
+pub mod reading;
 mod recovery;
 mod snapshots;
 pub mod store;
