@@ -2,22 +2,27 @@
 
 mod budgets;
 mod charges;
+mod claimed;
+mod claims;
 mod clocks;
 mod corrections;
+mod costs;
 mod debts;
 mod grants;
 mod histories;
 mod holds;
+mod interleavings;
 mod limits;
 mod memory;
 mod reference;
 mod settlements;
+mod takings;
 mod world;
 
 use uuid::{Builder, Uuid};
 
 use super::*;
-use crate::{Asset, Decider, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
+use crate::{AdjustmentId, Asset, Decider, GrantId, HoldId, MicroUsd, TenantId, Timestamp, Units, UsageId};
 
 /// Milliseconds at which every test begins.
 const START_MS: u64 = 1_760_000_000_000;
@@ -41,6 +46,11 @@ fn hold_id(n: u64) -> HoldId {
 /// A use's id; never the same as a hold's.
 fn usage_id(n: u64) -> UsageId {
     UsageId(id(200_000 + n))
+}
+
+/// An adjustment's id; never the same as a hold's or a use's.
+fn adjustment_id(n: u64) -> AdjustmentId {
+    AdjustmentId(id(100_000 + n))
 }
 
 fn grant_id(n: u128) -> GrantId {
@@ -79,13 +89,24 @@ struct Grant {
     effective: i64,
     expires: Option<i64>,
     cost: i64,
+    reason: Option<AdjustmentReason>,
     now: i64,
 }
 
 impl Grant {
     const fn usd(n: u128, amount: i64) -> Self {
-        let kind = GrantKind::Purchase;
-        Self { n, asset: Asset::Usd, kind, amount, priority: 0, effective: 0, expires: None, cost: amount, now: 0 }
+        Self {
+            n,
+            asset: Asset::Usd,
+            kind: GrantKind::Purchase,
+            amount,
+            priority: 0,
+            effective: 0,
+            expires: None,
+            cost: amount,
+            reason: None,
+            now: 0,
+        }
     }
 
     const fn expiring(self, seconds: i64) -> Self {
@@ -103,6 +124,7 @@ impl Grant {
             expires_at: self.expires.map(at),
             cost_basis: MicroUsd::new(self.cost),
             source_ref: format!("invoice:{}", self.n),
+            reason: self.reason,
             at: at(self.now),
         }
     }
@@ -198,6 +220,32 @@ fn void(n: u128, claimed: i64, reference: &str) -> WalletCommand {
         source_ref: reference.to_owned(),
         at: at(3),
     }
+}
+
+fn restore(n: u128, reference: &str) -> WalletCommand {
+    restore_at(n, reference, 4)
+}
+
+fn restore_at(n: u128, reference: &str, seconds: i64) -> WalletCommand {
+    WalletCommand::RestoreGrant { grant_id: grant_id(n), source_ref: reference.to_owned(), at: at(seconds) }
+}
+
+/// An adjustment that takes dollars, effective from the start.
+fn take(n: u64, amount: i64) -> WalletCommand {
+    WalletCommand::TakeCredits {
+        adjustment_id: adjustment_id(n),
+        asset: Asset::Usd,
+        amount: units(amount),
+        reason: AdjustmentReason::BillingError,
+        effective_at: at(0),
+        at: at(3),
+    }
+}
+
+/// What purchases cost, as an event releases it; nothing for zero.
+fn paid(amount: i64) -> Vec<CostReleased> {
+    let released = CostReleased { kind: GrantKind::Purchase, amount: MicroUsd::new(amount) };
+    Some(released).filter(|_| amount != 0).into_iter().collect()
 }
 
 /// A wallet in the making: `given([...])` applies commands that must succeed.

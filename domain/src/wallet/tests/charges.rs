@@ -13,11 +13,14 @@ fn a_charge_records_the_use_and_the_deduction() {
             WalletEvent::CreditsDeducted(CreditsDeducted {
                 usage_id: usage_id(1),
                 hold_id: None,
+                meter: Meter::Chat,
                 asset: Asset::Usd,
                 amount: units(30),
                 allocations: allocations([(1, 30)]),
                 held: units(0),
                 returned: units(0),
+                returned_to: Vec::new(),
+                released: paid(30),
                 available_after: units(70),
             }),
         ]

@@ -1,4 +1,4 @@
-//! Reversals, expiries, claims back.
+//! Reversals and expiries.
 
 use super::*;
 
@@ -10,10 +10,12 @@ fn a_reversal_undoes_a_deduction_last_burnt_first() {
         events,
         [WalletEvent::DeductionReversed(DeductionReversed {
             usage_id: usage_id(1),
+            meter: Meter::Chat,
             asset: Asset::Usd,
             amount: units(35),
             allocations: allocations([(2, 20), (1, 15)]),
             reason: "charged for an empty answer".to_owned(),
+            released: paid(-35),
             available_after: units(45),
         })]
     );
@@ -79,6 +81,8 @@ fn a_grant_expires_when_its_time_has_come() {
             grant_id: grant_id(1),
             asset: Asset::Usd,
             amount: units(20),
+            expired_at: Some(at(100)),
+            released: paid(20),
             available_after: units(5),
         })]
     );
@@ -89,90 +93,40 @@ fn a_grant_expires_when_its_time_has_come() {
 #[test]
 fn what_is_held_of_an_expiring_grant_stays_held() {
     let mut wallet = given([Grant::usd(1, 30).expiring(100).command(), hold(1, 30)]);
-    assert_eq!(wallet.when(expire(1, 100)), Ok(Vec::new()));
+    let events = wallet.when(expire(1, 100)).unwrap();
+    assert_eq!(events, [ended(100, 0)]);
     assert_eq!(wallet.usd(), (0, 30, 0));
+    // What comes back of it later runs out at once, under the same date.
+    let events = wallet.when(release(1, ReleaseCause::Voided, 150)).unwrap();
+    assert_eq!(names(&events), ["hold_released", "grant_expired"]);
+    assert_eq!(wallet.usd(), (0, 0, 0));
 }
 
 #[test]
-fn an_unspent_purchase_is_taken_back() {
-    let mut wallet = given([grant(1, 100), grant(2, 7)]);
-    let events = wallet.when(void(1, 100, "refund:1")).unwrap();
-    assert_eq!(
-        events,
-        [WalletEvent::GrantVoided(GrantVoided {
-            grant_id: grant_id(1),
-            asset: Asset::Usd,
-            claimed: units(100),
-            amount: units(100),
-            source_ref: "refund:1".to_owned(),
-            available_after: units(7),
-        })]
-    );
-    assert_eq!(wallet.usd(), (7, 0, 0));
+fn the_end_of_a_grant_is_recorded_once_also_when_nothing_is_left_of_it() {
+    let mut wallet = given([Grant::usd(1, 30).expiring(100).command(), grant(2, 5), charge(1, 30)]);
+    assert!(wallet.wallet.grants(Asset::Usd).iter().all(|open| open.grant_id != grant_id(1)));
+    assert_eq!(wallet.when(expire(1, 100)).unwrap(), [ended(100, 5)]);
+    assert!(wallet.wallet.grant(&grant_id(1)).unwrap().expiry_recorded);
+    // What a reversal brings back afterwards runs out as well; that much is new.
+    let reversal = WalletCommand::ReverseDeduction {
+        usage_id: usage_id(1),
+        amount: units(10),
+        reason: "charged for an empty answer".to_owned(),
+        at: at(200),
+    };
+    assert_eq!(names(&wallet.when(reversal).unwrap()), ["deduction_reversed", "grant_expired"]);
+    assert_eq!(wallet.when(expire(1, 300)), Ok(Vec::new()));
 }
 
-#[test]
-fn what_was_spent_of_a_purchase_becomes_debt() {
-    let mut wallet = given([grant(1, 100), charge(1, 80)]);
-    let events = wallet.when(void(1, 100, "refund:1")).unwrap();
-    assert_eq!(names(&events), ["grant_voided", "debt_incurred"]);
-    let WalletEvent::DebtIncurred(incurred) = &events[1] else { panic!("{events:?}") };
-    assert_eq!((incurred.amount, incurred.cause), (units(80), DebtCause::Refund));
-    assert_eq!(incurred.source_ref, "refund:1");
-    assert_eq!(wallet.usd(), (0, 0, 80));
-    // The spent grant is closed, and still known.
-    assert_eq!(wallet.when(grant(1, 100)), Ok(Vec::new()));
-}
-
-#[test]
-fn claims_in_parts_take_no_more_than_the_whole() {
-    let mut wallet = given([grant(1, 100), charge(1, 80), void(1, 30, "refund:1"), void(1, 60, "refund:2")]);
-    assert_eq!(wallet.usd(), (0, 0, 70));
-    let refusal = wallet.then_refused(void(1, 11, "refund:3"));
-    assert_eq!(refusal, WalletRefusal::ClaimTooLarge { claimed: units(11), left: units(10) });
-    assert!(wallet.when(void(1, 10, "refund:3")).is_ok());
-    assert_eq!(wallet.usd(), (0, 0, 80));
-}
-
-#[test]
-fn the_same_reference_takes_once() {
-    let mut wallet = given([grant(1, 100), charge(1, 80), void(1, 30, "refund:1")]);
-    assert_eq!(wallet.when(void(1, 30, "refund:1")), Ok(Vec::new()));
-    assert_eq!(wallet.then_refused(void(1, 31, "refund:1")), WalletRefusal::IdReused { id: grant_id(1).0 });
-}
-
-#[test]
-fn what_expired_unspent_is_not_owed() {
-    let mut wallet = given([Grant::usd(1, 100).expiring(2).command(), charge(1, 20)]);
-    let events = wallet.when(void(1, 100, "refund:1")).unwrap();
-    assert_eq!(names(&events), ["grant_expired", "grant_voided", "debt_incurred"]);
-    assert_eq!(wallet.usd(), (0, 0, 20));
-}
-
-#[test]
-fn what_is_held_when_a_purchase_is_claimed_repays_the_debt_when_it_comes_back() {
-    let mut wallet = given([grant(1, 100), hold(1, 40), void(1, 100, "refund:1")]);
-    assert_eq!(wallet.usd(), (0, 40, 40));
-    let events = wallet.when(settle(1, 10)).unwrap();
-    assert_eq!(names(&events), ["usage_recorded", "credits_deducted", "debt_repaid"]);
-    assert_eq!(wallet.usd(), (0, 0, 10));
-}
-
-#[test]
-fn a_claim_must_be_for_something_and_on_a_known_grant() {
-    let mut wallet = given([grant(1, 100)]);
-    assert!(matches!(wallet.then_refused(void(1, 0, "refund:1")), WalletRefusal::AmountTooSmall { .. }));
-    assert_eq!(wallet.then_refused(void(2, 1, "refund:1")), WalletRefusal::NoSuchGrant(grant_id(2)));
-    let long = "x".repeat(WALLET_TEXT_MAX_BYTES + 1);
-    assert!(matches!(wallet.then_refused(void(1, 1, &long)), WalletRefusal::TextTooLong { .. }));
-}
-
-#[test]
-fn a_grant_meets_a_bounded_number_of_claims() {
-    let mut wallet = given([grant(1, 1_000)]);
-    for n in 0..VOIDS_PER_GRANT_MAX_COUNT {
-        wallet.when(void(1, 1, &format!("refund:{n}"))).unwrap();
-    }
-    let refusal = wallet.then_refused(void(1, 1, "refund:one-more"));
-    assert_eq!(refusal, WalletRefusal::TooManyClaims(VOIDS_PER_GRANT_MAX_COUNT));
+/// The end of the first purchase, put on record at its own date with nothing left to run out.
+fn ended(seconds: i64, available: i64) -> WalletEvent {
+    WalletEvent::GrantExpired(GrantExpired {
+        grant_id: grant_id(1),
+        asset: Asset::Usd,
+        amount: units(0),
+        expired_at: Some(at(seconds)),
+        released: Vec::new(),
+        available_after: units(available),
+    })
 }

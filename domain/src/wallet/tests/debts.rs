@@ -13,6 +13,7 @@ fn the_next_grant_repays_debt_first() {
             asset: Asset::Usd,
             amount: units(30),
             grant_id: grant_id(2),
+            released: paid(30),
             debt_after: units(0),
             available_after: units(20),
         })
@@ -65,7 +66,7 @@ fn a_dispute_won_restores_the_balance_exactly() {
         wallet.when(void(1, 100, "dispute:1")).unwrap();
         // Debt is what was claimed and could not be taken.
         assert_eq!(wallet.usd(), (0, 0, spent));
-        wallet.when(grant(2, 100)).unwrap();
+        wallet.when(restore(1, "dispute:1")).unwrap();
         assert_eq!(wallet.usd(), before);
     }
 }

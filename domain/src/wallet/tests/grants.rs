@@ -15,6 +15,8 @@ fn nothing_happens_in_a_wallet_that_is_not_open() {
         reverse(1, 1),
         expire(1, 1),
         void(1, 1, "refund:1"),
+        restore(1, "refund:1"),
+        take(1, 1),
         WalletCommand::Freeze { cause: FreezeCause::Fraud },
         WalletCommand::Thaw { cause: FreezeCause::Fraud },
     ];
@@ -52,6 +54,7 @@ fn a_grant_adds_to_what_is_available() {
             expires_at: Some(at(1_000)),
             cost_basis: MicroUsd::ZERO,
             source_ref: "invoice:2".to_owned(),
+            reason: None,
             available_after: units(150),
         })]
     );
@@ -165,6 +168,7 @@ fn a_reference_too_long_to_keep_is_refused() {
         expires_at,
         cost_basis,
         source_ref,
+        reason: None,
         at,
     };
     let refusal = wallet.then_refused(command);

@@ -52,16 +52,19 @@ fn step() -> impl Strategy<Value = Step> {
     let any = any::<usize>;
     let claim = select(vec![DebtCause::Refund, DebtCause::Dispute]);
     prop_oneof![
-        6 => granting(),
+        7 => granting(),
         12 => (asset(), amount(), 1..300i64).prop_map(|(asset, amount, lasts)| Step::Hold { asset, amount, lasts }),
         8 => (any(), amount()).prop_map(|(pick, amount)| Step::Settle { pick, amount }),
         6 => (any(), release_cause()).prop_map(|(pick, cause)| Step::Release { pick, cause }),
         6 => (asset(), amount(), prop_oneof![Just(0i64), 0..100i64])
             .prop_map(|(asset, amount, debt_limit)| Step::Charge { asset, amount, debt_limit }),
-        4 => (any(), amount()).prop_map(|(pick, amount)| Step::Reverse { pick, amount }),
+        6 => (any(), amount()).prop_map(|(pick, amount)| Step::Reverse { pick, amount }),
         2 => any().prop_map(|pick| Step::Expire { pick }),
         3 => (any(), amount(), 0..4u8, claim)
             .prop_map(|(pick, claimed, reference, cause)| Step::Void { pick, claimed, reference, cause }),
+        3 => any().prop_map(|pick| Step::Restore { pick }),
+        2 => (asset(), amount(), select(AdjustmentReason::ALL.to_vec()), 0..500i64)
+            .prop_map(|(asset, amount, reason, age)| Step::Take { asset, amount, reason, age }),
         1 => freeze_cause().prop_map(|cause| Step::Freeze { cause }),
         6 => freeze_cause().prop_map(|cause| Step::Thaw { cause }),
         5 => prop_oneof![4 => 0..120i64, 1 => -60..0i64].prop_map(|seconds| Step::Clock { seconds }),
@@ -90,7 +93,8 @@ fn burn_key() -> impl Strategy<Value = BurnKey> {
 
 proptest! {
     /// Entries balance, sums add up, nothing is negative, holds end once, allocations burn in order, reversals are
-    /// suffixes, repetitions change nothing and other content is refused: [`World`] checks it at every event.
+    /// suffixes, claims are undone exactly, prices are released to the last, nobody who owes can spend, repetitions
+    /// change nothing and other content is refused: [`World`] checks it at every event.
     #[test]
     fn the_wallet_keeps_its_rules_through_every_history(steps in histories(), cut in any::<prop::sample::Index>()) {
         let mut world = World::new();

@@ -179,6 +179,7 @@ fn a_released_hold_gives_everything_back() {
             usage_id: usage_id(1),
             asset: Asset::Usd,
             amount: units(40),
+            returned_to: allocations([(1, 40)]),
             cause: ReleaseCause::ProviderFailed,
             available_after: units(100),
         })]

@@ -4,16 +4,19 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::claimed::{Claimed, released};
+
 use super::*;
 use crate::book::{self, Account};
 
-/// One grant's line: `granted = available + held + spent + expired + voided`.
+/// One grant's line: `granted + restored = available + held + spent + expired + voided + taken`.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) asset: Asset,
+    kind: GrantKind,
     priority: i16,
     effective_at: Timestamp,
-    expires_at: Option<Timestamp>,
+    pub(super) expires_at: Option<Timestamp>,
     cost: i64,
     pub(super) granted: i64,
     pub(super) available: i64,
@@ -21,11 +24,30 @@ pub(super) struct Line {
     pub(super) spent: i64,
     pub(super) expired: i64,
     pub(super) voided: i64,
+    pub(super) taken: i64,
+    pub(super) restored: i64,
+    pub(super) claims: BTreeMap<String, Claimed>,
+    pub(super) end_recorded: bool,
+}
+
+impl Line {
+    /// What can be spent of it: of a grant whose time has run out only what stands for other grants' credit.
+    fn spendable(&self, at: Timestamp) -> i64 {
+        if self.expires_at.is_none_or(|end| at < end) { self.available } else { self.available.min(self.restored) }
+    }
+
+    /// What is owed of its price: its share of the units that are free or held, any fraction rounded up.
+    pub(super) fn owed(&self) -> i64 {
+        let left = i128::from((self.available + self.held).min(self.granted));
+        let (cost, granted) = (i128::from(self.cost), i128::from(self.granted));
+        i64::try_from((cost * left + granted - 1) / granted).unwrap()
+    }
 }
 
 /// A deduction's original allocations, and how much of it is undone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Spending {
+    meter: Meter,
     parts: Vec<(GrantId, i64)>,
     reversed: i64,
 }
@@ -38,7 +60,14 @@ pub(super) struct Books {
     ended: BTreeSet<HoldId>,
     expired_holds: BTreeSet<HoldId>,
     spendings: BTreeMap<UsageId, Spending>,
-    debts: BTreeMap<Asset, i64>,
+    pub(super) debts: BTreeMap<Asset, i64>,
+    pub(super) taken: BTreeSet<AdjustmentId>,
+    /// What every use and correction came to, but for claims: `available + held - debt` without any claim.
+    unclaimed: BTreeMap<Asset, i64>,
+    /// The meter of the use recorded last.
+    pub(super) meter: Option<Meter>,
+    /// The claim of the decision that is being folded in.
+    pub(super) claiming: Option<(GrantId, String)>,
     accounts: BTreeMap<(Asset, Account), i128>,
 }
 
@@ -56,18 +85,18 @@ impl Books {
         holds.flat_map(|(_, parts)| parts).map(|part| part.amount.get()).sum()
     }
 
+    pub(super) fn spendable(&self, asset: Asset, at: Timestamp) -> i64 {
+        self.of(asset).map(|line| line.spendable(at)).sum()
+    }
+
     fn of(&self, asset: Asset) -> impl Iterator<Item = &Line> {
         self.lines.values().filter(move |line| line.asset == asset)
     }
 
     /// Which grants pay, found by asking again and again which of those left burns first.
     pub(super) fn burn(&self, asset: Asset, at: Timestamp, amount: i64) -> Vec<(GrantId, i64)> {
-        let mut left: Vec<_> = self
-            .lines
-            .iter()
-            .filter(|(_, line)| line.asset == asset && line.available > 0)
-            .filter(|(_, line)| line.expires_at.is_none_or(|end| at < end))
-            .collect();
+        let mut left: Vec<_> =
+            self.lines.iter().filter(|(_, line)| line.asset == asset && line.spendable(at) > 0).collect();
         let (mut burnt, mut needed) = (Vec::new(), amount);
         while needed > 0 && !left.is_empty() {
             let mut first = 0;
@@ -77,7 +106,7 @@ impl Books {
                 }
             }
             let (id, line) = left.swap_remove(first);
-            let part = line.available.min(needed);
+            let part = line.spendable(at).min(needed);
             burnt.push((*id, part));
             needed -= part;
         }
@@ -87,37 +116,25 @@ impl Books {
     /// Folds one event in, checking on the way whatever a single event must keep to.
     pub(super) fn fold(&mut self, event: &WalletEvent, at: Timestamp) {
         self.post(event);
+        let owed: Vec<_> = self.lines.iter().map(|(id, line)| (*id, line.owed())).collect();
         match event {
-            WalletEvent::WalletOpened(_)
-            | WalletEvent::UsageRecorded(_)
-            | WalletEvent::WalletFrozen(_)
-            | WalletEvent::WalletThawed(_) => {}
+            WalletEvent::WalletOpened(_) | WalletEvent::WalletFrozen(_) | WalletEvent::WalletThawed(_) => {}
+            WalletEvent::UsageRecorded(usage) => self.meter = Some(usage.meter),
             WalletEvent::CreditsGranted(granted) => self.grant(granted),
             WalletEvent::HoldPlaced(placed) => self.hold(placed, at),
             WalletEvent::CreditsDeducted(deducted) => self.deduct(deducted, at),
             WalletEvent::HoldReleased(released) => {
                 let (_, parts) = self.end(released.hold_id, released.cause == ReleaseCause::Expired);
                 assert_eq!(sum(&parts), released.amount.get());
+                assert_eq!(released.returned_to, parts);
                 self.check_available(released.asset, released.available_after);
             }
             WalletEvent::DeductionReversed(reversed) => self.reverse(reversed),
-            WalletEvent::GrantExpired(expired) => {
-                let line = self.line(expired.grant_id);
-                assert!(line.expires_at.is_some_and(|end| end <= at), "expired before its time");
-                line.available -= expired.amount.get();
-                line.expired += expired.amount.get();
-                self.check_available(expired.asset, expired.available_after);
-            }
-            WalletEvent::GrantVoided(voided) => {
-                let line = self.line(voided.grant_id);
-                line.available -= voided.amount.get();
-                line.voided += voided.amount.get();
-                self.check_available(voided.asset, voided.available_after);
-            }
-            WalletEvent::DebtIncurred(incurred) => {
-                *self.debts.entry(incurred.asset).or_default() += incurred.amount.get();
-                assert_eq!(self.debt(incurred.asset), incurred.debt_after.get());
-            }
+            WalletEvent::GrantExpired(expired) => self.expire(expired, at),
+            WalletEvent::GrantVoided(voided) => self.void(voided),
+            WalletEvent::GrantRestored(restored) => self.restore(restored),
+            WalletEvent::CreditsTaken(taken) => self.take(taken, at),
+            WalletEvent::DebtIncurred(incurred) => self.incur(incurred),
             WalletEvent::DebtRepaid(repaid) => {
                 let line = self.line(repaid.grant_id);
                 line.available -= repaid.amount.get();
@@ -128,11 +145,13 @@ impl Books {
             }
         }
         self.check();
+        self.check_released(&owed, event);
     }
 
     fn grant(&mut self, granted: &CreditsGranted) {
         let line = Line {
             asset: granted.asset,
+            kind: granted.kind,
             priority: granted.priority,
             effective_at: granted.effective_at,
             expires_at: granted.expires_at,
@@ -143,7 +162,12 @@ impl Books {
             spent: 0,
             expired: 0,
             voided: 0,
+            taken: 0,
+            restored: 0,
+            claims: BTreeMap::new(),
+            end_recorded: false,
         };
+        self.move_unclaimed(granted.asset, granted.amount.get());
         assert!(self.lines.insert(granted.grant_id, line).is_none(), "granted twice");
         self.check_available(granted.asset, granted.available_after);
     }
@@ -169,13 +193,13 @@ impl Books {
             // What is beyond the hold burns while the hold still keeps its own.
             let held = sum(&self.holds[&hold_id].1);
             let beyond = self.burn(deducted.asset, at, (deducted.amount.get() - held).max(0));
-            parts = cut(&pairs(&self.end(hold_id, false).1), deducted.amount.get());
-            for (grant_id, amount) in beyond {
-                match parts.last_mut() {
-                    Some(last) if last.0 == grant_id => last.1 += amount,
-                    Some(_) | None => parts.push((grant_id, amount)),
-                }
-            }
+            let pinned = self.end(hold_id, false).1;
+            parts = cut(&pairs(&pinned), deducted.amount.get());
+            // What is not spent goes back where it came from: put behind what is, it makes the whole hold again.
+            let mut whole = parts.clone();
+            join(&mut whole, pairs(&deducted.returned_to));
+            assert_eq!(whole, pairs(&pinned), "not what was held");
+            join(&mut parts, beyond);
             assert!(deducted.amount.get() <= held + before, "settled more than held and available");
             assert_eq!((deducted.held.get(), deducted.returned.get()), (held, (held - deducted.amount.get()).max(0)));
         } else {
@@ -184,6 +208,7 @@ impl Books {
             }
             parts.extend(self.burn(deducted.asset, at, deducted.amount.get()));
             assert_eq!((deducted.held, deducted.returned), (Units::ZERO, Units::ZERO));
+            assert_eq!(deducted.returned_to, []);
         }
         assert_eq!(pairs(&deducted.allocations), parts, "not the burn order");
         assert_eq!(sum(&deducted.allocations), deducted.amount.get());
@@ -192,31 +217,31 @@ impl Books {
             line.available -= amount;
             line.spent += amount;
         }
-        let spent_before = self.spendings.insert(deducted.usage_id, Spending { parts, reversed: 0 });
+        assert_eq!(Some(deducted.meter), self.meter);
+        self.move_unclaimed(deducted.asset, -deducted.amount.get());
+        let spending = Spending { meter: deducted.meter, parts, reversed: 0 };
+        let spent_before = self.spendings.insert(deducted.usage_id, spending);
         assert!(spent_before.is_none(), "deducted twice for one use");
         self.check_available(deducted.asset, deducted.available_after);
     }
 
     fn reverse(&mut self, reversed: &DeductionReversed) {
         let spending = self.spendings.get_mut(&reversed.usage_id).expect("nothing was deducted");
+        assert_eq!(reversed.meter, spending.meter);
         let original: i64 = spending.parts.iter().map(|part| part.1).sum();
         let stood = cut(&spending.parts, original - spending.reversed);
         spending.reversed += reversed.amount.get();
         let stands = cut(&spending.parts, original - spending.reversed);
         // What still stands is a prefix of the original: put what was undone behind it, and the rest is there again.
         let mut whole = stands;
-        for part in reversed.allocations.iter().rev() {
-            match whole.last_mut() {
-                Some(last) if last.0 == part.grant_id => last.1 += part.amount.get(),
-                Some(_) | None => whole.push((part.grant_id, part.amount.get())),
-            }
-        }
+        join(&mut whole, pairs(&reversed.allocations).into_iter().rev());
         assert_eq!(whole, stood, "the reversal is no suffix");
         for part in &reversed.allocations {
             let line = self.line(part.grant_id);
             line.available += part.amount.get();
             line.spent -= part.amount.get();
         }
+        self.move_unclaimed(reversed.asset, reversed.amount.get());
         self.check_available(reversed.asset, reversed.available_after);
     }
 
@@ -248,14 +273,22 @@ impl Books {
     /// What must hold after every event.
     fn check(&self) {
         for (id, line) in &self.lines {
-            let parts = [line.available, line.held, line.spent, line.expired, line.voided];
+            let parts = [line.available, line.held, line.spent, line.expired, line.voided, line.taken];
             assert!(parts.into_iter().all(|part| part >= 0), "{id}: {line:?}");
-            assert_eq!(parts.into_iter().sum::<i64>(), line.granted, "{id}: {line:?}");
+            assert_eq!(parts.into_iter().sum::<i64>(), line.granted + line.restored, "{id}: {line:?}");
             let account = Account::Available(tenant(), *id);
             assert_eq!(self.account(line.asset, account), -i128::from(line.available), "{id}");
         }
+        for kind in GrantKind::ALL {
+            let owed: i64 = self.lines.values().filter(|line| line.kind == kind).map(Line::owed).sum();
+            assert_eq!(self.account(Asset::Usd, Account::Deferred(kind)), -i128::from(owed), "{kind:?}");
+        }
         for asset in Asset::ALL {
             assert!(self.debt(asset) >= 0);
+            // As if claims that are undone had never been: only those that stand count.
+            let claimed: i64 = self.of(asset).map(Line::claimed).sum();
+            let unclaimed = self.unclaimed.get(&asset).copied().unwrap_or_default();
+            assert_eq!(self.available(asset) + self.held(asset) - self.debt(asset), unclaimed - claimed);
             assert_eq!(self.of(asset).map(|line| line.held).sum::<i64>(), self.held(asset));
             let trial: i128 = self.accounts.iter().filter(|((of, _), _)| *of == asset).map(|(_, sum)| sum).sum();
             assert_eq!(trial, 0, "the trial balance is off");
@@ -273,11 +306,33 @@ impl Books {
         self.accounts.get(&(asset, account)).copied().unwrap_or_default()
     }
 
-    fn check_available(&self, asset: Asset, stated: Units) {
+    pub(super) fn check_available(&self, asset: Asset, stated: Units) {
         assert_eq!(self.available(asset), stated.get(), "the running balance is off");
     }
 
-    fn line(&mut self, grant_id: GrantId) -> &mut Line {
+    /// The price of what is gone is released, kind by kind, and nothing else.
+    fn check_released(&self, owed_before: &[(GrantId, i64)], event: &WalletEvent) {
+        let mut expected = BTreeMap::<GrantKind, i64>::new();
+        for (id, owed) in owed_before {
+            let line = &self.lines[id];
+            *expected.entry(line.kind).or_default() += owed - line.owed();
+        }
+        if let WalletEvent::CreditsGranted(_) = event {
+            assert!(expected.values().all(|amount| *amount == 0), "a grant changed another");
+            return;
+        }
+        expected.retain(|_, amount| *amount != 0);
+        let stated = released(event);
+        let by_kind: BTreeMap<_, _> = stated.iter().map(|part| (part.kind, part.amount.get())).collect();
+        assert_eq!(by_kind.len(), stated.len(), "a kind is named twice: {event:?}");
+        assert_eq!(by_kind, expected, "{event:?}");
+    }
+
+    pub(super) fn move_unclaimed(&mut self, asset: Asset, amount: i64) {
+        *self.unclaimed.entry(asset).or_default() += amount;
+    }
+
+    pub(super) fn line(&mut self, grant_id: GrantId) -> &mut Line {
         self.lines.get_mut(&grant_id).expect("an event names a grant that was never granted")
     }
 }
@@ -319,8 +374,18 @@ pub(super) fn compare_fractions(one: (i64, i64), other: (i64, i64)) -> Ordering 
     }
 }
 
-fn pairs(parts: &[Allocation]) -> Vec<(GrantId, i64)> {
+pub(super) fn pairs(parts: &[Allocation]) -> Vec<(GrantId, i64)> {
     parts.iter().map(|part| (part.grant_id, part.amount.get())).collect()
+}
+
+/// Puts parts behind others, a part of the same grant onto the one before it.
+fn join(parts: &mut Vec<(GrantId, i64)>, more: impl IntoIterator<Item = (GrantId, i64)>) {
+    for (grant_id, amount) in more {
+        match parts.last_mut() {
+            Some(last) if last.0 == grant_id => last.1 += amount,
+            Some(_) | None => parts.push((grant_id, amount)),
+        }
+    }
 }
 
 fn sum(parts: &[Allocation]) -> i64 {

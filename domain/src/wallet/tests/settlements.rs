@@ -13,11 +13,14 @@ fn a_settlement_takes_what_was_used_and_returns_the_rest() {
             WalletEvent::CreditsDeducted(CreditsDeducted {
                 usage_id: usage_id(1),
                 hold_id: Some(hold_id(1)),
+                meter: Meter::Chat,
                 asset: Asset::Usd,
                 amount: units(25),
                 allocations: allocations([(1, 25)]),
                 held: units(40),
                 returned: units(15),
+                returned_to: allocations([(1, 15)]),
+                released: paid(25),
                 available_after: units(75),
             }),
         ]
@@ -33,7 +36,7 @@ fn a_settlement_keeps_to_the_grants_its_hold_pinned() {
     let events = wallet.when(settle(1, 40)).unwrap();
     let WalletEvent::CreditsDeducted(deducted) = &events[1] else { panic!("{events:?}") };
     assert_eq!(deducted.allocations, allocations([(1, 30), (2, 10)]));
-    assert_eq!(deducted.returned, units(10));
+    assert_eq!((deducted.returned, &deducted.returned_to), (units(10), &allocations([(2, 10)])));
     assert_eq!(wallet.usd(), (50, 0, 0));
 }
 
@@ -60,6 +63,7 @@ fn an_overrun_beyond_hold_and_available_becomes_debt() {
             asset: Asset::Usd,
             amount: units(25),
             cause: DebtCause::Overrun,
+            meter: Some(Meter::Chat),
             source_ref: usage_id(1).to_string(),
             debt_after: units(25),
         })]

@@ -14,6 +14,8 @@ pub(super) enum Step {
     Reverse { pick: usize, amount: i64 },
     Expire { pick: usize },
     Void { pick: usize, claimed: i64, reference: u8, cause: DebtCause },
+    Restore { pick: usize },
+    Take { asset: Asset, amount: i64, reason: AdjustmentReason, age: i64 },
     Freeze { cause: FreezeCause },
     Thaw { cause: FreezeCause },
     Clock { seconds: i64 },
@@ -32,6 +34,7 @@ pub(super) struct World {
     holds: Vec<u64>,
     uses: Vec<u64>,
     grants: Vec<u128>,
+    claims: Vec<(u128, u8)>,
 }
 
 impl World {
@@ -46,6 +49,7 @@ impl World {
             holds: Vec::new(),
             uses: Vec::new(),
             grants: Vec::new(),
+            claims: Vec::new(),
         };
         world.run(open());
         world
@@ -74,7 +78,8 @@ impl World {
                 self.grants.push(n);
                 let effective = (self.now - age).max(-1_000);
                 let expires = lasts.map(|lasts| effective + lasts);
-                Grant { n, asset, kind, amount, priority, effective, expires, cost, now: self.now }.command()
+                Grant { n, asset, kind, amount, priority, effective, expires, cost, reason: None, now: self.now }
+                    .command()
             }
             Step::Hold { asset, amount, lasts } => {
                 self.holds.push(n);
@@ -93,7 +98,7 @@ impl World {
             }
             Step::Settle { pick, amount } => {
                 let n = self.pick_hold(pick)?;
-                let usage = usage(n, amount);
+                let usage = metered(n, amount);
                 WalletCommand::SettleHold { hold_id: hold_id(n), usage, amount: units(amount), at: now }
             }
             Step::Release { pick, cause } => {
@@ -103,7 +108,7 @@ impl World {
             Step::Charge { asset, amount, debt_limit } => {
                 self.uses.push(n);
                 WalletCommand::Charge {
-                    usage: usage(n, amount),
+                    usage: metered(n, amount),
                     asset,
                     amount: units(amount),
                     debt_limit: units(debt_limit),
@@ -118,11 +123,22 @@ impl World {
             Step::Expire { pick } => {
                 WalletCommand::ExpireGrant { grant_id: grant_id(*choose(&self.grants, pick)?), at: now }
             }
-            Step::Void { pick, claimed, reference, cause } => WalletCommand::VoidGrant {
-                grant_id: grant_id(*choose(&self.grants, pick)?),
-                claimed: units(claimed),
-                cause,
-                source_ref: format!("claim:{reference}"),
+            Step::Void { pick, claimed, reference, cause } => {
+                let n = *choose(&self.grants, pick)?;
+                self.claims.push((n, reference));
+                let source_ref = format!("claim:{reference}");
+                WalletCommand::VoidGrant { grant_id: grant_id(n), claimed: units(claimed), cause, source_ref, at: now }
+            }
+            Step::Restore { pick } => {
+                let (n, reference) = *choose(&self.claims, pick)?;
+                restore_at(n, &format!("claim:{reference}"), self.now)
+            }
+            Step::Take { asset, amount, reason, age } => WalletCommand::TakeCredits {
+                adjustment_id: adjustment_id(n),
+                asset,
+                amount: units(amount),
+                reason,
+                effective_at: at(self.now - age),
                 at: now,
             },
             Step::Freeze { cause } => WalletCommand::Freeze { cause },
@@ -156,7 +172,7 @@ impl World {
                     _ => 0,
                 };
                 let room = (debt_limit - self.books.debt(asset)).max(0);
-                let carried: i64 = self.books.burn(asset, at(self.now), i64::MAX).iter().map(|part| part.1).sum();
+                let carried = self.books.spendable(asset, at(self.now));
                 assert_eq!((available.get(), held.get()), (carried + room, self.books.held(asset)), "{command:?}");
                 assert!(needed > available, "refused what could be paid: {command:?}");
                 return;
@@ -167,6 +183,13 @@ impl World {
             self.books.fold(event, at(self.now));
             self.wallet.evolve(event);
             self.check();
+        }
+        self.books.decided();
+        for asset in Asset::ALL {
+            let (available, debt) = (self.wallet.available(asset), self.wallet.debt(asset));
+            assert!(available.is_zero() || debt.is_zero(), "{available} free and {debt} owed: {command:?}");
+            let spendable = self.wallet.available_at(asset, at(self.now)).get();
+            assert_eq!(spendable, self.books.spendable(asset, at(self.now)), "{command:?}");
         }
         assert_eq!(self.wallet.decide(command.clone()), Ok(Vec::new()), "a repetition is not a no-op: {command:?}");
         self.log.extend(events);
@@ -186,7 +209,8 @@ impl World {
             let state = [grant.amount, grant.available, grant.held, grant.spent(), grant.expired, grant.voided];
             let books = [line.granted, line.available, line.held, line.spent, line.expired, line.voided];
             assert_eq!(state.map(Units::get), books, "{id}");
-            assert_eq!(grant.asset, line.asset);
+            assert_eq!([grant.taken, grant.restored].map(Units::get), [line.taken, line.restored], "{id}");
+            assert_eq!((grant.asset, grant.deferred().get()), (line.asset, line.owed()), "{id}");
         }
     }
 
@@ -198,7 +222,7 @@ impl World {
 
     /// The same id with other content is refused, whatever has happened since.
     fn twist(&mut self, pick: usize) {
-        let Some(command) = choose(&self.accepted, pick).filter(|command| has_id(command)) else { return };
+        let Some(command) = choose(&self.accepted, pick).filter(|command| has_content(command)) else { return };
         let refused = self.wallet.decide(twisted(command.clone()));
         assert!(matches!(refused, Err(WalletRefusal::IdReused { .. })), "{command:?}: {refused:?}");
     }
@@ -208,7 +232,17 @@ fn choose<T>(among: &[T], pick: usize) -> Option<&T> {
     among.get(pick.checked_rem(among.len())?)
 }
 
+/// A use that costs this much, of a meter of its own.
+fn metered(n: u64, total: i64) -> UsageRecorded {
+    let meter = *choose(&Meter::ALL, usize::try_from(n).unwrap()).unwrap();
+    UsageRecorded { meter, ..usage(n, total) }
+}
+
 const fn has_id(command: &WalletCommand) -> bool {
+    has_content(command) || matches!(command, WalletCommand::RestoreGrant { .. })
+}
+
+const fn has_content(command: &WalletCommand) -> bool {
     matches!(
         command,
         WalletCommand::GrantCredits { .. }
@@ -216,6 +250,7 @@ const fn has_id(command: &WalletCommand) -> bool {
             | WalletCommand::SettleHold { .. }
             | WalletCommand::Charge { .. }
             | WalletCommand::VoidGrant { .. }
+            | WalletCommand::TakeCredits { .. }
     )
 }
 
@@ -224,6 +259,7 @@ fn twisted(mut command: WalletCommand) -> WalletCommand {
         WalletCommand::GrantCredits { priority, .. } => *priority += 1,
         WalletCommand::PlaceHold { amount, .. } => *amount = amount.saturating_plus(units(1)),
         WalletCommand::SettleHold { usage, .. } | WalletCommand::Charge { usage, .. } => usage.latency_ms += 1,
+        WalletCommand::TakeCredits { effective_at, .. } => *effective_at = effective_at.plus_seconds(1),
         WalletCommand::VoidGrant { claimed, .. } => *claimed = claimed.saturating_plus(units(1)),
         _ => {}
     }
