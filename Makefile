@@ -5,7 +5,7 @@ PROFILE ?= dev
 ARGS ?=
 CARGO ?= cargo
 
-.PHONY: help run test fmt lint bench setup
+.PHONY: help run test fmt lint bench setup setup-tests
 
 help:
 	@printf '%s\n' \
@@ -24,7 +24,7 @@ ALONE := within_a_second two_servers_share_one_wallet_and_one_key
 
 # The crash tests drive the built programs, which cargo does not build for tests. Without cargo-nextest everything else runs
 # first, then what is measured alone; either may fail, and both are run.
-test: setup lint
+test: setup setup-tests lint
 	$(CARGO) build --locked --workspace --bins
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast; \
@@ -54,3 +54,6 @@ bench: setup
 setup:
 	@sh scripts/setup.sh
 	@$(CARGO) fetch --locked --quiet
+
+setup-tests: setup
+	@sh scripts/setup.sh tests

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what CALOS needs beside a Rust toolchain, which is PostgreSQL's server programs, or says in one line what to
-# install. Does nothing on a machine that has them.
+# install. Does nothing on a machine that has them. `setup.sh tests` adds what the tests need: hledger, which reads the
+# exported journal as somebody outside would.
 set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -45,11 +46,12 @@ as_root() {
     elif command -v sudo >/dev/null 2>&1; then
         sudo "$@"
     else
-        fail "PostgreSQL is missing or too old and this user may not install it: as root, run: $*"
+        fail "this user may not install $missing: as root, run: $*"
     fi
 }
 
 install_postgres() {
+    missing='PostgreSQL, which is missing or too old'
     say "no server programs of PostgreSQL $minimum_version or later found; installing them"
     if command -v apt-get >/dev/null 2>&1; then
         as_root apt-get update -q
@@ -69,6 +71,22 @@ install_postgres() {
     have_postgres || fail "PostgreSQL was installed, but no postgres and initdb of version $minimum_version or later are where CALOS looks"
 }
 
+install_hledger() {
+    missing=hledger
+    say 'no hledger found, which the tests hold the exported journal against; installing it'
+    if command -v apt-get >/dev/null 2>&1; then
+        as_root apt-get update -q
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends hledger
+    elif command -v dnf >/dev/null 2>&1; then
+        as_root dnf install -y hledger
+    elif command -v brew >/dev/null 2>&1; then
+        brew install hledger
+    else
+        fail 'hledger is missing, which the tests need: install it from https://hledger.org/install'
+    fi
+    command -v hledger >/dev/null 2>&1 || fail 'hledger was installed, but is not on the PATH'
+}
+
 command -v cargo >/dev/null 2>&1 || fail 'a Rust toolchain is missing: install it from https://rustup.rs'
 for component in rustfmt clippy; do
     case $component in
@@ -81,3 +99,6 @@ for component in rustfmt clippy; do
     fi
 done
 have_postgres || install_postgres
+if [ "${1:-}" = tests ]; then
+    command -v hledger >/dev/null 2>&1 || install_hledger
+fi

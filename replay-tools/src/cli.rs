@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use calos_domain::{Asset, TenantId, Timestamp};
 
+use crate::export::{Format, Holds};
+use crate::place::Place;
 use crate::rebuild::{REBUILD_WORKERS, REBUILD_WORKERS_MAX};
 use crate::time_text;
 
@@ -51,8 +53,22 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Compare a read model's rows with a fresh fold of the log, row by row, changing nothing
     Diff(DiffArgs),
-    /// What a wallet held at some moment, folded from the log
+    /// What a wallet held at some moment
+    ///
+    /// By the read models, in milliseconds however long the history is. With --from-log the wallet's events are folded
+    /// once more by the wallet's own rules, which takes as long as its history and also tells what was granted.
     Balance(BalanceArgs),
+    /// Every account of the book at some moment, and what became known between two
+    ///
+    /// By effective time (--as-of), by recorded time (--as-known-at), or both. With --compared-with the lines that what
+    /// was recorded between the two moments changed: late facts, corrections, adjustments.
+    TrialBalance(TrialBalanceArgs),
+    /// The book as a file for other programs
+    #[command(subcommand)]
+    Export(ExportVerb),
+    /// One event with its seal, signed, for a customer to keep and to check without CALOS
+    #[command(subcommand)]
+    Receipt(ReceiptVerb),
     /// The log as JSON lines, filtered, and followed as it grows
     Events(EventsArgs),
     /// What projections set aside, and taking it up again
@@ -131,6 +147,78 @@ pub struct BalanceArgs {
     /// USD or CREDIT; both when left out
     #[arg(long, value_parser = asset)]
     pub asset: Option<Asset>,
+    /// Fold the wallet's events instead of asking the read models
+    #[arg(long)]
+    pub from_log: bool,
+}
+
+/// Arguments of `trial-balance`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TrialBalanceArgs {
+    /// By effective time: what had taken effect by then (2026-01-31T12:00:00Z or 2026-01-31)
+    #[arg(long, value_name = "TIME", value_parser = time_text::parse)]
+    pub as_of: Option<Timestamp>,
+    /// By recorded time: what the log knew by then
+    #[arg(long, value_name = "TIME", value_parser = time_text::parse)]
+    pub as_known_at: Option<Timestamp>,
+    /// Another recorded time: the lines that differ between the two
+    #[arg(long, value_name = "TIME", value_parser = time_text::parse)]
+    pub compared_with: Option<Timestamp>,
+}
+
+/// What is exported.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ExportVerb {
+    /// Every entry of the book up to where the log ends now
+    ///
+    /// The same heads of the log always give the same bytes; they stand at the beginning of the file, and at its end that it
+    /// is whole. Until it is, a file has a temporary name.
+    Journal(ExportJournalArgs),
+}
+
+/// Arguments of `export journal`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportJournalArgs {
+    /// How it is written
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// The file; `-` is standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the file if it is there already
+    #[arg(long)]
+    pub force: bool,
+    /// One tenant's entries alone
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<TenantId>,
+    /// Only what took effect at this moment or later; a date is its first instant, UTC
+    #[arg(long, value_name = "TIME", value_parser = time_text::parse)]
+    pub from: Option<Timestamp>,
+    /// Only what took effect before this moment, which itself is left out: 2026-02-01 ends with January
+    #[arg(long, value_name = "TIME", value_parser = time_text::parse)]
+    pub to: Option<Timestamp>,
+    /// Whether each hold has an account of its own, or a tenant's holds share one
+    #[arg(long, value_enum, default_value_t = Holds::Each)]
+    pub holds: Holds,
+}
+
+/// What to do with receipts.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ReceiptVerb {
+    /// Issue the receipt of one event, as JSON on standard output
+    Show {
+        /// Which event: PARTITION:POSITION, as every line of the ledger has it
+        place: Place,
+    },
+    /// Check a receipt; needs neither a database nor settings
+    Check {
+        /// The receipt; `-` is standard input
+        file: PathBuf,
+        /// The ledger's public key in hexadecimal, or a file with it; CALOS publishes it under
+        /// /.well-known/calos-ledger-key. Without it the receipt is only shown to be unchanged, not whose it is
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
+    },
 }
 
 /// Arguments of `events`.

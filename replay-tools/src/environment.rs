@@ -5,6 +5,7 @@ use calos_adapters::database::Database;
 use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_adapters::secrets::{RootSecret, ledger_signing_key};
 use calos_projections::{checkpoint, registry};
+use ed25519_dalek::SigningKey;
 use sqlx::PgPool;
 
 use crate::error::ToolError;
@@ -38,12 +39,16 @@ impl Environment {
 
     /// Where the signed heads are, and whose signature they bear.
     pub(crate) async fn anchors(&self) -> Result<Anchors, ToolError> {
+        let key = self.signing_key().await?.verifying_key();
+        Ok(Anchors { directory: self.config.anchor_dir.clone(), key })
+    }
+
+    /// The ledger's key.
+    pub(crate) async fn signing_key(&self) -> Result<SigningKey, ToolError> {
         let secrets = &self.config.secrets;
         let root =
             RootSecret::open(&self.database.pool, &secrets.master_key, secrets.master_key_previous.as_ref()).await;
-        let root = root.map_err(|error| ToolError::Environment(error.to_string()))?;
-        let key = ledger_signing_key(&root).verifying_key();
-        Ok(Anchors { directory: self.config.anchor_dir.clone(), key })
+        Ok(ledger_signing_key(&root.map_err(|error| ToolError::Environment(error.to_string()))?))
     }
 
     /// Leaves the database in order: with an embedded one the last program out stops it.

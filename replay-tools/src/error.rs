@@ -1,6 +1,7 @@
 //! Why a verb did not do what it was asked, and which exit code says so.
 
 use calos_commands::log::LogError;
+use calos_projections::as_of::AsOfError;
 use calos_projections::{CopyError, CopyOutError, ProjectError};
 
 /// A verb that did not finish.
@@ -62,6 +63,16 @@ pub enum Exit {
     Usage = 2,
     /// The surroundings are not as they have to be.
     Environment = 3,
+}
+
+impl From<AsOfError> for ToolError {
+    fn from(error: AsOfError) -> Self {
+        match error {
+            AsOfError::Database(error) => Self::Database(error),
+            error @ AsOfError::Behind { .. } => Self::Environment(error.to_string()),
+            error @ AsOfError::OutOfRange => Self::Corrupt(error.to_string()),
+        }
+    }
 }
 
 impl ToolError {

@@ -67,6 +67,12 @@ impl Progress {
         self.0.done.load(Ordering::Relaxed)
     }
 
+    /// Events there are to do.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.total
+    }
+
     /// Since the beginning.
     #[must_use]
     pub fn elapsed(&self) -> Duration {

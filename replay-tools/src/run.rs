@@ -4,13 +4,13 @@ use calos_adapters::postgres::PgLog;
 use calos_projections::registry;
 use serde_json::json;
 
-use crate::balance::{Balance, BalanceAt, balance};
-use crate::cli::{BalanceArgs, Cli, DeadLettersVerb, DiffArgs, EventsArgs, RebuildArgs, Verb, VerifyArgs};
+use crate::cli::{Cli, DeadLettersVerb, DiffArgs, EventsArgs, ExportVerb, RebuildArgs, ReceiptVerb, Verb, VerifyArgs};
 use crate::dead_letters::{dead_letters, retry};
 use crate::diff::{DiffReport, diff};
 use crate::environment::Environment;
 use crate::error::{Exit, ToolError};
 use crate::events::{EventFilter, events};
+use crate::finance;
 use crate::fold::ReadModel;
 use crate::operation::run_by;
 use crate::output::{Output, json_line};
@@ -27,6 +27,10 @@ use crate::write_guard::{Assent, Confirmed, confirm};
 pub async fn run(cli: Cli) -> Result<Exit, ToolError> {
     let output = Output::new(cli.json);
     let show = if cli.quiet { Show::Silent } else { Show::Standard };
+    // A receipt is checked by whoever holds it, where there is no database.
+    if let Verb::Receipt(ReceiptVerb::Check { file, key }) = &cli.verb {
+        return finance::check_receipt(file, key.as_deref(), output);
+    }
     // Confirmed and looked up before anything is opened, so that a typing error starts no database.
     let ready = prepare(&cli.verb)?;
     let environment = Environment::open().await?;
@@ -67,7 +71,13 @@ fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
             Ok(Ready { models: models(projection)?, confirmed: None })
         }
         Verb::Verify(_) => Ok(Ready { models: registry::ALL.to_vec(), confirmed: None }),
-        Verb::Status | Verb::Balance(_) | Verb::Events(_) => Ok(Ready::default()),
+        Verb::Export(ExportVerb::Journal(args)) => {
+            finance::may_write(args)?;
+            Ok(Ready::default())
+        }
+        Verb::Status | Verb::Balance(_) | Verb::TrialBalance(_) | Verb::Receipt(_) | Verb::Events(_) => {
+            Ok(Ready::default())
+        }
     }
 }
 
@@ -110,7 +120,11 @@ async fn verb(
         }
         (Verb::Verify(args), _) => verify_all(environment, &ready.models, args, output, show).await,
         (Verb::Diff(args), _) => diff_all(environment, &ready.models, &args, output, show).await,
-        (Verb::Balance(args), _) => balance_of(environment, &args, output).await,
+        (Verb::Balance(args), _) => finance::balance_of(environment, &args, output).await,
+        (Verb::TrialBalance(args), _) => finance::trial_balance_at(environment, args, output).await,
+        (Verb::Export(ExportVerb::Journal(args)), _) => finance::export_journal(environment, &args, output, show).await,
+        (Verb::Receipt(ReceiptVerb::Show { place }), _) => finance::show_receipt(environment, place).await,
+        (Verb::Receipt(ReceiptVerb::Check { file, key }), _) => finance::check_receipt(&file, key.as_deref(), output),
         (Verb::Events(args), _) => event_lines(environment, args).await,
         (Verb::DeadLetters(DeadLettersVerb::List { .. }), _) => {
             let letters = dead_letters(pool, &ready.models).await?;
@@ -235,26 +249,6 @@ async fn diff_all(
     output.document(&json!({ "diffs": reports }))?;
     let equal = reports.iter().all(|report| report.differences.count == 0);
     Ok(if equal { Exit::Done } else { Exit::Failed })
-}
-
-async fn balance_of(environment: &Environment, args: &BalanceArgs, output: Output) -> Result<Exit, ToolError> {
-    let at = BalanceAt { as_of: args.as_of, as_known_at: args.as_known_at };
-    let balance = balance(&environment.owner, args.tenant, at, args.asset).await?;
-    say_balance(&balance, output)?;
-    output.document(&balance)?;
-    Ok(Exit::Done)
-}
-
-fn say_balance(balance: &Balance, output: Output) -> Result<(), ToolError> {
-    let when = |name: &str, at: &Option<String>| at.as_ref().map_or_else(String::new, |at| format!(" {name} {at}"));
-    let (as_of, known) = (when("as of", &balance.as_of), when("as known at", &balance.as_known_at));
-    let frozen = if balance.frozen { ", frozen" } else { "" };
-    output.say(format!("wallet {}{as_of}{known}: {} events{frozen}", balance.tenant_id, balance.events))?;
-    for asset in &balance.assets {
-        let (available, held, debt, granted) = (asset.available, asset.held, asset.debt, asset.granted);
-        output.say(format!("  {}: available {available}, held {held}, debt {debt}, granted {granted}", asset.asset))?;
-    }
-    Ok(())
 }
 
 async fn event_lines(environment: &Environment, args: EventsArgs) -> Result<Exit, ToolError> {

@@ -1,19 +1,23 @@
 //! Full decoding: every payload through the domain's own event types, old versions through their upcasters.
 
-use calos_adapters::postgres::upcast::upcast;
 use calos_domain::account::AccountEvent;
+use calos_domain::adjustment::AdjustmentEvent;
 use calos_domain::api_key::ApiKeyEvent;
 use calos_domain::device::DeviceEvent;
 use calos_domain::email_claim::EmailClaimEvent;
+use calos_domain::ledger_access::LedgerAccessEvent;
 use calos_domain::licence::LicenceEvent;
 use calos_domain::operation::OperationEvent;
+use calos_domain::payment::{PaymentEvent, PayoutEvent};
+use calos_domain::period::PeriodEvent;
+use calos_domain::reconciliation::ReconciliationEvent;
 use calos_domain::session::SessionEvent;
 use calos_domain::tenant::TenantEvent;
 use calos_domain::wallet::WalletEvent;
 use calos_domain::{Fact, Record};
 use calos_projections::Kind;
 
-type Catalogue = &'static [(&'static str, &'static str)];
+use crate::decode::{Catalogue, event};
 
 /// Decodes an event as the domain event its aggregate, name and version say it is; or says why it is not.
 pub(super) fn check(record: &Record<'_>) -> Result<(), String> {
@@ -28,23 +32,15 @@ pub(super) fn check(record: &Record<'_>) -> Result<(), String> {
         Kind::Device => decode::<DeviceEvent>(record, DeviceEvent::CATALOGUE),
         Kind::EmailClaim => decode::<EmailClaimEvent>(record, EmailClaimEvent::CATALOGUE),
         Kind::Operation => decode::<OperationEvent>(record, OperationEvent::CATALOGUE),
+        Kind::Payment => decode::<PaymentEvent>(record, PaymentEvent::CATALOGUE),
+        Kind::Payout => decode::<PayoutEvent>(record, PayoutEvent::CATALOGUE),
+        Kind::Adjustment => decode::<AdjustmentEvent>(record, AdjustmentEvent::CATALOGUE),
+        Kind::Period => decode::<PeriodEvent>(record, PeriodEvent::CATALOGUE),
+        Kind::Reconciliation => decode::<ReconciliationEvent>(record, ReconciliationEvent::CATALOGUE),
+        Kind::LedgerAccess => decode::<LedgerAccessEvent>(record, LedgerAccessEvent::CATALOGUE),
     }
 }
 
 fn decode<E: Fact>(record: &Record<'_>, catalogue: Catalogue) -> Result<(), String> {
-    let (name, version) = (record.event_type, record.event_version);
-    let unreadable =
-        |error: serde_json::Error| format!("the payload of {name} version {version} does not decode: {error}");
-    let event: E = if catalogue.contains(&(name, version)) {
-        serde_json::from_str(record.payload).map_err(unreadable)?
-    } else {
-        let current = upcast(name, version, serde_json::from_str(record.payload).map_err(unreadable)?);
-        serde_json::from_value(current)
-            .map_err(|error| format!("{name} version {version} is no event of {}: {error}", record.aggregate_type))?
-    };
-    if event.name() == name {
-        Ok(())
-    } else {
-        Err(format!("the payload holds {}, but the event is called {name}", event.name()))
-    }
+    event::<E>(record, catalogue).map(drop)
 }

@@ -152,12 +152,26 @@ impl VerifyReport {
 /// The database failed, or a projection is not installed; what is wrong with the stored data is a finding, not an
 /// error.
 pub async fn verify(pool: &PgPool, options: &VerifyOptions<'_>) -> Result<VerifyReport, ToolError> {
+    verify_watched(pool, options, |_| ()).await
+}
+
+/// [`verify`], for a caller that wants to watch: once it is known how much there is to read, `watch` is handed what
+/// counts it.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_watched(
+    pool: &PgPool,
+    options: &VerifyOptions<'_>,
+    watch: impl FnOnce(&Progress) + Send,
+) -> Result<VerifyReport, ToolError> {
     let connections = Connections::beside(pool, u32::try_from(VERIFY_WORKERS).unwrap_or(1));
     let mut connection = connections.connect().await?;
     let (stored, mut heads_check) = heads::read(&mut connection).await?;
     let required = required(pool, options.anchors.as_ref(), &stored).await?;
     let positions: Vector = stored.heads.iter().map(|head| (head.partition, head.position)).collect();
     let progress = Progress::new(options.show, "verify", lag_events(&Vector::new(), &positions));
+    watch(&progress);
     let walked = walk_all(&connections, &stored.heads, &required, options.chain_only, &progress).await?;
     progress.finish();
 

@@ -6,11 +6,16 @@ use sqlx::PgConnection;
 use calos_adapters::postgres::upcast::upcast;
 use calos_domain::Decider;
 use calos_domain::account::Account;
+use calos_domain::adjustment::Adjustment;
 use calos_domain::api_key::ApiKey;
 use calos_domain::device::Device;
 use calos_domain::email_claim::EmailClaim;
+use calos_domain::ledger_access::LedgerAccess;
 use calos_domain::licence::Licence;
 use calos_domain::operation::Operation;
+use calos_domain::payment::{Payment, Payout};
+use calos_domain::period::Periods;
+use calos_domain::reconciliation::Reconciliation;
 use calos_domain::session::Session;
 use calos_domain::tenant::Tenant;
 use calos_domain::wallet::Wallet;
@@ -73,6 +78,12 @@ async fn of_kind(connection: &mut PgConnection, kind: Kind, id: &str, partition:
         Kind::Device => compare::<Device>(connection, id, partition).await,
         Kind::EmailClaim => compare::<EmailClaim>(connection, id, partition).await,
         Kind::Operation => compare::<Operation>(connection, id, partition).await,
+        Kind::Payment => compare::<Payment>(connection, id, partition).await,
+        Kind::Payout => compare::<Payout>(connection, id, partition).await,
+        Kind::Adjustment => compare::<Adjustment>(connection, id, partition).await,
+        Kind::Period => compare::<Periods>(connection, id, partition).await,
+        Kind::Reconciliation => compare::<Reconciliation>(connection, id, partition).await,
+        Kind::LedgerAccess => compare::<LedgerAccess>(connection, id, partition).await,
     }
 }
 

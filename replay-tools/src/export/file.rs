@@ -1,0 +1,76 @@
+//! An export in a file: under a temporary name until it is whole.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{Exported, JournalStream};
+use crate::error::ToolError;
+
+/// Writes an export to a file; `-` is standard output. Until the export is whole it stands under a temporary name beside
+/// the file's own, and is removed when it fails. A file that is there already stays, unless `force` replaces it.
+///
+/// # Errors
+/// [`ToolError::Usage`] when the file is there, [`ToolError::Output`] when it cannot be written, and whatever ended the
+/// export.
+pub async fn to_file(journal: JournalStream, path: &Path, force: bool) -> Result<Exported, ToolError> {
+    if path.as_os_str() == "-" {
+        return to_standard_output(journal).await;
+    }
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(there_already(path));
+    }
+    let name = path.file_name().ok_or_else(|| ToolError::Usage(format!("{} is no file's name", path.display())))?;
+    let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
+    let unfinished = Unfinished(temporary);
+    let exported = write(journal, &unfinished.0).await?;
+    put_in_place(&unfinished.0, path, force)?;
+    Ok(exported)
+}
+
+async fn to_standard_output(mut journal: JournalStream) -> Result<Exported, ToolError> {
+    while let Some(piece) = journal.next().await {
+        std::io::stdout().lock().write_all(&piece)?;
+    }
+    let exported = journal.finish().await?;
+    std::io::stdout().lock().flush()?;
+    Ok(exported)
+}
+
+async fn write(mut journal: JournalStream, path: &Path) -> Result<Exported, ToolError> {
+    let mut file = File::options().write(true).create_new(true).open(path).await?;
+    while let Some(piece) = journal.next().await {
+        file.write_all(&piece).await?;
+    }
+    let exported = journal.finish().await?;
+    file.flush().await?;
+    file.sync_all().await?;
+    Ok(exported)
+}
+
+/// Gives the finished file its name. A link is made only where there is nothing, which a rename does not promise.
+fn put_in_place(temporary: &Path, path: &Path, force: bool) -> Result<(), ToolError> {
+    if force {
+        std::fs::rename(temporary, path)?;
+    } else if let Err(error) = std::fs::hard_link(temporary, path) {
+        return Err(if error.kind() == ErrorKind::AlreadyExists { there_already(path) } else { error.into() });
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(std::fs::File::open(folder)?.sync_all()?)
+}
+
+fn there_already(path: &Path) -> ToolError {
+    ToolError::Usage(format!("{} is there already; --force replaces it", path.display()))
+}
+
+/// The file under its temporary name, which nobody needs once it has its own or has failed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After a rename it is gone already; one that cannot be removed is plainly named as a part.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
