@@ -57,6 +57,7 @@ fn names(accounts: &[Account]) -> String {
 }
 
 /// Debits and credits that stand against each other: each of the one may meet each of the other, and they balance.
+/// Amounts of zero are left out.
 #[derive(Debug)]
 pub(super) struct Leg {
     asset: Asset,
@@ -92,13 +93,17 @@ impl Leg {
 
     pub(super) fn debit(&mut self, account: Account, amount: Units) -> Result<(), BookError> {
         let amount = self.positive(&account, amount)?;
-        self.debits.push(Posting { account, amount });
+        if amount > 0 {
+            self.debits.push(Posting { account, amount });
+        }
         Ok(())
     }
 
     pub(super) fn credit(&mut self, account: Account, amount: Units) -> Result<(), BookError> {
         let amount = self.positive(&account, amount)?;
-        self.credits.push(Posting { account, amount });
+        if amount > 0 {
+            self.credits.push(Posting { account, amount });
+        }
         Ok(())
     }
 
@@ -116,9 +121,8 @@ impl Leg {
             let accounts = self.debits.iter().chain(&self.credits).map(|posting| posting.account.clone()).collect();
             return Err(BookError::Unbalanced { asset: self.asset, debits, credits, accounts });
         }
-        let moved = |posting: &&Posting| posting.amount != 0;
-        for debit in self.debits.iter().filter(moved) {
-            for credit in self.credits.iter().filter(moved) {
+        for debit in &self.debits {
+            for credit in &self.credits {
                 if !may_meet(&debit.account, &credit.account, self.asset) {
                     let (debit, credit) = (debit.account.clone(), credit.account.clone());
                     return Err(BookError::Illegal { asset: self.asset, debit, credit });

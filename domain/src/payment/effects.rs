@@ -4,7 +4,8 @@ use crate::Timestamp;
 use crate::book::PAYMENT_SOURCE;
 use crate::wallet::{FreezeCause, WalletCommand};
 
-use super::{Claim, Payment, PaymentReceived};
+use super::state::DISPUTE;
+use super::{Claim, Dispute, Payment, PaymentReceived};
 
 /// Credit that was paid for burns after credit that was given; of what was paid for, what ends soonest burns first.
 pub const BOUGHT_PRIORITY: i16 = 20;
@@ -63,12 +64,19 @@ fn restore(received: &PaymentReceived, claim: &Claim, at: Timestamp) -> WalletCo
     WalletCommand::RestoreGrant { grant_id: received.grant_id, source_ref: claim.source_ref.clone(), at }
 }
 
-/// While a dispute is open the wallet spends nothing; also when the payment itself is not known yet.
-fn freezing(before: &Payment, after: &Payment) -> Option<WalletCommand> {
-    let disputed = |payment: &Payment| payment.disputes.values().any(super::Dispute::is_open);
-    match (disputed(before), disputed(after)) {
-        (false, true) => Some(WalletCommand::Freeze { cause: FreezeCause::Dispute }),
-        (true, false) => Some(WalletCommand::Thaw { cause: FreezeCause::Dispute }),
-        (false, false) | (true, true) => None,
+/// While a dispute is open the wallet spends nothing; also when the payment itself is not known yet. Each dispute freezes
+/// for itself, so that one of them ending thaws nothing that another one froze.
+fn freezing(before: &Payment, after: &Payment) -> Vec<WalletCommand> {
+    let mut commands = Vec::new();
+    for (reference, dispute) in &after.disputes {
+        let was_open = before.disputes.get(reference).is_some_and(Dispute::is_open);
+        let cause = FreezeCause::Dispute;
+        let source_ref = Some(format!("{DISPUTE}{reference}"));
+        match (was_open, dispute.is_open()) {
+            (false, true) => commands.push(WalletCommand::Freeze { cause, source_ref }),
+            (true, false) => commands.push(WalletCommand::Thaw { cause, source_ref }),
+            (false, false) | (true, true) => {}
+        }
     }
+    commands
 }

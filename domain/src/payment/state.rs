@@ -53,7 +53,7 @@ pub struct Claim {
     pub restored: bool,
 }
 
-/// Who may claim: the refund or dispute, and what a debt that follows is called.
+/// A refund or dispute, and how much credit it may claim.
 struct Claimant {
     source_ref: String,
     wants: Units,
@@ -91,7 +91,7 @@ impl Claim {
 }
 
 const REFUND: &str = "refund:";
-const DISPUTE: &str = "dispute:";
+pub(super) const DISPUTE: &str = "dispute:";
 
 /// What others may ask a payment's state.
 impl Payment {

@@ -160,10 +160,15 @@ pub enum WalletCommand {
     Freeze {
         /// Why; several causes may stand at once.
         cause: FreezeCause,
+        /// The dispute or case behind it, so that several of one cause stand beside each other; none for the cause as
+        /// such.
+        source_ref: Option<String>,
     },
-    /// Takes one cause to freeze away.
+    /// Takes one reason to freeze away.
     Thaw {
         /// Which.
         cause: FreezeCause,
+        /// The dispute or case that ended; none takes the cause away with all that stands behind it.
+        source_ref: Option<String>,
     },
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use crate::{Asset, GrantId, MicroUsd, TenantId, Timestamp, Units};
 
 use super::draft::Draft;
+use super::state::{FREEZES_REMEMBERED_MAX_COUNT, Freeze};
 use super::uses::id_millis;
 use super::{
     AdjustmentReason, CLOCK_SKEW_MAX_SECONDS, CreditsGranted, FreezeCause, GRANTS_OPEN_MAX_COUNT, GrantKind,
@@ -74,8 +75,8 @@ pub(super) fn decide(wallet: &Wallet, command: WalletCommand) -> Decision {
             let taking = correct::Taking { adjustment_id, asset, amount, reason, effective_at };
             correct::take(wallet, &taking, at)
         }
-        WalletCommand::Freeze { cause } => Ok(freeze(wallet, cause)),
-        WalletCommand::Thaw { cause } => Ok(thaw(wallet, cause)),
+        WalletCommand::Freeze { cause, source_ref } => freeze(wallet, cause, source_ref),
+        WalletCommand::Thaw { cause, source_ref } => thaw(wallet, cause, source_ref),
     }
 }
 
@@ -144,12 +145,27 @@ fn check_terms(wallet: &Wallet, granted: &CreditsGranted, at: Timestamp) -> Resu
     Ok(())
 }
 
-fn freeze(wallet: &Wallet, cause: FreezeCause) -> Vec<WalletEvent> {
-    if wallet.frozen.contains(&cause) { Vec::new() } else { vec![WalletEvent::WalletFrozen(WalletFrozen { cause })] }
+fn freeze(wallet: &Wallet, cause: FreezeCause, source_ref: Option<String>) -> Decision {
+    short_enough(source_ref.as_deref().unwrap_or_default())?;
+    let stands = |source_ref: Option<&str>| wallet.frozen.contains(&Freeze::new(cause, source_ref));
+    if stands(source_ref.as_deref()) {
+        return Ok(Vec::new());
+    }
+    // With more reasons than are told apart the cause as such stands, until somebody thaws it by hand.
+    let source_ref = source_ref.filter(|_| wallet.frozen.len() < FREEZES_REMEMBERED_MAX_COUNT);
+    if stands(source_ref.as_deref()) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![WalletEvent::WalletFrozen(WalletFrozen { cause, source_ref })])
 }
 
-fn thaw(wallet: &Wallet, cause: FreezeCause) -> Vec<WalletEvent> {
-    if wallet.frozen.contains(&cause) { vec![WalletEvent::WalletThawed(WalletThawed { cause })] } else { Vec::new() }
+fn thaw(wallet: &Wallet, cause: FreezeCause, source_ref: Option<String>) -> Decision {
+    short_enough(source_ref.as_deref().unwrap_or_default())?;
+    let ended = Freeze::new(cause, source_ref.as_deref());
+    if !wallet.frozen.iter().any(|known| ended.ends(known)) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![WalletEvent::WalletThawed(WalletThawed { cause, source_ref })])
 }
 
 /// A known id: nothing to do for the same content, a refusal for other content.

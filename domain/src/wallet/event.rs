@@ -256,6 +256,9 @@ pub struct HoldReleased {
 pub struct WalletFrozen {
     /// Why.
     pub cause: FreezeCause,
+    /// The dispute or case behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ref: Option<String>,
 }
 
 /// See [`WalletEvent::WalletThawed`].
@@ -263,6 +266,9 @@ pub struct WalletFrozen {
 pub struct WalletThawed {
     /// Why.
     pub cause: FreezeCause,
+    /// The dispute or case that ended; none ends the cause with all that stands behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ref: Option<String>,
 }
 
 /// For fields that are left out while they say nothing.

@@ -2,7 +2,7 @@
 
 use crate::{Asset, GrantId, Units};
 
-use super::state::DebtOf;
+use super::state::{DebtOf, Freeze};
 use super::uses::{Known, id_moment};
 use super::{
     CreditsDeducted, CreditsGranted, CreditsTaken, DebtIncurred, DebtRepaid, Deduction, DeductionReversed, Drawn,
@@ -27,12 +27,16 @@ impl Wallet {
             WalletEvent::DebtIncurred(incurred) => self.indebted(incurred),
             WalletEvent::DebtRepaid(repaid) => self.repaid(repaid),
             WalletEvent::WalletFrozen(frozen) => {
-                if !self.frozen.contains(&frozen.cause) {
-                    self.frozen.push(frozen.cause);
+                let freeze = Freeze::new(frozen.cause, frozen.source_ref.as_deref());
+                if !self.frozen.contains(&freeze) {
+                    self.frozen.push(freeze);
                     self.frozen.sort_unstable();
                 }
             }
-            WalletEvent::WalletThawed(thawed) => self.frozen.retain(|cause| *cause != thawed.cause),
+            WalletEvent::WalletThawed(thawed) => {
+                let ended = Freeze::new(thawed.cause, thawed.source_ref.as_deref());
+                self.frozen.retain(|known| !ended.ends(known));
+            }
         }
     }
 

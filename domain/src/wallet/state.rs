@@ -9,13 +9,13 @@ use crate::{Asset, Decider, GrantId, HoldId, TenantId, Timestamp, Units, UsageId
 use super::callers::Callers;
 use super::takings::Takings;
 use super::uses::Uses;
-use super::{EndedUse, FreezeCause, Grant, OpenHold, WalletCommand, WalletEvent, WalletRefusal};
+use super::{EndedUse, FreezeCause, Grant, OpenHold, WalletCommand, WalletEvent, WalletRefusal, prints};
 
 /// A tenant's wallet: one purse per asset, the open holds, and a bounded memory of what ended.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub struct Wallet {
     pub(super) tenant: Option<TenantId>,
-    pub(super) frozen: Vec<FreezeCause>,
+    pub(super) frozen: Vec<Freeze>,
     pub(super) usd: Purse,
     pub(super) credit: Purse,
     pub(super) uses: Uses,
@@ -48,6 +48,24 @@ pub struct Purse {
     pub grants: Vec<Grant>,
 }
 
+/// Reasons to freeze that are told apart.
+pub(super) const FREEZES_REMEMBERED_MAX_COUNT: usize = 1_024;
+
+/// One reason to freeze: its cause, and the fingerprint of the dispute or case behind it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(super) struct Freeze(pub(super) FreezeCause, Option<u64>);
+
+impl Freeze {
+    pub(super) fn new(cause: FreezeCause, source_ref: Option<&str>) -> Self {
+        Self(cause, source_ref.map(prints::of_reference))
+    }
+
+    /// Whether a thaw for this reason ends that one: a cause as such ends with all that stands behind it.
+    pub(super) fn ends(&self, other: &Self) -> bool {
+        self.0 == other.0 && (self.1.is_none() || self.1 == other.1)
+    }
+}
+
 /// What was recorded right before a debt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum DebtOf {
@@ -61,7 +79,7 @@ pub(super) enum DebtOf {
 
 impl Decider for Wallet {
     const KIND: &'static str = "wallet";
-    const SNAPSHOT_VERSION: i32 = 5;
+    const SNAPSHOT_VERSION: i32 = 6;
 
     type Command = WalletCommand;
     type Event = WalletEvent;
@@ -82,6 +100,7 @@ impl Decider for Wallet {
             + self.uses.weight_bytes()
             + self.callers.weight_bytes()
             + self.takings.weight_bytes()
+            + self.frozen.len() * std::mem::size_of::<Freeze>()
     }
 }
 
@@ -105,10 +124,12 @@ impl Wallet {
         !self.frozen.is_empty()
     }
 
-    /// Why it is frozen; empty when it is not.
+    /// Why it is frozen, each cause once; empty when it is not.
     #[must_use]
-    pub fn freeze_causes(&self) -> &[FreezeCause] {
-        &self.frozen
+    pub fn freeze_causes(&self) -> Vec<FreezeCause> {
+        let mut causes: Vec<_> = self.frozen.iter().map(|freeze| freeze.0).collect();
+        causes.dedup();
+        causes
     }
 
     /// The asset's side.

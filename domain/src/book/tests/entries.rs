@@ -269,8 +269,8 @@ fn a_provider_is_owed_what_it_charges_unless_it_charges_the_tenant() {
 fn what_moves_nothing_has_no_entry_and_everything_else_counts_from_its_own_date() {
     let events = [
         WalletEvent::WalletOpened(WalletOpened { tenant_id: tenant(), opened_at: at(1) }),
-        WalletEvent::WalletFrozen(WalletFrozen { cause: FreezeCause::Fraud }),
-        WalletEvent::WalletThawed(WalletThawed { cause: FreezeCause::Fraud }),
+        WalletEvent::WalletFrozen(WalletFrozen { cause: FreezeCause::Fraud, source_ref: None }),
+        WalletEvent::WalletThawed(WalletThawed { cause: FreezeCause::Fraud, source_ref: None }),
     ];
     for event in events {
         assert_eq!(effective_at(&event, at(500)), at(500));

@@ -17,8 +17,8 @@ fn nothing_happens_in_a_wallet_that_is_not_open() {
         void(1, 1, "refund:1"),
         restore(1, "refund:1"),
         take(1, 1),
-        WalletCommand::Freeze { cause: FreezeCause::Fraud },
-        WalletCommand::Thaw { cause: FreezeCause::Fraud },
+        WalletCommand::Freeze { cause: FreezeCause::Fraud, source_ref: None },
+        WalletCommand::Thaw { cause: FreezeCause::Fraud, source_ref: None },
     ];
     for command in commands {
         assert_eq!(wallet.decide(command), Err(WalletRefusal::NotOpen));
@@ -178,8 +178,8 @@ fn a_reference_too_long_to_keep_is_refused() {
 #[test]
 fn a_frozen_wallet_spends_nothing_new() {
     let mut wallet = given([grant(1, 100), hold(1, 10), hold(2, 10)]);
-    let events = wallet.when(WalletCommand::Freeze { cause: FreezeCause::Dispute }).unwrap();
-    assert_eq!(events, [WalletEvent::WalletFrozen(WalletFrozen { cause: FreezeCause::Dispute })]);
+    let events = wallet.when(WalletCommand::Freeze { cause: FreezeCause::Dispute, source_ref: None }).unwrap();
+    assert_eq!(events, [WalletEvent::WalletFrozen(WalletFrozen { cause: FreezeCause::Dispute, source_ref: None })]);
     assert!(wallet.wallet.is_frozen());
     assert_eq!(wallet.then_refused(hold(3, 0)), WalletRefusal::Frozen);
     assert_eq!(wallet.then_refused(charge(4, 1)), WalletRefusal::Frozen);
@@ -192,13 +192,42 @@ fn a_frozen_wallet_spends_nothing_new() {
 #[test]
 fn a_wallet_thaws_when_the_last_cause_is_gone() {
     let (dispute, fraud) = (FreezeCause::Dispute, FreezeCause::Fraud);
-    let mut wallet =
-        given([grant(1, 100), WalletCommand::Freeze { cause: dispute }, WalletCommand::Freeze { cause: fraud }]);
-    let events = wallet.when(WalletCommand::Thaw { cause: dispute }).unwrap();
-    assert_eq!(events, [WalletEvent::WalletThawed(WalletThawed { cause: dispute })]);
+    let mut wallet = given([
+        grant(1, 100),
+        WalletCommand::Freeze { cause: dispute, source_ref: None },
+        WalletCommand::Freeze { cause: fraud, source_ref: None },
+    ]);
+    let events = wallet.when(WalletCommand::Thaw { cause: dispute, source_ref: None }).unwrap();
+    assert_eq!(events, [WalletEvent::WalletThawed(WalletThawed { cause: dispute, source_ref: None })]);
     assert_eq!(wallet.then_refused(hold(1, 1)), WalletRefusal::Frozen);
     assert_eq!(wallet.wallet.freeze_causes(), [fraud]);
-    wallet.when(WalletCommand::Thaw { cause: fraud }).unwrap();
+    wallet.when(WalletCommand::Thaw { cause: fraud, source_ref: None }).unwrap();
     assert!(wallet.when(hold(1, 1)).is_ok());
-    assert_eq!(wallet.when(WalletCommand::Thaw { cause: FreezeCause::Operator }), Ok(Vec::new()));
+    assert_eq!(wallet.when(WalletCommand::Thaw { cause: FreezeCause::Operator, source_ref: None }), Ok(Vec::new()));
+}
+
+#[test]
+fn disputes_freeze_beside_each_other_and_the_last_to_end_thaws() {
+    let cause = FreezeCause::Dispute;
+    let freeze = |name: &str| WalletCommand::Freeze { cause, source_ref: Some(name.to_owned()) };
+    let thaw = |name: &str| WalletCommand::Thaw { cause, source_ref: Some(name.to_owned()) };
+    let mut wallet = given([grant(1, 100), freeze("dispute:dp_1"), freeze("dispute:dp_2")]);
+    assert_eq!(wallet.wallet.freeze_causes(), [cause]);
+    wallet.when(thaw("dispute:dp_1")).unwrap();
+    assert_eq!(wallet.when(thaw("dispute:dp_3")), Ok(Vec::new()));
+    assert_eq!(wallet.then_refused(hold(1, 1)), WalletRefusal::Frozen);
+    wallet.when(thaw("dispute:dp_2")).unwrap();
+    assert!(wallet.when(hold(1, 1)).is_ok());
+    // By hand the cause goes with all that stands behind it, and what is not told apart can only go that way.
+    for n in 0..=1_024 {
+        wallet.when(freeze(&format!("dispute:dp_{n}"))).unwrap();
+    }
+    assert_eq!(wallet.when(freeze("dispute:dp_2000")), Ok(Vec::new()));
+    for n in 0..=1_024 {
+        wallet.when(thaw(&format!("dispute:dp_{n}"))).unwrap();
+    }
+    assert!(wallet.wallet.is_frozen());
+    let events = wallet.when(WalletCommand::Thaw { cause, source_ref: None }).unwrap();
+    assert_eq!(events, [WalletEvent::WalletThawed(WalletThawed { cause, source_ref: None })]);
+    assert!(!wallet.wallet.is_frozen());
 }

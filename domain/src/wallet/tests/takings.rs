@@ -87,7 +87,7 @@ fn an_adjustment_of_a_time_to_come_or_without_an_ordered_id_is_refused() {
 
 #[test]
 fn a_frozen_wallet_can_be_corrected() {
-    let mut wallet = given([grant(1, 100), WalletCommand::Freeze { cause: FreezeCause::Fraud }]);
+    let mut wallet = given([grant(1, 100), WalletCommand::Freeze { cause: FreezeCause::Fraud, source_ref: None }]);
     assert!(wallet.when(take(1, 100)).is_ok());
     assert_eq!(wallet.usd(), (0, 0, 0));
 }

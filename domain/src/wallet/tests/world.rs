@@ -141,8 +141,8 @@ impl World {
                 effective_at: at(self.now - age),
                 at: now,
             },
-            Step::Freeze { cause } => WalletCommand::Freeze { cause },
-            Step::Thaw { cause } => WalletCommand::Thaw { cause },
+            Step::Freeze { cause } => WalletCommand::Freeze { cause, source_ref: None },
+            Step::Thaw { cause } => WalletCommand::Thaw { cause, source_ref: None },
             Step::Clock { .. } | Step::Repeat { .. } | Step::Twist { .. } => return None,
         })
     }
