@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use calos_adapters::postgres::PgLog;
-use calos_commands::log::{LogError, Positions};
+use calos_commands::log::{Boxed, LogError, Positions};
 use calos_commands::processes::expire_grants::{DueAdjustment, DueGrant, Swept, expire_grants, lapse_adjustments};
 use calos_projections::adjustments::{self, Adjustments};
 use calos_projections::open_grants::{self, OpenGrants};
@@ -107,28 +107,56 @@ impl Sweeper {
     /// # Errors
     /// The database's and the log's; what was recorded before stays so.
     pub async fn sweep(&mut self) -> Result<(usize, usize), SweepError> {
-        let Self { pool, log, progress, stop, grants, adjustments } = self;
-        let (pool, log, progress, stop) = (&*pool, &*log, &*progress, &*stop);
-        let passed = |projection| move |positions| passed(pool, progress, projection, positions);
-        let due_grants = |limit| async move {
-            let found = open_grants::due(pool, now(), limit).await?;
-            Ok(found.into_iter().map(|(tenant_id, grant_id)| DueGrant { tenant_id, grant_id }).collect())
+        let expired = self.sweep_grants().await?;
+        Ok((expired, self.sweep_adjustments().await?))
+    }
+
+    async fn sweep_grants(&mut self) -> Result<usize, SweepError> {
+        let (pool, log) = (self.pool.clone(), self.log.clone());
+        let due = move |limit| {
+            let pool = pool.clone();
+            async move {
+                let found = open_grants::due(&pool, now(), limit).await?;
+                let due = |(tenant_id, grant_id)| DueGrant { tenant_id, grant_id };
+                Ok(found.into_iter().map(due).collect())
+            }
         };
-        let expire = |due: Vec<DueGrant>| async move { expire_grants(log, &due, now()).await };
-        let expired = drain(stop, grants, due_grants, expire, passed(OpenGrants::NAME)).await?;
-        let due_adjustments = |limit| async move {
-            let found = adjustments::due(pool, now(), limit).await?;
-            Ok(found.into_iter().map(|(tenant_id, adjustment_id)| DueAdjustment { tenant_id, adjustment_id }).collect())
+        let expire = move |due: Vec<DueGrant>| {
+            let log = log.clone();
+            async move { expire_grants(&log, &due, now()).await }
         };
-        let lapse = |due: Vec<DueAdjustment>| async move { lapse_adjustments(log, &due, now()).await };
-        let lapsed = drain(stop, adjustments, due_adjustments, lapse, passed(Adjustments::NAME)).await?;
-        Ok((expired, lapsed))
+        let passed = self.passed(OpenGrants::NAME);
+        drain(self.stop.clone(), &mut self.grants, due, expire, passed).await
+    }
+
+    async fn sweep_adjustments(&mut self) -> Result<usize, SweepError> {
+        let (pool, log) = (self.pool.clone(), self.log.clone());
+        let due = move |limit| {
+            let pool = pool.clone();
+            async move {
+                let found = adjustments::due(&pool, now(), limit).await?;
+                let due = |(tenant_id, adjustment_id)| DueAdjustment { tenant_id, adjustment_id };
+                Ok(found.into_iter().map(due).collect())
+            }
+        };
+        let lapse = move |due: Vec<DueAdjustment>| {
+            let log = log.clone();
+            async move { lapse_adjustments(&log, &due, now()).await }
+        };
+        let passed = self.passed(Adjustments::NAME);
+        drain(self.stop.clone(), &mut self.adjustments, due, lapse, passed).await
+    }
+
+    /// Whether a read model has passed some positions, within bounds.
+    fn passed(&self, projection: &'static str) -> impl Fn(Positions) -> Boxed<'static, bool> + use<> {
+        let (pool, progress) = (self.pool.clone(), self.progress.clone());
+        move |positions| Box::pin(passed(pool.clone(), progress.clone(), projection, positions))
     }
 }
 
 /// Batch after batch until nothing is due any more, or nothing moves.
 async fn drain<T, D, R, P>(
-    stop: &CancellationToken,
+    stop: CancellationToken,
     hopeless: &mut Hopeless<T>,
     due: impl Fn(u32) -> D,
     record: impl Fn(Vec<T>) -> R,
@@ -159,13 +187,13 @@ where
 
 /// Whether a read model has passed these positions, within bounds.
 async fn passed(
-    pool: &PgPool,
-    progress: &watch::Receiver<Progress>,
+    pool: PgPool,
+    progress: watch::Receiver<Progress>,
     projection: &'static str,
     positions: Positions,
 ) -> bool {
     let deadline = Instant::now() + wait::WAIT_MAX;
-    match wait::wait_until(pool, progress, projection, &positions.0, deadline).await {
+    match wait::wait_until(&pool, &progress, projection, &positions.0, deadline).await {
         Ok(()) => true,
         Err(behind) => {
             tracing::debug!(%behind, "the rest of what has run out of time is left to the next sweep");
@@ -197,8 +225,8 @@ mod tests {
             async move { Ok(Swept { recorded, positions: Positions::default(), hopeless: given_up }) }
         };
         let stop = CancellationToken::new();
-        let recorded = drain(&stop, &mut hopeless, due, record, |_| async { true }).await.unwrap();
-        let again = drain(&stop, &mut hopeless, due, record, |_| async { true }).await.unwrap();
+        let recorded = drain(stop.clone(), &mut hopeless, due, record, |_| async { true }).await.unwrap();
+        let again = drain(stop.clone(), &mut hopeless, due, record, |_| async { true }).await.unwrap();
         assert_eq!(again, 0);
         (recorded, batches.into_inner(), line.into_inner())
     }
@@ -226,9 +254,9 @@ mod tests {
         let nothing = |_| async { Ok(Swept::default()) };
         let mut hopeless: Hopeless<u32> = Hopeless(HashSet::new());
         let stop = CancellationToken::new();
-        assert_eq!(drain(&stop, &mut hopeless, due, nothing, |_| async { true }).await.unwrap(), 0);
+        assert_eq!(drain(stop.clone(), &mut hopeless, due, nothing, |_| async { true }).await.unwrap(), 0);
         let all = |batch: Vec<u32>| async move { Ok(Swept { recorded: batch.len(), ..Swept::default() }) };
-        assert_eq!(drain(&stop, &mut hopeless, due, all, |_| async { false }).await.unwrap(), BATCH_MAX_COUNT);
+        assert_eq!(drain(stop.clone(), &mut hopeless, due, all, |_| async { false }).await.unwrap(), BATCH_MAX_COUNT);
         assert_eq!(asked.into_inner(), 2);
     }
 }

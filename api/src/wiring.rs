@@ -19,6 +19,7 @@ use calos_adapters::fetch::client::NoFetcher;
 use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_adapters::providers::ProvidersError;
 use calos_adapters::secrets::{BCRYPT_COST_DEFAULT, Secrets, SecretsError, SecretsOptions};
+use calos_commands::books::Books;
 use calos_commands::complete_chat::Gateway;
 use calos_commands::fault::Never;
 use calos_commands::log::{EventLog, Failed, LogError, Plan, Positions};
@@ -31,13 +32,16 @@ use calos_domain::{StreamId, TenantId};
 use calos_projections::{Progress, Runner, RunnerHandle, RunnerOptions, wait};
 
 use crate::auth::Auth;
+use crate::book_port::BookPort;
 use crate::error::ApiError;
+use crate::expire_grants;
 use crate::expire_holds;
 use crate::gateway;
 use crate::idempotency::{self, InProgress};
 use crate::position;
 use crate::pulse::Pulse;
 use crate::routes::health::Looks;
+use crate::seal_check::SealChecks;
 use crate::sweep_keyring;
 
 /// How often answers too old to be replayed are removed.
@@ -98,12 +102,16 @@ pub struct Parts {
     pub gateway: Gateway<PgLog>,
     /// Conversations that read pages of the web.
     pub web: WebReader,
+    /// The books, for closing months and reconciling.
+    pub books: Arc<dyn Books>,
     /// Idempotency keys being worked on here.
     pub in_progress: InProgress,
     /// Whether the database answers.
     pub pulse: Pulse,
     /// What was last seen of the database by whoever asks about it.
     pub looks: Looks,
+    /// Seal checks begun here.
+    pub seal_checks: SealChecks,
     /// How far this process has brought the read models.
     pub progress: watch::Receiver<Progress>,
     /// Whether the providers are simulated ones.
@@ -190,12 +198,14 @@ impl App {
         let web = WebReader::new(fetcher, Arc::clone(&world.randomness));
         let catalogue = gateway::spawn_catalogue(gateway.clone(), stop.clone());
         let expiry = expire_holds::spawn(pool.clone(), log.clone(), stop.clone());
+        let grant_expiry = expire_grants::spawn(pool.clone(), log.clone(), runner.progress(), stop.clone());
         let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());
         let app = Self(Arc::new(Parts {
             world,
             gateway,
             web,
             auth,
+            books: Arc::new(BookPort::new(pool.clone(), log.clone(), runner.progress())),
             in_progress: InProgress::default(),
             embedded: database.cluster().is_some(),
             config,
@@ -204,6 +214,7 @@ impl App {
             secrets,
             pulse,
             looks: Looks::default(),
+            seal_checks: SealChecks::default(),
             progress: runner.progress(),
             simulated,
             stopping: CancellationToken::new(),
@@ -216,6 +227,7 @@ impl App {
                 ("callers", following),
                 ("catalogue", catalogue),
                 ("hold expiry", expiry),
+                ("grant expiry", grant_expiry),
                 ("keyring sweep", keyring),
             ],
         ))

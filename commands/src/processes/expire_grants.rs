@@ -95,9 +95,10 @@ where
     T: Copy,
     F: Future<Output = Result<Ended, LogError>>,
 {
-    let ending = due.iter().map(|one| {
-        let ended = end(*one);
-        async move { (*one, ended.await) }
+    // By value: a stream over borrowed ones could not be moved between threads.
+    let ending = due.to_vec().into_iter().map(|one| {
+        let ended = end(one);
+        async move { (one, ended.await) }
     });
     let mut ending = stream::iter(ending).buffer_unordered(COMMANDS_MAX_CONCURRENT);
     let mut swept = Swept::default();
