@@ -23,6 +23,8 @@ pub enum Command {
     Replay(ReplayArguments),
     /// Model calls: direct to a simulated provider, through a bare proxy, and through CALOS.
     Gateway(GatewayArguments),
+    /// Generated histories through the real command path with crashes in between, against a model of the ledger.
+    Simulate(SimulateArguments),
     /// The simulated provider, as a process of its own.
     #[command(hide = true)]
     SimulatedProvider,
@@ -114,4 +116,23 @@ pub struct GatewayArguments {
     /// CALOS alone, to look at it while it works: nothing is compared.
     #[arg(long)]
     pub calos_alone: bool,
+}
+
+/// `calos-bench simulate`
+///
+/// Exits with 1 at the first thing that does not hold, and says how to come to it again.
+#[derive(Args, Clone, Debug)]
+pub struct SimulateArguments {
+    /// Commands to ask, repetitions after a lost answer not counted.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub commands: u64,
+    /// Where every choice comes from; drawn and printed when left out.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Tenants at one time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub tenants: u16,
+    /// Commands from one checkpoint to the next.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    pub check_every: u64,
 }

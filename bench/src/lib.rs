@@ -1,0 +1,3 @@
+//! What `calos-bench` shares with tests: the simulation of the ledger.
+
+pub mod simulate;

@@ -1,0 +1,175 @@
+//! What the simulated server does with an order, and how a rule can be broken on purpose to see whether that is found.
+
+use calos_adapters::postgres::PgLog;
+use calos_commands::log::{Done, EventLog, Failed, LogError, Plan, Request, Unit};
+use calos_commands::metadata::{Actor, Metadata};
+use calos_domain::wallet::{ReleaseCause, Wallet, WalletCommand, WalletEvent, WalletRefusal};
+use calos_domain::{GrantId, HoldId, MicroUsd, StreamId, TenantId, Units, UsageId};
+use futures_util::future::join_all;
+use tokio::sync::mpsc::UnboundedSender;
+use uuid::Uuid;
+
+use super::model::Why;
+
+/// The name under which the simulation's commands stand in the log.
+const ACTOR: &str = "simulation";
+
+/// A rule that is broken on purpose, at the seam between the command and the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    /// A repeated grant grants again.
+    GrantsTwice,
+    /// A settlement deducts one unit less than was used: too much returns.
+    ReturnsTooMuch,
+    /// The expiry of a grant takes what open holds keep of it.
+    ExpiryIgnoresHolds,
+    /// A command whose answer was lost is repeated under a new id.
+    RepeatsUnderNewId,
+    /// A claim that was undone is not restored.
+    RestoresNothing,
+}
+
+impl Broken {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::GrantsTwice,
+        Self::ReturnsTooMuch,
+        Self::ExpiryIgnoresHolds,
+        Self::RepeatsUnderNewId,
+        Self::RestoresNothing,
+    ];
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// A command of the wallet.
+    Wallet(WalletCommand),
+}
+
+/// An order on its way to the server.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its place among those that were asked together.
+    pub place: usize,
+    /// Whose wallet.
+    pub tenant: TenantId,
+    /// The command's id: the same when it is asked again.
+    pub command_id: Uuid,
+    /// Whether it was asked before.
+    pub again: bool,
+    /// What.
+    pub order: Order,
+}
+
+/// What the server answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Durable; so many events of the wallet.
+    Done(usize),
+    /// Refused.
+    Refused(Why),
+}
+
+/// What came of asking: an answer, or why there is none.
+pub type Outcome = Result<Answer, LogError>;
+
+/// Carries all of them out together, answering each as it ends.
+pub async fn carry_out(
+    log: PgLog,
+    asked: Vec<Asked>,
+    broken: Option<Broken>,
+    answers: UnboundedSender<(usize, Outcome)>,
+) {
+    let each = asked.into_iter().map(|asked| {
+        let (log, answers) = (log.clone(), answers.clone());
+        async move {
+            let place = asked.place;
+            let outcome = one(&log, asked, broken).await;
+            // Nobody listens any more when the simulation has failed elsewhere.
+            drop(answers.send((place, outcome)));
+        }
+    });
+    join_all(each).await;
+}
+
+async fn one(log: &PgLog, asked: Asked, broken: Option<Broken>) -> Outcome {
+    let mut metadata = Metadata::new(Actor::System(ACTOR));
+    metadata.command_id = asked.command_id;
+    let request = Request::from(metadata);
+    let Order::Wallet(command) = asked.order;
+    let command = if asked.again && broken == Some(Broken::RepeatsUnderNewId) { renamed(command) } else { command };
+    let mut plan = Plan::default();
+    let wallet = plan.stream::<Wallet>(StreamId::key(asked.tenant));
+    let decided: Result<Done<usize>, Failed<WalletRefusal>> = log
+        .execute(&plan, request, |unit| match broken {
+            None => unit.decide(wallet, command.clone()).map(|events| events.len()),
+            Some(broken) => {
+                let state: Wallet = unit.read(wallet);
+                decide_broken(unit, &state, &command, broken, |unit, command| unit.decide(wallet, command))
+            }
+        })
+        .await;
+    match decided {
+        Ok(done) => Ok(Answer::Done(done.answer)),
+        Err(Failed::Refused(refusal)) => Ok(Answer::Refused(Why::from(&refusal))),
+        Err(Failed::Log(error)) => Err(error),
+    }
+}
+
+type Decided = Result<Vec<WalletEvent>, WalletRefusal>;
+
+fn decide_broken(
+    unit: &mut Unit<'_>,
+    state: &Wallet,
+    command: &WalletCommand,
+    broken: Broken,
+    decide: impl Fn(&mut Unit<'_>, WalletCommand) -> Decided,
+) -> Result<usize, WalletRefusal> {
+    let mut count = 0;
+    let mut command = command.clone();
+    match (broken, &mut command) {
+        (Broken::ReturnsTooMuch, WalletCommand::SettleHold { hold_id, amount, usage, .. })
+            if amount.get() > 0 && state.hold(hold_id).is_some() =>
+        {
+            *amount = amount.saturating_minus(Units::new(1));
+            usage.total = MicroUsd::new(amount.get());
+            (usage.provider_cost, usage.markup) = (MicroUsd::ZERO, usage.total);
+        }
+        (Broken::ExpiryIgnoresHolds, WalletCommand::ExpireGrant { grant_id, at }) => {
+            let of_it =
+                |parts: &[calos_domain::wallet::Allocation]| parts.iter().any(|part| part.grant_id == *grant_id);
+            let holds: Vec<HoldId> =
+                state.open_holds().filter(|(_, hold)| of_it(&hold.allocations)).map(|(id, _)| id).collect();
+            for hold_id in holds {
+                let release = WalletCommand::ReleaseHold { hold_id, cause: ReleaseCause::Voided, at: *at };
+                count += decide(unit, release)?.len();
+            }
+        }
+        (Broken::RestoresNothing, WalletCommand::RestoreGrant { .. }) => return Ok(0),
+        (_, _) => {}
+    }
+    let events = decide(unit, command.clone())?.len();
+    if broken == Broken::GrantsTwice && events == 0 {
+        if let WalletCommand::GrantCredits { .. } = command {
+            count += decide(unit, renamed(command))?.len();
+        }
+    }
+    Ok(count + events)
+}
+
+/// The same under another id.
+fn renamed(mut command: WalletCommand) -> WalletCommand {
+    // The moment stays: it is in the first half.
+    let other = |id: Uuid| Uuid::from_u128(id.as_u128() ^ 1);
+    match &mut command {
+        WalletCommand::GrantCredits { grant_id, .. } => *grant_id = GrantId(other(grant_id.0)),
+        WalletCommand::PlaceHold { hold_id, usage_id, .. } => {
+            *hold_id = HoldId(other(hold_id.0));
+            *usage_id = UsageId(other(usage_id.0));
+        }
+        WalletCommand::Charge { usage, .. } => usage.usage_id = UsageId(other(usage.usage_id.0)),
+        _ => {}
+    }
+    command
+}
