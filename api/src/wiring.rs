@@ -196,7 +196,7 @@ impl App {
         let gateway = gateway::open(&config.providers, &log, &secrets, &world)?;
         let fetcher = Arc::new(SafeFetcher::new(config.fetch.clone())?);
         let web = WebReader::new(fetcher, Arc::clone(&world.randomness));
-        let catalogue = gateway::spawn_catalogue(gateway.clone(), stop.clone());
+        let catalogue = gateway::spawn_catalogue(gateway.clone(), &config.providers, stop.clone());
         let expiry = expire_holds::spawn(pool.clone(), log.clone(), stop.clone());
         let grant_expiry = expire_grants::spawn(pool.clone(), log.clone(), runner.progress(), stop.clone());
         let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());

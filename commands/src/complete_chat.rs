@@ -232,8 +232,7 @@ impl<L: EventLog> Gateway<L> {
     /// The circuits of the platform's own accounts that are, or were of late, in trouble; all others are closed.
     #[must_use]
     pub fn circuits(&self) -> Vec<Circuit> {
-        let circuits = self.0.traffic.circuits().into_iter();
-        circuits.filter(|circuit| circuit.account.is_none()).collect()
+        self.0.traffic.platform_circuits()
     }
 
     /// Does work to its end, though whoever waits for it may go away; [`Self::stop`] waits for it. None when its task broke

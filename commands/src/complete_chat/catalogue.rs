@@ -11,11 +11,11 @@ use calos_domain::routing::{LOCAL_DEFAULT_MODEL, unlisted_provider};
 use calos_domain::tenant::Tenant;
 use calos_domain::{StreamId, Timestamp};
 
-use super::{ChatCaller, ChatFailure, CircuitState, Gateway};
+use super::{ChatCaller, ChatFailure, Gateway, Providers};
 use crate::log::{EventLog, Failed, Plan};
 use crate::provider::ModelListing;
 
-/// How soon after the last time the providers may be asked again because of an unknown name.
+/// How soon after the last time Ollama may be asked again because of an unknown name.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The providers' models, as last heard.
@@ -23,6 +23,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Catalogue {
     heard: RwLock<BTreeMap<Provider, Arc<[ModelListing]>>>,
     installed: RwLock<Arc<[String]>>,
+    /// When Ollama was, the one whose models come and go.
     asked_at: tokio::sync::Mutex<Option<Instant>>,
     /// What became of the last question to each; none for those that answered.
     failures: RwLock<BTreeMap<Provider, Option<String>>>,
@@ -70,14 +71,48 @@ impl Catalogue {
     fn reached(&self, provider: Provider, problem: Option<String>) {
         self.failures.write().unwrap_or_else(PoisonError::into_inner).insert(provider, problem);
     }
+
+    /// Those that did not answer when last asked.
+    fn silent(&self) -> Vec<Provider> {
+        let failures = self.failures.read().unwrap_or_else(PoisonError::into_inner);
+        failures.iter().filter(|(_, problem)| problem.is_some()).map(|(provider, _)| *provider).collect()
+    }
+
+    /// Asks these of the providers, all at once.
+    async fn ask(&self, providers: &Providers, whom: &[Provider]) {
+        let asked = providers.iter().filter(|(provider, _)| whom.contains(provider));
+        let asking = asked.map(|(provider, adapter)| async move {
+            match adapter.models().await {
+                Ok(models) => {
+                    self.hear(*provider, models);
+                    self.reached(*provider, None);
+                }
+                Err(error) => {
+                    tracing::debug!(%provider, %error, "a provider's models are not known anew");
+                    self.reached(*provider, Some(error.to_string()));
+                }
+            }
+        });
+        futures_util::future::join_all(asking).await;
+    }
 }
 
 impl<L: EventLog> Gateway<L> {
-    /// Asks every provider for its models. What cannot be reached keeps what was heard last.
-    pub async fn refresh_models(&self) {
+    /// Asks these providers for their models, as far as the platform has an account there. What cannot be reached keeps
+    /// what was heard last.
+    pub async fn refresh_models(&self, whom: &[Provider]) {
+        let whom: Vec<Provider> = whom.iter().copied().filter(|provider| self.0.platform.contains(provider)).collect();
         // Not under the lock: a provider that keeps us waiting must not keep calls waiting that go elsewhere.
-        self.ask().await;
-        *self.0.catalogue.asked_at.lock().await = Some(Instant::now());
+        self.0.catalogue.ask(&self.0.providers, &whom).await;
+        if whom.contains(&Provider::Ollama) {
+            *self.0.catalogue.asked_at.lock().await = Some(Instant::now());
+        }
+    }
+
+    /// The providers that did not answer when they were last asked for their models.
+    #[must_use]
+    pub fn silent_providers(&self) -> Vec<Provider> {
+        self.0.catalogue.silent()
     }
 
     /// Whether a provider has been asked for its models, whatever came of it.
@@ -85,26 +120,19 @@ impl<L: EventLog> Gateway<L> {
         self.0.catalogue.failures.read().unwrap_or_else(PoisonError::into_inner).contains_key(&provider)
     }
 
-    /// The providers that have answered when last asked for their models.
-    #[must_use]
-    pub fn heard_from(&self) -> Vec<Provider> {
-        let heard = self.0.catalogue.heard.read().unwrap_or_else(PoisonError::into_inner);
-        heard.keys().copied().collect()
-    }
-
     /// How the providers with an account of the platform's were found when last asked.
     #[must_use]
     pub fn provider_states(&self) -> Vec<ProviderState> {
-        let circuits = self.circuits();
+        let open = self.0.traffic.open_circuits();
         let failures = self.0.catalogue.failures.read().unwrap_or_else(PoisonError::into_inner);
         let state = |provider: &Provider| ProviderState {
             provider: *provider,
             answers: failures.get(provider).map(Option::is_none),
             problem: failures.get(provider).cloned().flatten(),
             models: self.0.catalogue.of(*provider).map_or(0, |models| models.len()),
-            open_circuits: circuits
+            open_circuits: open
                 .iter()
-                .filter(|circuit| circuit.provider == *provider && circuit.state == CircuitState::Open)
+                .filter(|circuit| circuit.provider == *provider && circuit.account.is_none())
                 .map(|circuit| circuit.model.clone())
                 .collect(),
         };
@@ -115,23 +143,6 @@ impl<L: EventLog> Gateway<L> {
     #[must_use]
     pub fn local_models(&self) -> Arc<[ModelListing]> {
         self.0.catalogue.of(Provider::Ollama).unwrap_or_default()
-    }
-
-    async fn ask(&self) {
-        let reachable = self.0.providers.iter().filter(|(_, adapter)| adapter.has_platform_account());
-        let asking = reachable.map(|(provider, adapter)| async move {
-            match adapter.models().await {
-                Ok(models) => {
-                    self.0.catalogue.hear(*provider, models);
-                    self.0.catalogue.reached(*provider, None);
-                }
-                Err(error) => {
-                    tracing::debug!(%provider, %error, "a provider's models are not known anew");
-                    self.0.catalogue.reached(*provider, Some(error.to_string()));
-                }
-            }
-        });
-        futures_util::future::join_all(asking).await;
     }
 
     /// The names Ollama has installed, as last heard.
@@ -154,7 +165,7 @@ impl<L: EventLog> Gateway<L> {
         }
         let mut asked_at = self.0.catalogue.asked_at.lock().await;
         if asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN_AFTER) {
-            self.ask().await;
+            self.0.catalogue.ask(&self.0.providers, &[Provider::Ollama]).await;
             *asked_at = Some(Instant::now());
         }
     }
@@ -233,5 +244,61 @@ fn reaches_paid_models(licence: &Licence, now: Timestamp) -> Result<bool, ChatFa
             Ok(licence.tier().is_some_and(calos_domain::tiers::Tier::reaches_paid_models))
         }
         Err(refusal) => Err(refusal.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::log::Boxed;
+    use crate::provider::{ChatProvider, ChatRequest, ChunkStream, Completion, ProviderError};
+
+    /// Lists one model when it is up, and counts how often it is asked.
+    #[derive(Default)]
+    struct Lister {
+        is_up: bool,
+        asked: AtomicU32,
+    }
+
+    fn away() -> ProviderError {
+        ProviderError::Unreachable { provider: "test", detail: "away".to_owned() }
+    }
+
+    impl ChatProvider for Lister {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
+        fn complete<'a>(&'a self, _: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
+            Box::pin(async { Err(away()) })
+        }
+
+        fn stream<'a>(&'a self, _: &'a ChatRequest) -> Boxed<'a, Result<ChunkStream, ProviderError>> {
+            Box::pin(async { Err(away()) })
+        }
+
+        fn models(&self) -> Boxed<'_, Result<Vec<ModelListing>, ProviderError>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let listing = ModelListing { id: "m".to_owned(), created: 0, owned_by: "test".to_owned(), local: None };
+            Box::pin(async move { if self.is_up { Ok(vec![listing]) } else { Err(away()) } })
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_answered_is_not_asked_with_those_who_have_not() {
+        let (up, down) = (Arc::new(Lister { is_up: true, ..Lister::default() }), Arc::new(Lister::default()));
+        let mut providers = Providers::new();
+        providers.insert(Provider::OpenAi, Arc::clone(&up) as _);
+        providers.insert(Provider::Ollama, Arc::clone(&down) as _);
+        let catalogue = Catalogue::default();
+        catalogue.ask(&providers, &Provider::ALL).await;
+        assert_eq!(catalogue.silent(), [Provider::Ollama]);
+        assert_eq!(catalogue.of(Provider::OpenAi).map(|models| models.len()), Some(1));
+        for _ in 0..3 {
+            catalogue.ask(&providers, &catalogue.silent()).await;
+        }
+        assert_eq!((up.asked.load(Ordering::Relaxed), down.asked.load(Ordering::Relaxed)), (1, 4));
     }
 }

@@ -82,18 +82,23 @@ impl Circuits {
         answer
     }
 
-    /// Those that are kept.
-    pub(super) fn all(&self, now: Instant) -> Vec<Circuit> {
+    /// Those of the kept ones that are wanted, by account and state: thousands may be kept, so no others are copied.
+    pub(super) fn those(
+        &self,
+        now: Instant,
+        wanted: impl Fn(Option<KeyringEntryId>, CircuitState) -> bool,
+    ) -> Vec<Circuit> {
         let circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = circuits.iter().flat_map(|((provider, account), models)| {
-            models.iter().map(|(model, breaker)| Circuit {
-                provider: *provider,
-                model: model.clone(),
-                account: *account,
-                state: breaker.state(now),
-            })
-        });
-        all.collect()
+        let mut those = Vec::new();
+        for ((provider, account), models) in circuits.iter() {
+            for (model, breaker) in models {
+                let (account, state) = (*account, breaker.state(now));
+                if wanted(account, state) {
+                    those.push(Circuit { provider: *provider, model: model.clone(), account, state });
+                }
+            }
+        }
+        those
     }
 }
 
@@ -128,6 +133,10 @@ mod tests {
         Line { provider: Provider::OpenAi, model: model.to_owned(), account }
     }
 
+    fn all(circuits: &Circuits, now: Instant) -> Vec<Circuit> {
+        circuits.those(now, |_, _| true)
+    }
+
     fn fail(circuits: &Circuits, line: &Line, now: Instant) {
         let failure = Failure { caller: TenantId(Uuid::from_u128(1)), blame: Blame::Transport };
         circuits.with(line, now, |breaker| breaker.failed(failure, now));
@@ -145,7 +154,7 @@ mod tests {
         for line in [line("gpt-4", None), line("gpt-4", Some(2)), line("gpt-4o", Some(1))] {
             assert_eq!(enter(&line), Ok(()), "{line:?}");
         }
-        assert_eq!(circuits.all(now).len(), 1);
+        assert_eq!(all(&circuits, now).len(), 1);
     }
 
     #[test]
@@ -153,11 +162,11 @@ mod tests {
         let (circuits, now) = (Circuits::default(), Instant::now());
         let line = line("gpt-4", None);
         circuits.with(&line, now, |breaker| breaker.enter(now)).unwrap();
-        assert!(circuits.all(now).is_empty());
+        assert!(all(&circuits, now).is_empty());
         fail(&circuits, &line, now);
-        assert_eq!(circuits.all(now).len(), 1);
+        assert_eq!(all(&circuits, now).len(), 1);
         circuits.with(&line, now, Breaker::succeeded);
-        assert!(circuits.all(now).is_empty() && circuits.0.lock().unwrap().is_empty());
+        assert!(all(&circuits, now).is_empty() && circuits.0.lock().unwrap().is_empty());
     }
 
     #[test]
@@ -167,12 +176,12 @@ mod tests {
         for number in 0..most + 10 {
             fail(&circuits, &line("gpt-4", Some(number)), now);
         }
-        assert_eq!(circuits.all(now).len(), OWN_MAX_CIRCUITS);
+        assert_eq!(all(&circuits, now).len(), OWN_MAX_CIRCUITS);
         fail(&circuits, &line("gpt-4", None), now);
-        assert_eq!(circuits.all(now).len(), OWN_MAX_CIRCUITS + 1);
+        assert_eq!(all(&circuits, now).len(), OWN_MAX_CIRCUITS + 1);
         // Later the old ones make room.
         let later = now + Duration::from_secs(60);
         fail(&circuits, &line("gpt-4", Some(most)), later);
-        assert_eq!(circuits.all(later).len(), 1);
+        assert_eq!(all(&circuits, later).len(), 1);
     }
 }

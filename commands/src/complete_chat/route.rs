@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::admit::{Admission, Candidate, Question};
-use super::{CallKind, ChatCall, ChatFailure, Circuit, CircuitState, Gateway};
+use super::{CallKind, ChatCall, ChatFailure, Circuit, Gateway};
 use crate::log::EventLog;
 use crate::provider::ProviderError;
 use crate::raw_object::RawObject;
@@ -245,10 +245,7 @@ impl<L: EventLog> Gateway<L> {
     pub(super) fn broken_for(&self, call: &ChatCall) -> Vec<Circuit> {
         match &call.routing {
             Routing::ByLicence => Vec::new(),
-            Routing::ByTask(_) => {
-                let circuits = self.0.traffic.circuits().into_iter();
-                circuits.filter(|circuit| circuit.state == CircuitState::Open).collect()
-            }
+            Routing::ByTask(_) => self.0.traffic.open_circuits(),
         }
     }
 }

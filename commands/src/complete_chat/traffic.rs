@@ -9,7 +9,7 @@ use calos_domain::pricing::Provider;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::breaker::{Blame, Breaker, Failure};
+use super::breaker::{Blame, Breaker, CircuitState, Failure};
 use super::circuits::{Circuit, Circuits, Line};
 use crate::provider::ProviderError;
 
@@ -102,9 +102,14 @@ impl Traffic {
         Ok(Turn { traffic: self.clone(), line, caller, told: false, failure: None, slot: Some(slot) })
     }
 
-    /// The circuits that are, or were of late, in trouble.
-    pub(super) fn circuits(&self) -> Vec<Circuit> {
-        self.0.circuits.all(Instant::now())
+    /// The circuits of the platform's own accounts that are, or were of late, in trouble.
+    pub(super) fn platform_circuits(&self) -> Vec<Circuit> {
+        self.0.circuits.those(Instant::now(), |account, _| account.is_none())
+    }
+
+    /// The circuits that are open, whosever the account.
+    pub(super) fn open_circuits(&self) -> Vec<Circuit> {
+        self.0.circuits.those(Instant::now(), |_, state| state == CircuitState::Open)
     }
 
     async fn slot(&self, provider: Provider, caller: TenantId) -> Result<Slot, ProviderError> {
@@ -197,7 +202,7 @@ mod tests {
     use calos_domain::KeyringEntryId;
     use uuid::Uuid;
 
-    use super::super::breaker::{CircuitState, OPEN_AFTER_FAILURES};
+    use super::super::breaker::OPEN_AFTER_FAILURES;
     use super::*;
 
     fn traffic() -> Traffic {
@@ -228,7 +233,8 @@ mod tests {
         traffic.enter(other, somebody(2)).await.unwrap().answered();
         let own = Line { account: Some(KeyringEntryId(Uuid::nil())), ..gpt_4() };
         traffic.enter(own, somebody(2)).await.unwrap().answered();
-        let states: Vec<_> = traffic.circuits().into_iter().map(|circuit| (circuit.model, circuit.state)).collect();
+        let states: Vec<_> =
+            traffic.platform_circuits().into_iter().map(|circuit| (circuit.model, circuit.state)).collect();
         assert_eq!(states, [("gpt-4".to_owned(), CircuitState::Open)]);
     }
 
@@ -257,7 +263,7 @@ mod tests {
         turn.failed(Blame::Transport);
         turn.answered();
         drop(turn);
-        assert!(traffic.circuits().is_empty());
+        assert!(traffic.platform_circuits().is_empty());
     }
 
     #[tokio::test]
