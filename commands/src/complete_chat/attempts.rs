@@ -188,7 +188,8 @@ impl<L: EventLog> Gateway<L> {
             request.key = Some(inquiry.wait_for(self.open_own_key(entry)).await??);
         }
         let mut words = inquiry.call.in_words.as_ref();
-        if self.0.toolless.knows(provider, &candidate.route.model, std::time::Instant::now())
+        if words.is_some()
+            && self.0.toolless.knows(provider, &candidate.route.model, std::time::Instant::now())
             && let Some(words) = words.take()
         {
             request.fields = candidate.spoken(words);
@@ -216,7 +217,7 @@ impl<L: EventLog> Gateway<L> {
                 Some(blame) => turn.failed(blame),
                 // What was never sent tells nothing of who would have got it.
                 None if matches!(error, ProviderError::Unsupported { .. }) => {}
-                None => turn.answered(),
+                None => turn.succeeded(),
             }
             if refuses_tools(&error)
                 && let Some(words) = words.take()

@@ -148,9 +148,20 @@ impl Breaker {
         }
     }
 
-    /// A call was answered.
+    /// A call has begun to be answered: should it have been the trial, others may call too. It may still break off.
+    pub(super) fn answered(&mut self) {
+        if let State::Trial { .. } = self.0 {
+            self.0 = State::Closed(None);
+        }
+    }
+
+    /// A call was answered to its end.
     pub(super) fn succeeded(&mut self) {
-        self.0 = State::Closed(None);
+        self.0 = match self.0 {
+            State::Closed(_) => State::Closed(None),
+            // Answers that had begun before it opened end long after, and say nothing of how calls fare now.
+            State::Open { .. } | State::Trial { .. } => self.0,
+        };
     }
 
     /// A call failed, its repetitions included.
@@ -305,10 +316,34 @@ mod tests {
         assert!(breaker.enter(later).is_err(), "only one at a time");
         assert_eq!(breaker.go_on(later), Ok(()), "but as often as one is repeated");
         assert_eq!(breaker.state(later), CircuitState::HalfOpen);
-        breaker.succeeded();
+        breaker.answered();
         assert_eq!(breaker.enter(later), Ok(()));
         assert_eq!(breaker.state(later), CircuitState::Closed);
         assert!(breaker.is_idle(later));
+    }
+
+    #[test]
+    fn an_answer_that_only_begins_forgives_nothing() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        for _ in 0..OPEN_AFTER_FAILURES {
+            assert_eq!(breaker.enter(now), Ok(()));
+            breaker.answered();
+            breaker.failed(of_transport(), now);
+        }
+        assert_eq!(breaker.enter(now), Err(PAUSE_FIRST));
+    }
+
+    #[test]
+    fn an_answer_from_before_it_opened_does_not_close_it() {
+        let now = Instant::now();
+        let mut breaker = open(now);
+        breaker.succeeded();
+        assert_eq!(breaker.enter(now), Err(PAUSE_FIRST));
+        let later = now + PAUSE_FIRST;
+        assert_eq!(breaker.enter(later), Ok(()));
+        breaker.succeeded();
+        assert!(breaker.enter(later).is_err(), "the trial is still under way");
     }
 
     #[test]

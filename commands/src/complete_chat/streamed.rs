@@ -118,11 +118,14 @@ impl<L: EventLog> Gateway<L> {
         // A client that left meanwhile drops the receiver with it, which the first piece then finds out.
         drop(begun.send(Ok(stream)));
         let ended = told.pass_on_until(first, chunks, deadline, &self.0.stopping).await;
-        if let Ended::Broken(error) = &ended
-            && let Some(blame) = blame(error)
-            && !self.0.stopping.is_cancelled()
-        {
-            turn.failed(blame);
+        match &ended {
+            Ended::Complete => turn.succeeded(),
+            Ended::Broken(error) if !self.0.stopping.is_cancelled() => {
+                if let Some(blame) = blame(error) {
+                    turn.failed(blame);
+                }
+            }
+            Ended::Broken(_) | Ended::ClientGone | Ended::Late(_) => {}
         }
         drop(turn);
         let bill = self.bill(&caller, &call, &admission, &used, failed, &told, &ended).await;

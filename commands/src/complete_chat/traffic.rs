@@ -158,9 +158,16 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// The provider has answered, or refused for a reason of the caller's.
+    /// The provider has begun to answer: a trial is over, and what failed before it counts no more. The answer may still
+    /// break off, so a row of failures goes on until one has succeeded.
     pub(super) fn answered(&mut self) {
         (self.told, self.failure) = (true, None);
+        self.traffic.ask(&self.line, |breaker, _| breaker.answered());
+    }
+
+    /// The provider has answered to the end, or refused for a reason of the caller's.
+    pub(super) fn succeeded(&mut self) {
+        self.answered();
         self.traffic.ask(&self.line, |breaker, _| breaker.succeeded());
     }
 
@@ -230,12 +237,35 @@ mod tests {
         let refused = traffic.enter(gpt_4(), somebody(2)).await.unwrap_err();
         assert!(matches!(refused, ProviderError::CircuitOpen { .. }), "{refused}");
         let other = Line { model: "gpt-4o".to_owned(), ..gpt_4() };
-        traffic.enter(other, somebody(2)).await.unwrap().answered();
+        traffic.enter(other, somebody(2)).await.unwrap().succeeded();
         let own = Line { account: Some(KeyringEntryId(Uuid::nil())), ..gpt_4() };
-        traffic.enter(own, somebody(2)).await.unwrap().answered();
+        traffic.enter(own, somebody(2)).await.unwrap().succeeded();
         let states: Vec<_> =
             traffic.platform_circuits().into_iter().map(|circuit| (circuit.model, circuit.state)).collect();
         assert_eq!(states, [("gpt-4".to_owned(), CircuitState::Open)]);
+    }
+
+    #[tokio::test]
+    async fn streams_that_all_break_off_open_a_circuit_and_one_that_ends_well_forgives_them() {
+        let traffic = traffic();
+        let breaks_off = async |count: u32| {
+            for _ in 0..count {
+                let mut turn = traffic.enter(gpt_4(), somebody(1)).await.unwrap();
+                turn.answered();
+                turn.failed(Blame::Transport);
+            }
+        };
+        breaks_off(OPEN_AFTER_FAILURES - 1).await;
+        let mut turn = traffic.enter(gpt_4(), somebody(1)).await.unwrap();
+        turn.answered();
+        turn.succeeded();
+        drop(turn);
+        breaks_off(OPEN_AFTER_FAILURES - 1).await;
+        // Whoever leaves in the middle says nothing of how it would have ended.
+        traffic.enter(gpt_4(), somebody(1)).await.unwrap().answered();
+        breaks_off(1).await;
+        let refused = traffic.enter(gpt_4(), somebody(2)).await.unwrap_err();
+        assert!(matches!(refused, ProviderError::CircuitOpen { .. }), "{refused}");
     }
 
     #[tokio::test]
@@ -261,7 +291,7 @@ mod tests {
         // What is answered in the end has not failed.
         let mut turn = traffic.enter(gpt_4(), somebody(1)).await.unwrap();
         turn.failed(Blame::Transport);
-        turn.answered();
+        turn.succeeded();
         drop(turn);
         assert!(traffic.platform_circuits().is_empty());
     }

@@ -7,7 +7,7 @@ use calos_domain::wallet::{ReleaseCause, UsageOutcome};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::attempts::NoAnswer;
+use super::attempts::{Answering, NoAnswer};
 use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience};
 use super::{Billing, CallKind, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
@@ -81,7 +81,10 @@ impl<L: EventLog> Gateway<L> {
         };
         let Dispatched { admission, guard, used, failed, answer } = dispatched;
         let (completion, transcript) = match answer {
-            Ok(answering) => (answering.value, answering.transcript),
+            Ok(Answering { value, mut turn, transcript }) => {
+                turn.succeeded();
+                (value, transcript)
+            }
             Err(NoAnswer::Failed(error)) => {
                 self.release(caller, admission.hold_id, ReleaseCause::ProviderFailed).await;
                 guard.disarm();

@@ -135,6 +135,22 @@ async fn a_failure_that_passes_is_not_seen_and_a_lasting_one_opens_the_circuit()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_breaks_off_in_the_middle_of_every_stream_is_left_alone_for_a_while() {
+    let pro = Tenant::start(TierName::Pro).await;
+    for _ in 0..OPEN_AFTER_FAILURES {
+        let events = events(pro.chat(&question("[[drop_after_tokens=7]] [[answer_tokens=40]]", true))).await;
+        assert_ne!(events.last().map(String::as_str), Some("[DONE]"));
+    }
+    let refused = pro.ask("hello").await.expect(503);
+    let message = &refused.body["error"]["message"];
+    assert!(message.as_str().is_some_and(|text| text.contains("too often")), "{}", refused.text);
+    sleep(PAUSE_FIRST).await;
+    let whole = events(pro.chat(&question("[[answer_tokens=10]]", true))).await;
+    assert_eq!(whole.last().map(String::as_str), Some("[DONE]"));
+    pro.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_its_provider_stumbles_over_takes_the_model_from_nobody() {
     let pro = Tenant::start(TierName::Pro).await;
     for _ in 0..2 * OPEN_AFTER_FAILURES {
