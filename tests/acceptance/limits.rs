@@ -69,6 +69,11 @@ async fn sixty_one_calls_in_a_minute_give_sixty_answers_and_one_refusal() {
     let (seconds, millis) = (number(&refused, "retry-after"), number(&refused, "retry-after-ms"));
     assert!((1..=61).contains(&seconds) && millis.div_ceil(1_000) == seconds, "{seconds} {millis}");
 
+    // Who has called too often is told that, whatever else is wrong with the call.
+    let mut unknown = say(20, false);
+    unknown["model"] = json!("gpt-99");
+    call_at(&app.url(""), &app.client, &key, &unknown).await.expect(429);
+
     // Neither the refusal nor the way it is asked for changes anything; a stream is refused alike.
     call_at(&app.url(""), &app.client, &key, &say(20, true)).await.expect(429);
     let other = app.issue_key(&who).await;

@@ -103,6 +103,7 @@ impl Question<'_> {
             licence.may_use(at).map(|()| (licence.tier(), licence.markup_percent()))
         })?;
         let tier = tier.ok_or(calos_domain::licence::LicenceRefusal::NotIssued)?;
+        let (by, terms) = self.may_call(unit, streams)?;
         let (strict, own_keys) = unit.with(streams.tenant, |tenant| {
             let keys = tenant.provider_keys.iter().map(|(provider, key)| (*provider, key.entry_id));
             (tenant.strict_models, keys.collect::<Vec<_>>())
@@ -117,7 +118,6 @@ impl Question<'_> {
         if let Some(key) = streams.key {
             ways = unit.with(key, |key| allowed(key.standing(at)?, offer.book, ways))?;
         }
-        let (by, terms) = self.may_call(unit, streams)?;
         let room = by.as_ref().and_then(|by| unit.with(streams.wallet, |wallet| wallet.budget_room(by, &terms, at)));
         let carried = room.map_or(available, |room| available.min(room));
         let purse = Purse { available, carried, held: held_already, markup_percent, own_keys: &own_keys };
@@ -128,7 +128,7 @@ impl Question<'_> {
             match self.candidate(&way, &purse) {
                 Ok((candidate, worst_case)) => {
                     held = held.max(worst_case);
-                    story.goes(way.reason());
+                    story.goes(&way);
                     chain.push(candidate);
                 }
                 // Whoever comes behind it may cost less.

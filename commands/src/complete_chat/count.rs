@@ -30,18 +30,30 @@ impl<L: EventLog> Gateway<L> {
     /// # Errors
     /// [`BadRequest`], naming the field.
     pub async fn count_message_tokens(&self, body: RawObject) -> Result<u64, BadRequest> {
-        let turn = tokio::time::timeout(COUNT_WAIT_MAX, COUNTS.acquire()).await.ok().and_then(Result::ok);
-        let counter = turn.is_some().then(|| Arc::clone(&self.0.counter));
-        let body = Arc::new(body);
-        let read = Arc::clone(&body);
-        let counting = tokio::task::spawn_blocking(move || count(counter.as_deref(), &read));
-        let counted = counting.await;
-        drop(turn);
-        counted.unwrap_or_else(|error| {
-            tracing::error!(%error, "a prompt is estimated: counting it failed");
-            about_message_tokens(&body)
-        })
+        count_apart(&COUNTS, Arc::clone(&self.0.counter), body).await
     }
+}
+
+/// Counts off the event loop, or estimates where no turn comes. Whoever leaves meanwhile does not end the count, so the
+/// turn lasts as long as it does.
+async fn count_apart(
+    turns: &'static Semaphore,
+    counter: Arc<dyn TokenCounter>,
+    body: RawObject,
+) -> Result<u64, BadRequest> {
+    let turn = tokio::time::timeout(COUNT_WAIT_MAX, turns.acquire()).await.ok().and_then(Result::ok);
+    let body = Arc::new(body);
+    let read = Arc::clone(&body);
+    let counting = tokio::task::spawn_blocking(move || {
+        let counter = turn.is_some().then_some(&*counter);
+        let counted = count(counter, &read);
+        drop(turn);
+        counted
+    });
+    counting.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a prompt is estimated: counting it failed");
+        about_message_tokens(&body)
+    })
 }
 
 fn count(counter: Option<&dyn TokenCounter>, body: &RawObject) -> Result<u64, BadRequest> {
@@ -66,6 +78,38 @@ mod tests {
         fn count(&self, _: Provider, _: &str, text: &str) -> u64 {
             text.split_whitespace().count() as u64
         }
+    }
+
+    /// Says that it has begun, and counts nothing until it is let go on.
+    struct Slow {
+        begun: std::sync::mpsc::Sender<()>,
+        goes_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+    }
+
+    impl TokenCounter for Slow {
+        fn count(&self, _: Provider, _: &str, _: &str) -> u64 {
+            self.begun.send(()).unwrap();
+            // An error says the same.
+            let _let_go = self.goes_on.lock().unwrap().recv();
+            1
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_count_that_nobody_waits_for_keeps_its_turn_until_it_ends() {
+        static TURNS: Semaphore = Semaphore::const_new(1);
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let counter = Arc::new(Slow { begun, goes_on: std::sync::Mutex::new(goes_on) });
+        let body = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+        let counting = tokio::spawn(count_apart(&TURNS, counter, serde_json::from_str(body).unwrap()));
+        tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+        counting.abort();
+        assert!(counting.await.unwrap_err().is_cancelled());
+        assert_eq!(TURNS.available_permits(), 0);
+        drop(go_on);
+        let freed = tokio::time::timeout(Duration::from_secs(5), TURNS.acquire()).await;
+        assert!(freed.is_ok_and(|turn| turn.is_ok()));
     }
 
     fn counted(counter: Option<&dyn TokenCounter>, json: &str) -> Result<u64, BadRequest> {

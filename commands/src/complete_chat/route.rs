@@ -7,7 +7,9 @@ use std::sync::Arc;
 use calos_domain::MicroUsd;
 use calos_domain::pricing::Provider;
 use calos_domain::routing::personas::Persona;
-use calos_domain::routing::task::{PassedOver, Standing, Task, TaskAsked, TaskRefusal, shown_model, task_route};
+use calos_domain::routing::task::{
+    PassedOver, Standing, Task, TaskAsked, TaskRefusal, TaskRoute, shown_model, task_route,
+};
 use calos_domain::routing::{Asked, Offer, Route, embedding_route, route, successor};
 use calos_domain::tiers::Tier;
 use calos_domain::wallet::FailedAttempt;
@@ -86,7 +88,6 @@ pub(super) struct Reach {
 pub(super) struct Way {
     pub(super) route: Route,
     pub(super) persona: Option<Persona>,
-    reason: String,
 }
 
 /// Who may be asked, the first choice first; never empty.
@@ -99,15 +100,31 @@ pub(super) struct Ways {
 /// Why the chain is as it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
-    /// Of each candidate of the chain, in its order.
-    reasons: Vec<String>,
+    /// The first choice, and why it is; none where there is nothing to tell.
+    choice: Option<(String, String)>,
+    /// Why the first candidate of the chain is the first; empty until there is one.
+    reason: String,
     passed_over: Vec<PassedOver>,
 }
 
 impl Story {
-    /// A way that has become the next candidate.
-    pub(super) fn goes(&mut self, reason: String) {
-        self.reasons.push(reason);
+    /// The story of a chain that begins with this choice.
+    fn of(first: Option<&Way>, reason: String, passed_over: Vec<PassedOver>) -> Self {
+        Self { choice: first.map(|way| (way.shown(), reason)), reason: String::new(), passed_over }
+    }
+
+    /// A way that has become the next candidate. Only the first one's reason is told: who comes behind it is told of
+    /// when it takes over.
+    pub(super) fn goes(&mut self, way: &Way) {
+        let Some((first, reason)) = self.choice.as_ref().filter(|_| self.reason.is_empty()) else { return };
+        let shown = way.shown();
+        self.reason = if shown == *first {
+            reason.clone()
+        } else if self.passed_over.iter().any(|over| shown_as(over.provider, &over.model) == *first) {
+            format!("{reason}; {shown} took its place, which the call may cost")
+        } else {
+            format!("{reason}; {shown} took its place, which the key may use")
+        };
     }
 
     /// A way that has not, because what it may cost is more than may be spent on it.
@@ -118,9 +135,13 @@ impl Story {
     }
 }
 
+fn shown_as(provider: Provider, model: &str) -> String {
+    format!("{provider} {}", shown_model(model))
+}
+
 impl Way {
-    pub(super) fn reason(&self) -> String {
-        self.reason.clone()
+    fn shown(&self) -> String {
+        shown_as(self.route.provider, &self.route.model)
     }
 
     /// The call as this one gets it: longer by what it is told to speak like.
@@ -182,7 +203,7 @@ impl Question<'_> {
                     }
                     CallKind::Embeddings => vec![embedding_route(asked, offer)?],
                 };
-                let way = |route| Way { route, persona: None, reason: String::new() };
+                let way = |route| Way { route, persona: None };
                 return Ok(Ways { ways: routes.into_iter().map(way).collect(), story: Story::default() });
             }
         };
@@ -193,22 +214,21 @@ impl Question<'_> {
                 ChatFailure::CannotPay { needed, available, held: reach.held }
             }
         })?;
-        let way = |entry: calos_domain::routing::task::TaskRoute| Way {
-            route: entry.route,
-            persona: entry.persona,
-            reason: entry.reason,
-        };
-        let story = Story { reasons: Vec::new(), passed_over: chain.passed_over };
-        Ok(Ways { ways: chain.routes.into_iter().map(way).collect(), story })
+        let reason = chain.routes.first().map(|first| first.reason.clone()).unwrap_or_default();
+        let way = |entry: TaskRoute| Way { route: entry.route, persona: entry.persona };
+        let ways: Vec<Way> = chain.routes.into_iter().map(way).collect();
+        let story = Story::of(ways.first(), reason, chain.passed_over);
+        Ok(Ways { ways, story })
     }
 }
 
 impl Admission {
     /// How the candidate that was used was found.
     pub(super) fn found(&self, used: &Candidate, failed: &[FailedAttempt]) -> Found {
-        let Some(first) = self.story.reasons.first().filter(|reason| !reason.is_empty()) else {
+        let first = &self.story.reason;
+        if first.is_empty() {
             return Found::default();
-        };
+        }
         let tried = failed
             .iter()
             .map(|attempt| FailedAttempt { model: shown_model(&attempt.model).to_owned(), ..attempt.clone() });
@@ -285,12 +305,33 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_the_first_choices_place_is_told_with_the_reason_it_was_chosen_for() {
+        let way = |model: &str| Way { route: candidate(model, None).route, persona: None };
+        let told = |too_dear: &[&str], goes: &[&str]| {
+            let mut story = Story::of(Some(&way("a")), "best for code".to_owned(), Vec::new());
+            for model in too_dear {
+                story.costs_too_much(&way(model));
+            }
+            for model in goes {
+                story.goes(&way(model));
+            }
+            story.reason
+        };
+        assert_eq!(told(&[], &["a", "b"]), "best for code");
+        assert_eq!(told(&["a"], &["b", "c"]), "best for code; ollama b took its place, which the call may cost");
+        assert_eq!(told(&["b"], &["c"]), "best for code; ollama c took its place, which the key may use");
+        let mut nothing = Story::default();
+        nothing.goes(&way("a"));
+        assert!(nothing.reason.is_empty());
+    }
+
+    #[test]
     fn what_a_voice_adds_is_held_for() {
         let call = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
         let call = ChatCall::read(serde_json::from_str(call).unwrap()).unwrap();
         let way = |model: &str| {
             let route = candidate(model, None).route;
-            Way { route, persona: Some(Persona::CodeLlama), reason: String::new() }.spoken(&call).prompt_max_tokens
+            Way { route, persona: Some(Persona::CodeLlama) }.spoken(&call).prompt_max_tokens
         };
         let prompt = Persona::CodeLlama.system_prompt().len() as u64;
         assert_eq!(way("codellama:7b"), call.prompt_max_tokens);

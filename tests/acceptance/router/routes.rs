@@ -142,6 +142,8 @@ async fn a_first_choice_the_wallet_cannot_hold_for_gives_way_to_what_it_can() {
     let considered = &answer.body["route"]["considered"][0];
     assert_eq!((considered["provider"].as_str(), considered["model"].as_str()), (Some("openai"), Some("gpt-4")));
     assert_eq!(considered["reason"], "its worst case is more than what the call may cost");
+    let reason = answer.body["route"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("took its place, which the call may cost"), "{reason}");
     let cost = whole(&answer.body["cost_micros"]);
     assert_eq!(person.balance(answer.header("calos-position")).await, (500 * CENT - cost, 0));
     app.stop().await;
