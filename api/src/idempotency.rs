@@ -28,6 +28,7 @@ use sqlx::Row;
 
 use calos_commands::log::{IdempotencyClaim, Positions, Request};
 use calos_commands::metadata::Metadata;
+use calos_domain::UsageId;
 
 use crate::error::{ApiError, Code};
 use crate::position;
@@ -207,6 +208,17 @@ impl Claimer {
         Ok(Request { metadata, idempotency: self.claim(answer)? })
     }
 
+    /// The claim on the answer of a call that is charged whatever comes of it, rendered only where somebody gave a key.
+    /// An answer that cannot be kept is charged and given all the same: the client has what it paid for, and only its
+    /// repetition will be a new call.
+    pub fn keep(&self, usage: UsageId, answer: impl FnOnce() -> Result<Answer, ApiError>) -> Option<IdempotencyClaim> {
+        self.0.as_ref()?;
+        answer().and_then(|answer| self.claim(&answer)).unwrap_or_else(|error| {
+            tracing::warn!(%usage, %error, "an answer is given without being kept");
+            None
+        })
+    }
+
     /// The claim alone.
     ///
     /// # Errors
@@ -324,14 +336,6 @@ impl Answer {
         Self { status, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// An answer of another kind than JSON, such as a recorded event stream.
-    #[must_use]
-    pub fn bytes(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, content_type);
-        Self { status, headers, body }
-    }
-
     /// Adds a header; `set-cookie` is kept with the answer, others belong to this one alone.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -416,6 +420,12 @@ mod tests {
         assert_eq!((again.status, &again.body), (answer.status, &answer.body));
         assert_eq!(again.headers.get_all(header::SET_COOKIE).iter().count(), 2);
         assert!(!again.headers.contains_key(header::ETAG));
+    }
+
+    #[test]
+    fn an_answer_nobody_can_ask_for_again_is_not_rendered_to_be_kept() {
+        let claim = Claimer(None).keep(UsageId(uuid::Uuid::nil()), || panic!("it was rendered"));
+        assert!(claim.is_none());
     }
 
     #[test]

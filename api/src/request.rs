@@ -134,18 +134,21 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Post<T> {
     }
 }
 
-/// The body of a model call, its values as they came, together with its `Idempotency-Key`. It may be large, so it is parsed
-/// off the event loop; nothing of it is stored, so its texts may hold any character.
-pub struct ModelPost {
+/// The body of a model call, together with its `Idempotency-Key`. It may be large, so it is parsed off the event loop;
+/// nothing of its prompt is stored, so its texts may hold any character. Names that are stored, such as the model's, are
+/// looked at by whoever reads the call.
+pub struct ModelPost<T = RawObject> {
     /// What was asked.
-    pub body: RawObject,
+    pub body: T,
+    /// How long it was, to know whether more is done with it off the event loop, too.
+    pub size_bytes: usize,
     /// What makes a repetition of it the same request.
     pub attempt: Attempt,
     /// What it takes up; to be kept until the call has ended.
     pub room: Arc<Room>,
 }
 
-impl<S: Sync> FromRequest<S> for ModelPost {
+impl<S: Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for ModelPost<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -153,10 +156,10 @@ impl<S: Sync> FromRequest<S> for ModelPost {
         let path = request.uri().path().to_owned();
         let Arrived { headers, bytes, room } = read(request).await?;
         demand_json(&headers)?;
-        let text = bytes.clone();
-        let body = off_the_loop(bytes.len(), move || parse_object(&text)).await??;
+        let (text, size_bytes) = (bytes.clone(), bytes.len());
+        let body = off_the_loop(size_bytes, move || parse_object(&text)).await??;
         let attempt = Attempt::read(&headers, &method, &path, bytes)?;
-        Ok(Self { body, attempt, room: Arc::new(room) })
+        Ok(Self { body, size_bytes, attempt, room: Arc::new(room) })
     }
 }
 
@@ -392,7 +395,7 @@ mod tests {
         let body = r#"{"model":"gpt-4","messages":[{"role":"user","content":"a\u0000b"}]}"#;
         let request = axum::http::Request::builder().method("POST").uri("/v1/chat/completions");
         let request = request.header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap();
-        let post = ModelPost::from_request(request, &()).await.unwrap_or_else(|error| panic!("{error}"));
+        let post = ModelPost::<RawObject>::from_request(request, &()).await.unwrap_or_else(|error| panic!("{error}"));
         assert!(post.body.given("messages").is_some_and(|text| text.contains(r"\u0000")));
         let named =
             serde_json::from_str(r#"{"model":"gpt\u00004","messages":[{"role":"user","content":"a"}]}"#).unwrap();

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::complete_chat::{
     BadRequest, ChatAnswer, ChatCall, ChatCaller, ChatFailure, ChatStream, ClaimAnswer, Gateway, MESSAGES_MAX, Routing,
+    is_model_name,
 };
 use crate::log::{Boxed, EventLog};
 use crate::raw_object::RawObject;
@@ -75,6 +76,9 @@ impl Asking {
             }
             (None, None) => return Err(wrong("prompt", "is missing: send a prompt, or a conversation as messages")),
         };
+        if self.wish.model.as_deref().is_some_and(|model| !is_model_name(model)) {
+            return Err(wrong("model", "must be the name of a model; GET /v1/models lists them"));
+        }
         if messages.len() > MESSAGES_MAX {
             return Err(wrong("messages", &format!("has {MESSAGES_MAX} messages at most")));
         }

@@ -49,6 +49,7 @@ pub use circuits::Circuit;
 pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX};
 pub use failure::ChatFailure;
 pub use limits::{LimitStatus, TokenStatus};
+pub(crate) use request::is_model_name;
 pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
 pub use route::{Found, Routing};
 pub use streamed::{ChatStream, Piece};

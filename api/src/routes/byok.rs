@@ -25,10 +25,8 @@ use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::position::After;
 use crate::request::{Path, Post, Query, RequestContext, now};
+use crate::routes::gateway::PROVIDER_RETRY_AFTER_SECONDS;
 use crate::wiring::App;
-
-/// When to come back while the provider cannot be asked.
-const PROVIDER_RETRY_AFTER_SECONDS: u64 = 5;
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {

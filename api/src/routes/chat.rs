@@ -24,10 +24,11 @@ use calos_domain::MicroUsd;
 use calos_domain::routing::task::TaskAsked;
 
 use crate::auth::{Caller, TenantCaller};
+use crate::body::Room;
 use crate::error::{ApiError, Code};
 use crate::idempotency::{Answer, Claimer};
 use crate::openapi::ErrorBody;
-use crate::request::{Post, RequestContext};
+use crate::request::{ModelPost, RequestContext, off_the_loop};
 use crate::routes::gateway::{Charged, limits, told};
 use crate::wiring::App;
 use answer::ChatText;
@@ -86,13 +87,18 @@ async fn complete(
     State(app): State<App>,
     caller: TenantCaller,
     context: RequestContext,
-    post: Post<ChatBody>,
+    post: ModelPost<ChatBody>,
 ) -> Result<Response, ApiError> {
-    let ask = post.body.asking()?.read()?;
-    let call = ask.call()?;
+    let ModelPost { body, size_bytes, attempt, room } = post;
+    let read = move || -> Result<(Ask, ChatCall), ApiError> {
+        let ask = body.asking()?.read()?;
+        let call = ask.call()?;
+        Ok((ask, call))
+    };
+    let (ask, call) = off_the_loop(size_bytes, read).await??;
     let asker = Asker::new(app.gateway.clone(), chat_caller(&caller, &context), ask.wish.clone());
     if ask.streaming {
-        if post.attempt.is_keyed() {
+        if attempt.is_keyed() {
             return Err(ApiError::header(
                 "idempotency-key",
                 "cannot be kept for a stream; leave it out, or set stream to false",
@@ -105,28 +111,42 @@ async fn complete(
             ));
         }
         let begun = Instant::now();
-        return Ok(stream::respond(asker.stream(call).await.map_err(refused)?, begun));
+        return Ok(stream::respond(asker.stream(call).await.map_err(refused)?, begun, room));
     }
     let (actor, tenant) = (caller.actor().to_string(), caller.tenant_id().to_string());
     let worker = app.clone();
-    post.attempt
+    attempt
         .once(&app, &actor, &tenant, |claimer| async move {
+            let keeping = Keeping { claimer, _room: room };
             if ask.reads_web {
-                converse(&worker, &asker, ask, claimer).await
+                converse(&worker, &asker, ask, keeping).await
             } else {
-                once(&asker, call, claimer).await
+                once(&asker, call, keeping).await
             }
         })
         .await
+}
+
+/// What a question needs until its last call has ended: the claim on its answer, and the room its body takes up.
+struct Keeping {
+    claimer: Claimer,
+    _room: Arc<Room>,
+}
+
+impl Keeping {
+    /// The claim on an answer that is about to be charged.
+    fn claim(&self, answer: &ChatAnswer, text: impl FnOnce() -> ChatText) -> Option<IdempotencyClaim> {
+        self.claimer.keep(answer.served.usage_id, || Answer::json(StatusCode::OK, &text()))
+    }
 }
 
 /// An answer in one round.
 async fn once(
     asker: &Asker<calos_adapters::postgres::PgLog>,
     call: ChatCall,
-    claimer: Claimer,
+    keeping: Keeping,
 ) -> Result<Response, ApiError> {
-    let claim = Box::new(move |answer: &ChatAnswer| kept(&claimer, answer, &ChatText::of(answer)));
+    let claim = Box::new(move |answer: &ChatAnswer| keeping.claim(answer, || ChatText::of(answer)));
     let answer = asker.round(call, claim).await.map_err(refused)?;
     respond(&answer, &ChatText::of(&answer))
 }
@@ -136,7 +156,7 @@ async fn converse(
     app: &App,
     asker: &Asker<calos_adapters::postgres::PgLog>,
     ask: Ask,
-    claimer: Claimer,
+    keeping: Keeping,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     // Measured once, so that a repetition is answered with the figure of the first answer.
@@ -148,7 +168,7 @@ async fn converse(
     let keep: KeepAnswer<ChatAnswer> = {
         let measured = measured.clone();
         Arc::new(move |answer: &ChatAnswer, finished: &Finished| {
-            kept(&claimer, answer, &ChatText::of_conversation(answer, finished, measured()))
+            keeping.claim(answer, || ChatText::of_conversation(answer, finished, measured()))
         })
     };
     // Whoever hangs up between two rounds has paid for the first: the others are made all the same, so that the whole
@@ -165,15 +185,6 @@ fn respond(answer: &ChatAnswer, text: &ChatText) -> Result<Response, ApiError> {
     let mut response = Answer::json(StatusCode::OK, text)?.respond(&answer.positions);
     limits::tell(response.headers_mut(), &answer.served.limits);
     Ok(response)
-}
-
-/// The claim on an answer that is about to be charged. One that cannot be kept is charged and given all the same.
-fn kept(claimer: &Claimer, answer: &ChatAnswer, text: &ChatText) -> Option<IdempotencyClaim> {
-    let kept = Answer::json(StatusCode::OK, text).and_then(|text| claimer.claim(&text));
-    kept.unwrap_or_else(|error| {
-        tracing::warn!(usage = %answer.served.usage_id, %error, "an answer is given without being kept");
-        None
-    })
 }
 
 fn chat_caller(caller: &TenantCaller, context: &RequestContext) -> ChatCaller {

@@ -10,8 +10,8 @@ mod own_account;
 mod shapes;
 mod stream;
 
-pub(crate) use failure::{Charged, told};
-pub(crate) use stream::{KEEP_ALIVE, QUIET_MAX};
+pub(crate) use failure::{Charged, PROVIDER_RETRY_AFTER_SECONDS, told};
+pub(crate) use stream::{KEEP_ALIVE, QUIET_MAX, Tells, server_sent_events};
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ async fn chat_completions(
     context: RequestContext,
     post: ModelPost,
 ) -> Result<Response, ApiError> {
-    let ModelPost { body, attempt, room } = post;
+    let ModelPost { body, attempt, room, .. } = post;
     let call = read(body, ChatCall::read).await?;
     answered(&app, &key, &context, attempt, Asked { call, room }).await
 }
@@ -121,17 +121,12 @@ fn caller(key: &KeyCaller, context: &RequestContext) -> ChatCaller {
     }
 }
 
-/// The claim on the answer that is about to be charged. An answer that cannot be kept is charged and given all the
-/// same: the client has what it paid for, and only its repetition will be a new call.
-/// It lives as long as the call does, and so does the room its body takes up.
+/// The claim on the answer that is about to be charged. It lives as long as the call does, and so does the room its body
+/// takes up.
 fn claim(claimer: Claimer, room: Arc<Room>) -> ClaimAnswer {
     Box::new(move |answer: &ChatAnswer| {
         let _kept_until_the_call_has_ended = &room;
-        let kept = rendered(answer).and_then(|answer| claimer.claim(&answer));
-        kept.unwrap_or_else(|error| {
-            tracing::warn!(usage = %answer.served.usage_id, %error, "an answer is given without being kept");
-            None
-        })
+        claimer.keep(answer.served.usage_id, || rendered(answer))
     })
 }
 

@@ -181,10 +181,14 @@ fn default_field(model: &str) -> MaxTokensField {
     if reasoning { MaxTokensField::MaxCompletionTokens } else { MaxTokensField::MaxTokens }
 }
 
+/// Whether this can be a model's name: short, and of printable characters, because it is recorded.
+pub(crate) fn is_model_name(model: &str) -> bool {
+    !model.is_empty() && model.len() <= MODEL_MAX_BYTES && !model.chars().any(char::is_control)
+}
+
 pub(super) fn read_model(body: &RawObject) -> Result<Option<String>, BadRequest> {
     let Some(model) = typed::<String>(body, "model", "the name of a model")? else { return Ok(None) };
-    let printable = !model.is_empty() && model.len() <= MODEL_MAX_BYTES && !model.chars().any(char::is_control);
-    if printable {
+    if is_model_name(&model) {
         Ok(Some(model))
     } else {
         Err(wrong("model", "must be the name of a model; GET /v1/models lists them"))

@@ -171,6 +171,16 @@ async fn a_page_that_may_not_be_fetched_is_told_to_the_model_and_every_round_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_may_be_about_any_character_as_under_v1() {
+    let app = TestApp::start().await;
+    let person = Person::with(&app, TRIAL_MICROS).await;
+    let body = json!({"prompt": "What is \0? [[answer_tokens=5]]", "maxTokens": 10});
+    let answer = person.ask(&body).await.expect(200);
+    assert_eq!(person.usage(answer.header("calos-position")).await.len(), 1);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_asked_is_refused_by_the_name_of_its_field() {
     let app = TestApp::start().await;
     let person = Person::with(&app, TRIAL_MICROS).await;
@@ -191,6 +201,7 @@ async fn what_cannot_be_asked_is_refused_by_the_name_of_its_field() {
         (json!({"prompt": "Hi", "tools": [7]}), 400, "tools[0]"),
         (json!({"prompt": "Hi", "model": "gpt-4", "preferredProvider": "ollama"}), 400, "model"),
         (json!({"prompt": "Hi", "model": "gpt-99"}), 404, "model"),
+        (json!({"prompt": "Hi", "model": "gpt-4\0"}), 400, "model"),
         (json!({"prompt": "Hi", "model": "text-embedding-3-small"}), 400, "model"),
     ] {
         let refused = person.ask(&body).await.expect(status);

@@ -1,14 +1,11 @@
 //! A streamed answer as server-sent events: `{"delta": "…"}` for each piece, then everything about it.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
-use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 use serde_json::{Value, json};
 
 use calos_commands::complete_chat::{Billing, ChatFailure, ChatStream, Piece};
@@ -18,29 +15,19 @@ use calos_domain::MicroUsd;
 
 use super::answer::About;
 use super::failed;
+use crate::body::Room;
 use crate::boundary::LOG_TARGET;
 use crate::error::Dialect;
-use crate::routes::gateway::{Charged, KEEP_ALIVE, QUIET_MAX, limits};
+use crate::routes::gateway::{Charged, KEEP_ALIVE, QUIET_MAX, Tells, limits, server_sent_events};
 
 /// The most tool calls one answer is read for.
 const TOOL_CALLS_MAX: u64 = 128;
 
-/// The response around a stream that has begun.
-pub(super) fn respond(stream: ChatStream, begun: Instant) -> Response {
+/// The response around a stream that has begun; `room` is what the question's body takes up until it ends.
+pub(super) fn respond(stream: ChatStream, begun: Instant, room: Arc<Room>) -> Response {
     let status = stream.served.limits;
-    let telling = Telling { stream, begun, heard: Heard::default() };
-    let events = stream::unfold(Some(telling), |telling| async move {
-        let mut telling = telling?;
-        let (event, ended) = telling.next().await;
-        Some((Ok::<_, Infallible>(event), (!ended).then_some(telling)))
-    });
-    let mut response = Response::new(Body::from_stream(events));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // A buffering proxy in front would turn a stream into a wait.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    limits::tell(headers, &status);
+    let mut response = server_sent_events(Telling { stream, begun, heard: Heard::default(), _room: room });
+    limits::tell(response.headers_mut(), &status);
     response
 }
 
@@ -49,6 +36,7 @@ struct Telling {
     stream: ChatStream,
     begun: Instant,
     heard: Heard,
+    _room: Arc<Room>,
 }
 
 /// What its chunks have said beside text.
@@ -60,9 +48,8 @@ struct Heard {
     calls: BTreeMap<u64, (String, String, String)>,
 }
 
-impl Telling {
-    /// The next event, and whether it is the last.
-    async fn next(&mut self) -> (Bytes, bool) {
+impl Tells for Telling {
+    async fn tell(&mut self) -> (Bytes, bool) {
         let quiet_until = tokio::time::Instant::now() + QUIET_MAX;
         loop {
             let Ok(piece) = tokio::time::timeout_at(quiet_until, self.stream.pieces.recv()).await else {
@@ -81,7 +68,9 @@ impl Telling {
             }
         }
     }
+}
 
+impl Telling {
     fn about(&mut self) -> Value {
         let usage = self.stream.metered.get().copied().unwrap_or_default();
         let latency_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -106,7 +106,7 @@ async fn embeddings(
     context: RequestContext,
     post: ModelPost,
 ) -> Result<Response, ApiError> {
-    let ModelPost { body, attempt, room } = post;
+    let ModelPost { body, attempt, room, .. } = post;
     let call = read(body, ChatCall::read_embeddings).await?;
     if attempt.is_keyed() {
         refuse_unkept(&call)?;

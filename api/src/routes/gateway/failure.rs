@@ -19,7 +19,7 @@ use crate::error::{ApiError, Code, kind};
 const HOLDS_RETRY_AFTER_SECONDS: u64 = 2;
 
 /// When to come back while a provider is away.
-const PROVIDER_RETRY_AFTER_SECONDS: u64 = 5;
+pub(crate) const PROVIDER_RETRY_AFTER_SECONDS: u64 = 5;
 
 /// A provider's code for: the platform has no credit there.
 pub(super) const NO_CREDIT: &str = "insufficient_quota";

@@ -96,7 +96,7 @@ async fn messages(
     post: ModelPost,
 ) -> Result<Response, ApiError> {
     let betas = betas(&headers)?;
-    let ModelPost { body, attempt, room } = post;
+    let ModelPost { body, attempt, room, .. } = post;
     let call = ChatCall { betas, ..read(body, ChatCall::read_messages).await? };
     answered(&app, &key, &context, attempt, Asked { call, room }).await
 }
@@ -134,7 +134,7 @@ struct TokenCount {
 async fn count_tokens(
     State(app): State<App>,
     key: KeyCaller,
-    ModelPost { body, attempt: _, room }: ModelPost,
+    ModelPost { body, room, .. }: ModelPost,
 ) -> Result<Json<TokenCount>, ApiError> {
     app.auth.unmetered.spend(&key)?;
     let input_tokens = app.gateway.count_message_tokens(body).await?;

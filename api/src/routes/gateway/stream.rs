@@ -40,9 +40,23 @@ const MESSAGE_STOP: &str = "message_stop";
 pub(super) fn respond(stream: ChatStream, request_id: Arc<str>, room: Arc<Room>) -> Response {
     let ChatStream { dialect, served, pieces, metered: _ } = stream;
     let telling = Telling { pieces, words: Words::of(dialect), served: served.clone(), request_id, _room: room };
+    let mut response = server_sent_events(telling);
+    name_substitution(response.headers_mut(), &served);
+    limits::tell_in(dialect, response.headers_mut(), &served.limits);
+    response
+}
+
+/// Who tells the events of a stream, one after the other.
+pub(crate) trait Tells: Send + 'static {
+    /// The next event, and whether it is the last.
+    fn tell(&mut self) -> impl Future<Output = (Bytes, bool)> + Send;
+}
+
+/// A response of events as they come. Whoever tells them is dropped with it.
+pub(crate) fn server_sent_events(telling: impl Tells) -> Response {
     let events = stream::unfold(Some(telling), |telling| async move {
         let mut telling = telling?;
-        let (event, ended) = telling.next(QUIET_MAX).await;
+        let (event, ended) = telling.tell().await;
         Some((Ok::<_, Infallible>(event), (!ended).then_some(telling)))
     });
     let mut response = Response::new(Body::from_stream(events));
@@ -51,8 +65,6 @@ pub(super) fn respond(stream: ChatStream, request_id: Arc<str>, room: Arc<Room>)
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // A buffering proxy in front would turn a stream into a wait.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    name_substitution(headers, &served);
-    limits::tell_in(dialect, headers, &served.limits);
     response
 }
 
@@ -63,6 +75,12 @@ struct Telling {
     served: Served,
     request_id: Arc<str>,
     _room: Arc<Room>,
+}
+
+impl Tells for Telling {
+    async fn tell(&mut self) -> (Bytes, bool) {
+        self.next(QUIET_MAX).await
+    }
 }
 
 impl Telling {
