@@ -46,7 +46,7 @@ pub use admit::{ANSWER_MIN_TOKENS, HOLD_MAX_SECONDS};
 pub use breaker::{CircuitState, OPEN_AFTER_FAILURES, PAUSE_FIRST};
 pub use catalogue::{ListedModel, ProviderState};
 pub use circuits::Circuit;
-pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX};
+pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX, VectorEncoding, VectorSizes};
 pub use failure::ChatFailure;
 pub use limits::{LimitStatus, TokenStatus};
 pub(crate) use request::is_model_name;

@@ -3,10 +3,10 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use calos_commands::complete_chat::{VectorEncoding, VectorSizes};
 use calos_commands::provider::{ChatRequest, Completion, Produced, ProviderError, TokenUsage};
 use calos_commands::raw_object::RawObject;
-use calos_domain::pricing::{ModelKind, PriceBook};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::chunks::{read_object, read_usage, set, written};
@@ -14,60 +14,37 @@ use super::chunks::{read_object, read_usage, set, written};
 /// The largest answer with vectors.
 pub const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a number of a vector takes in an answer, as OpenAI lays it out: digits, comma, line end and indentation.
-const NUMBER_MAX_BYTES: u64 = 32;
-
-/// What a number takes in base64, four bytes in about six characters.
-const PACKED_NUMBER_MAX_BYTES: u64 = 6;
-
-/// The numbers of a vector where nothing is known of the model.
-const DIMENSIONS_MAX: u64 = 4_096;
-
-/// What a client may ask the vectors to be written in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Encoding {
-    /// A list of numbers.
-    #[default]
-    Float,
-    /// Their four bytes each, in the order of little machines, as base64.
-    Base64,
-}
-
-/// How the client wants its vectors written.
-pub(super) fn encoding(request: &ChatRequest) -> Encoding {
-    request.fields.lenient("encoding_format").unwrap_or_default()
-}
-
 /// Where there are no embedding models.
 pub(super) fn lacking(provider: &'static str) -> ProviderError {
     let message = format!("{provider} has no embedding models: name one of OpenAI's or Ollama's");
     ProviderError::Unsupported { provider, param: "model", message }
 }
 
-/// Refuses a request whose answer would be too large to be taken in: it would be paid for and thrown away.
+/// Refuses a request whose answer would be too large to be taken in: it would be paid for and thrown away. For a provider
+/// that writes vectors as it is asked to.
 pub(super) fn fits(provider: &'static str, request: &ChatRequest) -> Result<(), ProviderError> {
-    let inputs: Vec<&RawValue> = request.fields.parse("input").ok().flatten().unwrap_or_default();
-    // Alone, a text or a list of tokens makes one vector.
-    let many = inputs.first().is_some_and(|first| first.get().starts_with(['"', '[']));
-    let vectors = if many { inputs.len() as u64 } else { 1 };
-    let known = PriceBook::current().model(&request.model).and_then(|entry| match entry.kind {
-        ModelKind::Embedding { dimensions } => Some(dimensions),
-        ModelKind::Chat { .. } => None,
-    });
-    let asked: Option<u64> = request.fields.lenient("dimensions");
-    let dimensions = asked.or(known).unwrap_or(DIMENSIONS_MAX);
-    let number = match encoding(request) {
-        Encoding::Float => NUMBER_MAX_BYTES,
-        Encoding::Base64 => PACKED_NUMBER_MAX_BYTES,
-    };
-    let most = ANSWER_MAX_BYTES as u64 / dimensions.saturating_mul(number).max(1);
+    fits_in(provider, request, VectorEncoding::asked_for(&request.fields), ", or set encoding_format to base64")
+}
+
+/// The same for a provider that writes numbers, whatever the client wants to read.
+pub(super) fn fits_as_numbers(provider: &'static str, request: &ChatRequest) -> Result<(), ProviderError> {
+    fits_in(provider, request, VectorEncoding::Float, "")
+}
+
+fn fits_in(
+    provider: &'static str,
+    request: &ChatRequest,
+    encoding: VectorEncoding,
+    way_out: &str,
+) -> Result<(), ProviderError> {
+    let sizes = VectorSizes::of(&request.fields, &request.model, encoding);
+    let most = sizes.most_within(ANSWER_MAX_BYTES as u64);
+    let VectorSizes { vectors, dimensions, .. } = sizes;
     if vectors <= most {
         return Ok(());
     }
     let message = format!(
-        "{vectors} vectors of {dimensions} numbers are more than one answer holds: send {most} texts at a time, or set \
-         encoding_format to base64"
+        "{vectors} vectors of {dimensions} numbers are more than one answer holds: send {most} texts at a time{way_out}"
     );
     Err(ProviderError::Unsupported { provider, param: "input", message })
 }
@@ -123,7 +100,7 @@ pub(super) fn listed(
     model: String,
     vectors: Vec<Vec<f32>>,
     usage: TokenUsage,
-    encoding: Encoding,
+    encoding: VectorEncoding,
 ) -> Result<Completion, ProviderError> {
     let data: Vec<Listed> = vectors
         .into_iter()
@@ -139,10 +116,10 @@ pub(super) fn listed(
     Ok(Completion { body, model, usage: Some(usage), produced: Produced::default() })
 }
 
-fn packed(numbers: Vec<f32>, encoding: Encoding) -> Vector {
+fn packed(numbers: Vec<f32>, encoding: VectorEncoding) -> Vector {
     match encoding {
-        Encoding::Float => Vector::Numbers(numbers),
-        Encoding::Base64 => {
+        VectorEncoding::Float => Vector::Numbers(numbers),
+        VectorEncoding::Base64 => {
             let bytes: Vec<u8> = numbers.into_iter().flat_map(f32::to_le_bytes).collect();
             Vector::Packed(BASE64_STANDARD.encode(bytes))
         }
@@ -204,25 +181,31 @@ mod tests {
             serde_json::to_value(&completion.body).unwrap()
         };
         assert_eq!(
-            list(Encoding::Float),
+            list(VectorEncoding::Float),
             serde_json::json!({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.25, -1.0]}],
                 "model": "m", "usage": {"prompt_tokens": 8, "total_tokens": 8}})
         );
-        assert_eq!(list(Encoding::Base64)["data"][0]["embedding"], "AACAPgAAgL8=");
+        assert_eq!(list(VectorEncoding::Base64)["data"][0]["embedding"], "AACAPgAAgL8=");
     }
 
     #[test]
     fn more_vectors_than_an_answer_holds_are_refused_before_they_are_paid_for() {
         let many = |count: usize, more: &str| {
-            fits("openai", &request(&format!(r#"{{"input":[{}]{more}}}"#, vec!["\"a\""; count].join(","))))
+            let request = request(&format!(r#"{{"input":[{}]{more}}}"#, vec!["\"a\""; count].join(",")));
+            fits("openai", &request)
         };
-        assert!(many(1_365, "").is_ok());
-        let refused = many(1_366, "").unwrap_err();
+        // 1,536 numbers of 32 bytes, and what stands around them.
+        assert!(many(1_337, "").is_ok());
+        let refused = many(1_338, "").unwrap_err();
         assert!(matches!(refused, ProviderError::Unsupported { param: "input", .. }), "{refused}");
         assert!(many(2_048, r#","encoding_format":"base64""#).is_ok());
         assert!(many(2_048, r#","dimensions":512"#).is_ok());
         // A list of tokens is one text.
         let tokens = format!(r#"{{"input":[{}]}}"#, vec!["1"; 8_192].join(","));
         assert!(fits("openai", &request(&tokens)).is_ok());
+        // Whoever writes numbers is not measured by what the client reads.
+        let packed = format!(r#"{{"input":[{}],"encoding_format":"base64"}}"#, vec!["\"a\""; 1_338].join(","));
+        let (packed, refused) = (request(&packed), fits_as_numbers("ollama", &request(&packed)).unwrap_err());
+        assert!(fits("openai", &packed).is_ok() && !refused.to_string().contains("base64"), "{refused}");
     }
 }

@@ -143,7 +143,7 @@ impl ChatProvider for Ollama {
 
     fn embed<'a>(&'a self, request: &'a ChatRequest) -> Boxed<'a, Result<Completion, ProviderError>> {
         Box::pin(async move {
-            embeddings::fits(NAME, request)?;
+            embeddings::fits_as_numbers(NAME, request)?;
             let post = self.post("embed", &request.model, &ollama_embed::translate(request)?);
             let limit = self.http.settings().whole;
             let text = self.http.whole_within(NAME, post, limit, embeddings::ANSWER_MAX_BYTES).await?;

@@ -1,11 +1,12 @@
 //! From OpenAI's embeddings request to Ollama's `/api/embed`, and back.
 
+use calos_commands::complete_chat::VectorEncoding;
 use calos_commands::provider::{ChatRequest, Completion, ProviderError, TokenUsage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::embeddings::{encoding, listed};
+use super::embeddings::listed;
 use super::http::status_error;
 use super::ollama::NAME;
 
@@ -86,7 +87,7 @@ pub(super) fn tell(
     let reported = TokenUsage::reported(tokens, 0, 0, 0).unwrap_or_default();
     let usage = TokenUsage { estimated, ..reported };
     let model = answer.model.unwrap_or_else(|| request.model.clone());
-    listed(NAME, model, answer.embeddings, usage, encoding(request))
+    listed(NAME, model, answer.embeddings, usage, VectorEncoding::asked_for(&request.fields))
 }
 
 #[cfg(test)]

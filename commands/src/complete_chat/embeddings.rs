@@ -106,20 +106,74 @@ impl ChatCall {
         if self.kind != CallKind::Embeddings {
             return 0;
         }
-        let inputs: Vec<&RawValue> = self.fields.parse("input").ok().flatten().unwrap_or_default();
+        let encoding = VectorEncoding::asked_for(&self.fields);
+        VectorSizes::of(&self.fields, self.model.as_deref().unwrap_or_default(), encoding).max_bytes()
+    }
+}
+
+/// What vectors are written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VectorEncoding {
+    /// A list of numbers.
+    #[default]
+    Float,
+    /// Their four bytes each, in the order of little machines, as base64.
+    Base64,
+}
+
+impl VectorEncoding {
+    /// How the client wants its vectors written.
+    #[must_use]
+    pub fn asked_for(fields: &RawObject) -> Self {
+        fields.lenient("encoding_format").unwrap_or_default()
+    }
+
+    const fn number_max_bytes(self) -> u64 {
+        match self {
+            Self::Float => NUMBER_MAX_BYTES,
+            Self::Base64 => PACKED_NUMBER_MAX_BYTES,
+        }
+    }
+}
+
+/// How large an answer with vectors may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VectorSizes {
+    /// How many vectors are asked for.
+    pub vectors: u64,
+    /// How many numbers each of them has.
+    pub dimensions: u64,
+    vector_max_bytes: u64,
+}
+
+impl VectorSizes {
+    /// The sizes of the answer to a request for vectors of this model, when it is written like this.
+    #[must_use]
+    pub fn of(fields: &RawObject, model: &str, encoding: VectorEncoding) -> Self {
+        let inputs: Vec<&RawValue> = fields.parse("input").ok().flatten().unwrap_or_default();
         // Alone, a text or a list of tokens makes one vector.
         let many = inputs.first().is_some_and(|first| first.get().starts_with(['"', '[']));
         let vectors = if many { inputs.len() as u64 } else { 1 };
-        let entry = self.model.as_deref().and_then(|model| PriceBook::current().model(model));
-        let whole = entry.and_then(|entry| match entry.kind {
+        let whole = PriceBook::current().model(model).and_then(|entry| match entry.kind {
             ModelKind::Embedding { dimensions } => Some(dimensions),
             ModelKind::Chat { .. } => None,
         });
-        let dimensions = self.fields.lenient("dimensions").or(whole).unwrap_or(UNKNOWN_DIMENSIONS);
-        let packed = self.fields.lenient::<String>("encoding_format").is_some_and(|format| format == "base64");
-        let number = if packed { PACKED_NUMBER_MAX_BYTES } else { NUMBER_MAX_BYTES };
-        let vector = dimensions.saturating_mul(number).saturating_add(VECTOR_FRAME_MAX_BYTES);
-        vectors.saturating_mul(vector).saturating_add(VECTOR_FRAME_MAX_BYTES)
+        let dimensions: u64 = fields.lenient("dimensions").or(whole).unwrap_or(UNKNOWN_DIMENSIONS);
+        let numbers = dimensions.saturating_mul(encoding.number_max_bytes());
+        Self { vectors, dimensions, vector_max_bytes: numbers.saturating_add(VECTOR_FRAME_MAX_BYTES) }
+    }
+
+    /// How large the answer is at most.
+    #[must_use]
+    pub fn max_bytes(self) -> u64 {
+        self.vectors.saturating_mul(self.vector_max_bytes).saturating_add(VECTOR_FRAME_MAX_BYTES)
+    }
+
+    /// How many such vectors an answer of so many bytes holds for certain.
+    #[must_use]
+    pub fn most_within(self, bytes: u64) -> u64 {
+        bytes.saturating_sub(VECTOR_FRAME_MAX_BYTES) / self.vector_max_bytes
     }
 }
 
