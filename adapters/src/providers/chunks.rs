@@ -44,6 +44,17 @@ struct WireDelta<'a> {
 struct WireToolCall<'a> {
     #[serde(borrow, default)]
     function: Option<WireFunction<'a>>,
+    #[serde(borrow, default)]
+    custom: Option<WireCustom<'a>>,
+}
+
+/// A call of a tool that takes text in place of arguments.
+#[derive(Debug, Deserialize)]
+struct WireCustom<'a> {
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -239,10 +250,12 @@ fn produced_by(choices: &[WireChoice<'_>], transcript: Option<&Transcript>) -> P
     let mut produced = Produced::default();
     for delta in choices.iter().filter_map(|choice| choice.delta.as_ref()) {
         let texts = [delta.content, delta.reasoning_content, delta.refusal];
-        let calls = delta.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        let functions = calls.chain(delta.function_call.as_ref());
+        let calls = delta.tool_calls.iter().flatten();
+        let functions = calls.clone().filter_map(|call| call.function.as_ref()).chain(delta.function_call.as_ref());
         let functions = functions.flat_map(|function| [function.name, function.arguments]);
-        let bytes = texts.into_iter().chain(functions).map(|text| said(text, transcript)).sum::<u64>();
+        let customs = calls.filter_map(|call| call.custom.as_ref()).flat_map(|custom| [custom.name, custom.input]);
+        let all = texts.into_iter().chain(functions).chain(customs);
+        let bytes = all.map(|text| said(text, transcript)).sum::<u64>();
         produced.add(Produced::piece(bytes));
     }
     produced
@@ -411,6 +424,8 @@ mod tests {
         let text =
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":1}"}}]}}]}"#;
         assert_eq!(chunk(text, true).produced, Produced::piece(7));
+        let custom = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"type":"custom","custom":{"input":"a\nb"}}]}}]}"#;
+        assert_eq!(chunk(custom, true).produced, Produced::piece(3));
     }
 
     #[test]
