@@ -120,14 +120,6 @@ impl SafeFetcher {
         Ok(Self { settings: Arc::new(settings), lookup, tls: Arc::new(tls()?), running })
     }
 
-    /// Fetches what stands at `url` and leaves reading it to the caller: feeds are parsed from their bytes.
-    ///
-    /// # Errors
-    /// Any [`FetchRefusal`].
-    pub async fn document(&self, url: &str) -> Result<Document, FetchRefusal> {
-        self.permitted(url).await.map(|(document, _permit)| document)
-    }
-
     /// A document, and the permit it was fetched under.
     async fn permitted(&self, url: &str) -> Result<(Document, OwnedSemaphorePermit), FetchRefusal> {
         let permit = Arc::clone(&self.running).try_acquire_owned().map_err(|_| FetchRefusal::Busy)?;

@@ -198,6 +198,11 @@ impl Stage {
                 match seen.map_err(|error| BenchError::Check(format!("a caller ended badly: {error}")))? {
                     Ok(seen) if seen.failed == 0 => break,
                     Err(error) if Instant::now() > deadline => return Err(error),
+                    Ok(seen) if Instant::now() > deadline => {
+                        let (failed, waited) = (seen.failed, KNOWN_MAX.as_secs());
+                        let problem = format!("{failed} calls still failed after {waited} s: a tier is not known");
+                        return Err(BenchError::Check(problem));
+                    }
                     Ok(_) | Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
                 }
             }

@@ -34,7 +34,7 @@ async fn a_text_too_long_is_cut_and_said_to_be() {
 async fn a_feed_comes_as_its_bytes() {
     let site = Site::start(|_| page("application/rss+xml", "<rss><title>a</title></rss>")).await;
     let fetcher = fetcher(&[&site]);
-    let document = fetcher.document(&site.url("/feed")).await.unwrap();
+    let (document, _permit) = fetcher.permitted(&site.url("/feed")).await.unwrap();
     assert_eq!(document.body, "<rss><title>a</title></rss>");
     let page = fetcher.fetch(&site.url("/feed")).await.unwrap();
     assert_eq!((page.text.as_str(), page.title), ("<rss><title>a</title></rss>", None));
