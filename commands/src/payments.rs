@@ -130,3 +130,6 @@ pub async fn record_payout<L: EventLog>(
     };
     Ok(log.execute(&plan, request, decide).await?)
 }
+
+#[cfg(test)]
+mod tests;
