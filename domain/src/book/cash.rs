@@ -11,7 +11,7 @@ use super::{Account, BookError, Entry};
 /// # Errors
 /// The fact contradicts itself: [`BookError`] names the accounts.
 pub fn payment_entries(event: &PaymentEvent) -> Result<Vec<Entry>, BookError> {
-    entries(match event {
+    let legs = match event {
         PaymentEvent::PaymentReceived(received) => self::received(received)?,
         PaymentEvent::PaymentRefunded(refunded) => {
             vec![move_usd(Account::Voided, till(refunded.via), refunded.amount)?]
@@ -24,7 +24,8 @@ pub fn payment_entries(event: &PaymentEvent) -> Result<Vec<Entry>, BookError> {
             vec![move_usd(Account::StripeBalance, Account::StripeDisputed, won.amount)?]
         }
         PaymentEvent::DisputeLost(lost) => vec![move_usd(Account::Voided, Account::StripeDisputed, lost.amount)?],
-    })
+    };
+    entries(&legs)
 }
 
 /// What a payout means for the book.
@@ -33,7 +34,7 @@ pub fn payment_entries(event: &PaymentEvent) -> Result<Vec<Entry>, BookError> {
 /// [`BookError::OutOfRange`] for the one amount that has no opposite.
 pub fn payout_entries(event: &PayoutEvent) -> Result<Vec<Entry>, BookError> {
     let PayoutEvent::PayoutSent(PayoutSent { amount, .. }) = event;
-    entries(vec![Leg::either_way(Asset::Usd, Account::Bank, Account::StripeBalance, amount.get())?])
+    entries(&[Leg::either_way(Asset::Usd, Account::Bank, Account::StripeBalance, amount.get())?])
 }
 
 fn received(received: &PaymentReceived) -> Result<Vec<Leg>, BookError> {

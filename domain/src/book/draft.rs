@@ -154,8 +154,8 @@ pub(super) fn parts_come_to(
 
 /// Checks the legs and nets them into one entry per asset, in the order of [`Asset::ALL`]; nothing for an asset in which
 /// nothing moves.
-pub(super) fn entries(legs: Vec<Leg>) -> Result<Vec<Entry>, BookError> {
-    for leg in &legs {
+pub(super) fn entries(legs: &[Leg]) -> Result<Vec<Entry>, BookError> {
+    for leg in legs {
         leg.check()?;
     }
     let mut entries = Vec::with_capacity(1);

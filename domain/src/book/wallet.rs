@@ -33,7 +33,7 @@ pub fn wallet_entries(tenant: TenantId, event: &WalletEvent) -> Result<Vec<Entry
         WalletEvent::DebtIncurred(incurred) => vec![wallet.indebted(incurred)?],
         WalletEvent::DebtRepaid(repaid) => wallet.repaid(repaid)?,
     };
-    entries(legs)
+    entries(&legs)
 }
 
 /// From when an event counts: what has a date of its own counts from then, everything else from when it was recorded.

@@ -4,8 +4,8 @@ use super::*;
 use crate::payment::{PaymentEvent, PaymentKind, PaymentReceived, PaymentVia, PayoutEvent, PayoutSent};
 use crate::wallet::{CreditsTaken, DeductionReversed, GrantExpired, HoldReleased, ReleaseCause, WalletEvent};
 
-fn refused(event: WalletEvent) -> BookError {
-    wallet_entries(tenant(), &event).expect_err("an event that contradicts itself has no entry")
+fn refused(event: &WalletEvent) -> BookError {
+    wallet_entries(tenant(), event).expect_err("an event that contradicts itself has no entry")
 }
 
 #[test]
@@ -14,7 +14,7 @@ fn a_deduction_whose_parts_do_not_come_to_its_amount_is_unbalanced() {
         let mut event = deducted(parts([(1, 4), (2, 2)]), held, Vec::new());
         event.amount = units(amount);
         event.returned = units((held - amount).max(0));
-        let error = refused(WalletEvent::CreditsDeducted(event));
+        let error = refused(&WalletEvent::CreditsDeducted(event));
         let accounts = vec![available(1), available(2), Account::Usage(Meter::Chat)];
         assert_eq!(
             error,
@@ -32,13 +32,13 @@ fn a_deduction_that_is_not_what_was_held_less_what_went_back_is_unbalanced() {
         let mut event = deducted(parts([(1, 6)]), held, parts([(1, returned)]));
         event.returned = units(returned);
         assert!(
-            matches!(refused(WalletEvent::CreditsDeducted(event)), BookError::Unbalanced { .. }),
+            matches!(refused(&WalletEvent::CreditsDeducted(event)), BookError::Unbalanced { .. }),
             "{held} {returned}"
         );
     }
     // What is kept by no hold cannot be spent from one.
     let event = CreditsDeducted { hold_id: None, ..deducted(parts([(1, 6)]), 6, Vec::new()) };
-    assert!(matches!(refused(WalletEvent::CreditsDeducted(event)), BookError::Unbalanced { .. }));
+    assert!(matches!(refused(&WalletEvent::CreditsDeducted(event)), BookError::Unbalanced { .. }));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn what_went_back_must_come_to_what_the_event_says() {
     event.returned = units(4);
     event.amount = units(6);
     event.allocations = parts([(1, 6)]);
-    assert!(matches!(refused(WalletEvent::CreditsDeducted(event)), BookError::Unbalanced { .. }));
+    assert!(matches!(refused(&WalletEvent::CreditsDeducted(event)), BookError::Unbalanced { .. }));
     let released = HoldReleased {
         hold_id: hold_id(),
         usage_id: usage_id(),
@@ -58,7 +58,7 @@ fn what_went_back_must_come_to_what_the_event_says() {
         available_after: Units::ZERO,
     };
     assert!(matches!(
-        refused(WalletEvent::HoldReleased(released)),
+        refused(&WalletEvent::HoldReleased(released)),
         BookError::Unbalanced { debits: 8, credits: 9, .. }
     ));
 }
@@ -87,7 +87,7 @@ fn a_hold_a_reversal_and_a_taking_whose_parts_disagree_are_unbalanced() {
         available_after: Units::ZERO,
     });
     for event in [hold, reversal, taking] {
-        assert!(matches!(refused(event.clone()), BookError::Unbalanced { .. }), "{event:?}");
+        assert!(matches!(refused(&event), BookError::Unbalanced { .. }), "{event:?}");
     }
 }
 
@@ -95,7 +95,7 @@ fn a_hold_a_reversal_and_a_taking_whose_parts_disagree_are_unbalanced() {
 fn credit_that_is_spent_beyond_a_hold_while_some_goes_back_is_illegal() {
     // More than was kept is spent, and yet something goes back: available would stand against available.
     let event = deducted(parts([(1, 12)]), 10, parts([(2, 3)]));
-    let error = refused(WalletEvent::CreditsDeducted(event));
+    let error = refused(&WalletEvent::CreditsDeducted(event));
     assert_eq!(error, BookError::Illegal { asset: Asset::Usd, debit: available(1), credit: available(2) });
     assert!(
         error.to_string().contains(&available(1).to_string()) && error.to_string().contains(&available(2).to_string())
@@ -104,7 +104,7 @@ fn credit_that_is_spent_beyond_a_hold_while_some_goes_back_is_illegal() {
 
 #[test]
 fn an_amount_below_zero_is_refused_wherever_only_a_direction_is_known() {
-    let negative = |event| assert!(matches!(refused(event), BookError::Negative { amount: ..0, .. }));
+    let negative = |event| assert!(matches!(refused(&event), BookError::Negative { amount: ..0, .. }));
     negative(WalletEvent::CreditsDeducted(deducted(parts([(1, -5), (2, 11)]), 6, Vec::new())));
     negative(WalletEvent::HoldPlaced(placed(-1, parts([(1, -1)]))));
     negative(WalletEvent::CreditsGranted(granted(Asset::Usd, -1, 0, "x")));
@@ -124,11 +124,11 @@ fn a_sum_beyond_64_bits_is_out_of_range() {
     let half = i64::MAX / 2 + 1;
     let mut event = deducted(parts([(1, 1)]), 0, Vec::new());
     event.released = costs([(GrantKind::Purchase, half), (GrantKind::Subscription, half)]);
-    let error = refused(WalletEvent::CreditsDeducted(event));
+    let error = refused(&WalletEvent::CreditsDeducted(event));
     assert!(matches!(&error, BookError::OutOfRange { account, .. } if *account == available(1)), "{error}");
     let mut event = deducted(parts([(1, 1)]), 0, Vec::new());
     event.released = costs([(GrantKind::Purchase, i64::MIN)]);
-    assert!(matches!(refused(WalletEvent::CreditsDeducted(event)), BookError::OutOfRange { .. }));
+    assert!(matches!(refused(&WalletEvent::CreditsDeducted(event)), BookError::OutOfRange { .. }));
     let sent = PayoutSent { payout_ref: "po_1".to_owned(), amount: MicroUsd::new(i64::MIN), occurred_at: at(0) };
     assert!(matches!(payout_entries(&PayoutEvent::PayoutSent(sent)), Err(BookError::OutOfRange { .. })));
 }

@@ -13,42 +13,42 @@ use crate::wallet::{
 
 const PURCHASE: GrantKind = GrantKind::Purchase;
 
-fn booked(event: WalletEvent) -> Vec<Entry> {
-    wallet_entries(tenant(), &event).expect("the event is sound")
+fn booked(event: &WalletEvent) -> Vec<Entry> {
+    wallet_entries(tenant(), event).expect("the event is sound")
 }
 
 #[test]
 fn a_grant_is_given_out_against_its_kind_or_against_the_reason_it_corrects() {
     let trial = CreditsGranted { kind: GrantKind::Trial, ..granted(Asset::Usd, 10, 0, "registration:u") };
     let expected = entry(Asset::Usd, [(Account::Issued(GrantKind::Trial), 10), (available(1), -10)]);
-    assert_eq!(booked(WalletEvent::CreditsGranted(trial)), [expected]);
+    assert_eq!(booked(&WalletEvent::CreditsGranted(trial)), [expected]);
     let reason = Some(AdjustmentReason::ServiceCredit);
     let correction = CreditsGranted { kind: GrantKind::Adjustment, reason, ..granted(Asset::Credit, 10, 0, "a") };
     let from = Account::Adjustment(AdjustmentReason::ServiceCredit);
     let expected = entry(Asset::Credit, [(from, 10), (available(1), -10)]);
-    assert_eq!(booked(WalletEvent::CreditsGranted(correction)), [expected]);
+    assert_eq!(booked(&WalletEvent::CreditsGranted(correction)), [expected]);
 }
 
 #[test]
 fn what_a_grant_cost_is_owed_at_once_unless_a_payment_books_it() {
     let issued = [(Account::Issued(PURCHASE), 50), (available(1), -50)];
     let paid = [(Account::OutOfBand, 70), (Account::Deferred(PURCHASE), -70)];
-    let by_payment = booked(WalletEvent::CreditsGranted(granted(Asset::Usd, 50, 70, "payment:in_1")));
+    let by_payment = booked(&WalletEvent::CreditsGranted(granted(Asset::Usd, 50, 70, "payment:in_1")));
     assert_eq!(by_payment, [entry(Asset::Usd, issued.clone())]);
     let [one, two] = issued.clone();
     let [three, four] = paid.clone();
-    let by_hand = booked(WalletEvent::CreditsGranted(granted(Asset::Usd, 50, 70, "invoice:in_1")));
+    let by_hand = booked(&WalletEvent::CreditsGranted(granted(Asset::Usd, 50, 70, "invoice:in_1")));
     assert_eq!(by_hand, [entry(Asset::Usd, [one, two, three, four])]);
     // Phone credits and dollars never stand in one entry.
-    let phone = booked(WalletEvent::CreditsGranted(granted(Asset::Credit, 50, 70, "invoice:in_1")));
+    let phone = booked(&WalletEvent::CreditsGranted(granted(Asset::Credit, 50, 70, "invoice:in_1")));
     assert_eq!(phone, [entry(Asset::Usd, paid), entry(Asset::Credit, issued)]);
 }
 
 #[test]
 fn a_hold_keeps_what_it_takes_from_each_grant() {
     let expected = entry(Asset::Usd, [(available(1), 4), (available(2), 5), (held(), -9)]);
-    assert_eq!(booked(WalletEvent::HoldPlaced(placed(9, parts([(1, 4), (2, 5)])))), [expected]);
-    assert_eq!(booked(WalletEvent::HoldPlaced(placed(0, Vec::new()))), []);
+    assert_eq!(booked(&WalletEvent::HoldPlaced(placed(9, parts([(1, 4), (2, 5)])))), [expected]);
+    assert_eq!(booked(&WalletEvent::HoldPlaced(placed(0, Vec::new()))), []);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_hold_pays_first_and_the_rest_goes_back_to_the_grants_it_came_from() {
     let event = deducted(parts([(1, 4), (2, 1)]), 9, parts([(2, 4)]));
     let usage = Account::Usage(Meter::Chat);
     let expected = entry(Asset::Usd, [(held(), 9), (usage, -5), (available(2), -4)]);
-    assert_eq!(booked(WalletEvent::CreditsDeducted(event)), [expected]);
+    assert_eq!(booked(&WalletEvent::CreditsDeducted(event)), [expected]);
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn what_a_hold_does_not_cover_comes_from_available() {
     let event = deducted(parts([(1, 4), (2, 6), (3, 1)]), 8, Vec::new());
     let usage = Account::Usage(Meter::Chat);
     let expected = entry(Asset::Usd, [(held(), 8), (available(2), 2), (available(3), 1), (usage, -11)]);
-    assert_eq!(booked(WalletEvent::CreditsDeducted(event)), [expected]);
+    assert_eq!(booked(&WalletEvent::CreditsDeducted(event)), [expected]);
     // A hold that expired keeps nothing any more.
     let event = deducted(parts([(1, 4)]), 0, Vec::new());
     let expected = entry(Asset::Usd, [(available(1), 4), (Account::Usage(Meter::Chat), -4)]);
-    assert_eq!(booked(WalletEvent::CreditsDeducted(event)), [expected]);
+    assert_eq!(booked(&WalletEvent::CreditsDeducted(event)), [expected]);
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn what_went_back_before_events_said_to_which_grants_stands_with_no_grant() {
     event.returned_to = Vec::new();
     let (usage, back) = (Account::Usage(Meter::Chat), Account::Unallocated(tenant()));
     let expected = entry(Asset::Usd, [(held(), 9), (usage, -5), (back.clone(), -4)]);
-    assert_eq!(booked(WalletEvent::CreditsDeducted(event)), [expected]);
-    assert_eq!(booked(released(Vec::new())), [entry(Asset::Usd, [(held(), 9), (back, -9)])]);
+    assert_eq!(booked(&WalletEvent::CreditsDeducted(event)), [expected]);
+    assert_eq!(booked(&released(Vec::new())), [entry(Asset::Usd, [(held(), 9), (back, -9)])]);
     let expected = entry(Asset::Usd, [(held(), 9), (available(1), -4), (available(2), -5)]);
-    assert_eq!(booked(released(parts([(1, 4), (2, 5)]))), [expected]);
+    assert_eq!(booked(&released(parts([(1, 4), (2, 5)]))), [expected]);
 }
 
 fn released(returned_to: Vec<Allocation>) -> WalletEvent {
@@ -102,7 +102,7 @@ fn what_was_paid_is_earned_as_credit_is_used_and_owed_again_when_it_comes_back()
     let spent = |asset, released| {
         let mut event = deducted(parts([(1, 20)]), 0, Vec::new());
         (event.asset, event.meter, event.released) = (asset, Meter::Voice, released);
-        booked(WalletEvent::CreditsDeducted(event))
+        booked(&WalletEvent::CreditsDeducted(event))
     };
     let (deferred, issued) = (Account::Deferred(PURCHASE), Account::Issued(PURCHASE));
     let dollars = [(available(1), 20), (usage.clone(), -20), (deferred.clone(), 8), (issued.clone(), -8)];
@@ -112,7 +112,7 @@ fn what_was_paid_is_earned_as_credit_is_used_and_owed_again_when_it_comes_back()
     assert_eq!(spent(Asset::Credit, costs([(PURCHASE, 8)])), [money, phone]);
 
     let back = |asset| {
-        booked(WalletEvent::DeductionReversed(DeductionReversed {
+        booked(&WalletEvent::DeductionReversed(DeductionReversed {
             usage_id: usage_id(),
             meter: Meter::Voice,
             asset,
@@ -144,10 +144,10 @@ fn what_expires_is_breakage_and_counts_from_the_grants_own_end() {
     let deferred = (Account::Deferred(GrantKind::Subscription), 8);
     let credit = [(available(1), 20), (Account::Breakage, -20)];
     let money = entry(Asset::Usd, [deferred.clone(), (Account::Breakage, -8)]);
-    assert_eq!(booked(expired(Asset::Credit)), [money, entry(Asset::Credit, credit.clone())]);
+    assert_eq!(booked(&expired(Asset::Credit)), [money, entry(Asset::Credit, credit.clone())]);
     let [one, two] = credit;
     let issued = (Account::Issued(GrantKind::Subscription), -8);
-    assert_eq!(booked(expired(Asset::Usd)), [entry(Asset::Usd, [one, two, deferred, issued])]);
+    assert_eq!(booked(&expired(Asset::Usd)), [entry(Asset::Usd, [one, two, deferred, issued])]);
     assert_eq!(effective_at(&expired(Asset::Usd), at(500)), at(100));
 }
 
@@ -164,7 +164,7 @@ fn claims_and_what_undoes_them_stand_against_what_is_paid_back() {
     });
     let deferred = Account::Deferred(PURCHASE);
     let money = entry(Asset::Usd, [(deferred.clone(), 8), (Account::Voided, -8)]);
-    assert_eq!(booked(voided), [money, entry(Asset::Credit, [(available(1), 20), (Account::Voided, -20)])]);
+    assert_eq!(booked(&voided), [money, entry(Asset::Credit, [(available(1), 20), (Account::Voided, -20)])]);
     let restored = WalletEvent::GrantRestored(GrantRestored {
         grant_id: grant_id(1),
         asset: Asset::Credit,
@@ -177,13 +177,13 @@ fn claims_and_what_undoes_them_stand_against_what_is_paid_back() {
     });
     let money = entry(Asset::Usd, [(Account::Voided, 14), (deferred, -14)]);
     let credit = [(Account::Voided, 50), (available(1), -35), (Account::Debt(tenant()), -15)];
-    assert_eq!(booked(restored), [money, entry(Asset::Credit, credit)]);
+    assert_eq!(booked(&restored), [money, entry(Asset::Credit, credit)]);
 }
 
 #[test]
 fn debt_stands_against_what_led_to_it() {
     let incurred = |cause, meter| {
-        booked(WalletEvent::DebtIncurred(DebtIncurred {
+        booked(&WalletEvent::DebtIncurred(DebtIncurred {
             asset: Asset::Credit,
             amount: units(5),
             cause,
@@ -200,7 +200,7 @@ fn debt_stands_against_what_led_to_it() {
     assert_eq!(incurred(DebtCause::Refund, None), against(Account::Voided));
     assert_eq!(incurred(DebtCause::Dispute, None), against(Account::Voided));
     let repaid = |asset| {
-        booked(WalletEvent::DebtRepaid(DebtRepaid {
+        booked(&WalletEvent::DebtRepaid(DebtRepaid {
             asset,
             amount: units(5),
             grant_id: grant_id(1),
@@ -232,7 +232,7 @@ fn what_a_correction_takes_stands_against_its_reason_and_counts_from_its_own_dat
     let (deferred, issued) = ((Account::Deferred(PURCHASE), 4), (Account::Issued(PURCHASE), -4));
     let against = (Account::Adjustment(AdjustmentReason::Fraud), -9);
     let expected = entry(Asset::Usd, [(available(1), 4), (available(2), 5), against, deferred, issued]);
-    assert_eq!(booked(taken), [expected]);
+    assert_eq!(booked(&taken), [expected]);
 }
 
 #[test]
@@ -261,8 +261,8 @@ fn a_provider_is_owed_what_it_charges_unless_it_charges_the_tenant() {
         failed_attempts: Vec::new(),
     };
     let expected = entry(Asset::Usd, [(Account::provider("openai"), 30), (Account::OutOfBand, -30)]);
-    assert_eq!(booked(WalletEvent::UsageRecorded(usage(false))), [expected]);
-    assert_eq!(booked(WalletEvent::UsageRecorded(usage(true))), []);
+    assert_eq!(booked(&WalletEvent::UsageRecorded(usage(false))), [expected]);
+    assert_eq!(booked(&WalletEvent::UsageRecorded(usage(true))), []);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn what_moves_nothing_has_no_entry_and_everything_else_counts_from_its_own_date(
     ];
     for event in events {
         assert_eq!(effective_at(&event, at(500)), at(500));
-        assert_eq!(booked(event), []);
+        assert_eq!(booked(&event), []);
     }
     assert_eq!(effective_at(&WalletEvent::CreditsGranted(granted(Asset::Usd, 1, 0, "x")), at(500)), at(5));
     assert_eq!(effective_at(&WalletEvent::HoldPlaced(placed(1, parts([(1, 1)]))), at(500)), at(7));

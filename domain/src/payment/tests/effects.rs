@@ -101,7 +101,7 @@ fn claims_never_exceed_the_payment_and_what_is_given_up_is_claimed_by_those_that
     let disputed = [BOUGHT.received(), BOUGHT.opened("dp_1", 50, 50), BOUGHT.refund("re_1", 20, 20)];
     assert_eq!(after(disputed.clone()), []);
     let [received, dispute, refund] = disputed;
-    let won = after([received.clone(), dispute.clone(), refund, BOUGHT.won("dp_1", 50)]);
+    let won = after([received.clone(), dispute, refund, BOUGHT.won("dp_1", 50)]);
     assert_eq!(won, [restore("dispute:dp_1"), void("refund:re_1", 20, DebtCause::Refund), thaw("dispute:dp_1")]);
     // One that got a part of it claims the rest as a second part.
     let partly = BOUGHT.opened("dp_1", 40, 40);
