@@ -10,6 +10,7 @@ use std::pin::Pin;
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 use futures_util::FutureExt;
+use tokio::task::unconstrained;
 use uuid::Uuid;
 
 use calos_domain::{Decider, StreamId};
@@ -308,12 +309,16 @@ impl<'a> Unit<'a> {
             return Ok(Vec::new());
         };
         let sink = EventSink::<Sourced<D>>::default();
-        // Nothing in a decision waits (`Services = ()`), so its future is ready at the first poll.
-        match state.handle(command, &(), &sink).now_or_never() {
+        // Nothing in a decision waits (`Services = ()`), so its future is ready at the first poll. The sink has a lock of
+        // tokio's, which nobody else holds, but which lets a task wait that has done much since it was polled: not here.
+        match unconstrained(state.handle(command, &(), &sink)).now_or_never() {
             Some(decided) => decided?,
             None => *self.fault = Some("a decision waited".to_owned()),
         }
-        let events = sink.collect().now_or_never().unwrap_or_default();
+        let Some(events) = unconstrained(sink.collect()).now_or_never() else {
+            *self.fault = Some("a decision's events waited".to_owned());
+            return Ok(Vec::new());
+        };
         let mut plain = Vec::with_capacity(events.len());
         for Recorded(event) in events {
             match serde_json::to_string(&event) {
