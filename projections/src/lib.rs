@@ -36,6 +36,7 @@ pub mod runner;
 #[cfg(test)]
 mod samples;
 pub mod sessions;
+pub mod statement;
 pub mod status;
 pub mod table;
 pub mod tenants;

@@ -2,11 +2,13 @@
 
 use calos_domain::wallet::Wallet;
 use calos_domain::{Asset, Record, TenantId, Timestamp};
+use calos_projections::as_of::{self, AsOf};
 use calos_projections::wallet_balance::{Figures, figures};
 use calos_projections::{CopySink, Runner, RunnerOptions, Schema, open_holds, registry, wallet_ledger};
 use calos_tests::database::TestDatabase;
 use sqlx::{Executor as _, PgPool, Row as _};
 
+use crate::finance_histories::{adjustment, months, payment, payout, reconciliation};
 use crate::histories::{Dice, Story, mixed, people};
 use crate::raw_log::{Raw, append};
 
@@ -87,8 +89,16 @@ async fn live(database: &TestDatabase, seed: u64, tenants: u32, commands: u32) -
         }
         streams.push(people(&mut dice, story.tenant));
         streams.push(events);
+        let begin = Timestamp::from_micros(1_760_000_000_000_000);
+        for _ in 0..4 {
+            streams.push(payment(&mut dice, story.tenant, begin));
+            streams.push(adjustment(&mut dice, story.tenant, begin));
+        }
+        streams.push(payout(&mut dice, begin));
+        streams.push(reconciliation(&mut dice, begin));
         wallets.push((story.tenant, story.wallet));
     }
+    streams.push(months(&mut dice, Timestamp::from_micros(1_760_000_000_000_000)));
     for event in mixed(&mut dice, streams) {
         append(&database.pool, &event).await;
         if dice.below(40) == 0 {
@@ -118,6 +128,18 @@ async fn assert_says_what_the_wallet_says(pool: &PgPool, tenant: TenantId, walle
         let sums = sums.bind(tenant.0).bind(asset.as_str()).fetch_one(pool).await.expect("sums");
         let sums: [i64; 3] = [sums.get(0), sums.get(1), sums.get(2)];
         assert_eq!(sums, [available + held, debt, held]);
+        let booked = as_of::wallet(pool, tenant, AsOf::default()).await.expect("a wallet");
+        let booked = booked.iter().find(|at| at.asset == asset).expect("every asset");
+        assert_eq!([booked.available, booked.held, booked.debt], [available, held, debt], "by the book");
+        let accounts = sqlx::query_as::<_, (i64, i64, i64)>(
+            "SELECT coalesce(-sum(balance) FILTER (WHERE account LIKE '%:Available:%' OR account LIKE '%:Unallocated'), 0)::int8,
+                 coalesce(-sum(balance) FILTER (WHERE account LIKE '%:Held:%'), 0)::int8,
+                 count(*) FILTER (WHERE account LIKE '%:Held:%')
+             FROM read.account_balances WHERE tenant_id = $1 AND asset = $2",
+        );
+        let accounts = accounts.bind(tenant.0).bind(asset.as_str()).fetch_one(pool).await.expect("sums");
+        let open = wallet.open_holds().filter(|hold| hold.1.asset == asset && !hold.1.amount.is_zero()).count();
+        assert_eq!(accounts, (available, held, i64::try_from(open).expect("few")));
     }
 }
 
@@ -136,7 +158,7 @@ async fn a_fold_from_zero_equals_what_any_batches_left_and_what_the_wallets_say(
                 .fetch_one(&database.pool)
                 .await
                 .expect("a count");
-        assert!(kinds >= 12, "the history holds only {kinds} kinds of wallet events");
+        assert!(kinds >= 14, "the history holds only {kinds} kinds of wallet events");
     }
 }
 

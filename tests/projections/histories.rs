@@ -13,12 +13,12 @@ use calos_domain::tenant::{
     TenantEvent, TenantRenamed,
 };
 use calos_domain::wallet::{
-    CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded, Wallet,
-    WalletCommand,
+    AdjustmentReason, CallTerms, Caller, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome,
+    UsageRecorded, Wallet, WalletCommand,
 };
 use calos_domain::{
-    Asset, Decider, GrantId, HoldId, KeyId, KeyringEntryId, MicroUsd, SubjectId, TenantId, Timestamp, Units, UsageId,
-    UserId,
+    AdjustmentId, Asset, Decider, GrantId, HoldId, KeyId, KeyringEntryId, MicroUsd, SubjectId, TenantId, Timestamp,
+    Units, UsageId, UserId,
 };
 use uuid::Uuid;
 
@@ -43,7 +43,7 @@ impl Dice {
         self.next() % bound
     }
 
-    fn amount(&mut self, bound: u64) -> Units {
+    pub fn amount(&mut self, bound: u64) -> Units {
         Units::new(i64::try_from(self.below(bound)).expect("small"))
     }
 
@@ -51,7 +51,7 @@ impl Dice {
         Uuid::from_u64_pair(self.next(), self.next())
     }
 
-    fn uuid_v7(&mut self, at: Timestamp) -> Uuid {
+    pub fn uuid_v7(&mut self, at: Timestamp) -> Uuid {
         let millis = u64::try_from(at.micros() / 1_000).expect("after 1970");
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.next().to_be_bytes());
@@ -67,6 +67,7 @@ pub struct Story {
     holds: Vec<(HoldId, UsageId)>,
     uses: Vec<UsageId>,
     grants: Vec<GrantId>,
+    claims: Vec<(GrantId, Uuid)>,
 }
 
 impl Story {
@@ -78,6 +79,7 @@ impl Story {
             holds: Vec::new(),
             uses: Vec::new(),
             grants: Vec::new(),
+            claims: Vec::new(),
         };
         story.decide(WalletCommand::OpenWallet { tenant_id: story.tenant, opened_at: story.now }, events);
         story
@@ -100,7 +102,7 @@ impl Story {
 
     fn any_command(&mut self, dice: &mut Dice) -> WalletCommand {
         let asset = if dice.below(4) == 0 { Asset::Credit } else { Asset::Usd };
-        match dice.below(20) {
+        match dice.below(23) {
             0..=2 => self.grant(dice, asset),
             3..=8 => self.hold(dice, asset),
             9..=13 => self.settle(dice),
@@ -132,34 +134,62 @@ impl Story {
                 grant_id: pick(dice, &self.grants).unwrap_or(GrantId(dice.uuid())),
                 at: self.now,
             },
-            18 => WalletCommand::VoidGrant {
-                grant_id: pick(dice, &self.grants).unwrap_or(GrantId(dice.uuid())),
-                claimed: dice.amount(1_000),
-                cause: DebtCause::Refund,
-                source_ref: dice.uuid().to_string(),
+            18 => {
+                let claim = (pick(dice, &self.grants).unwrap_or(GrantId(dice.uuid())), dice.uuid());
+                self.claims.push(claim);
+                WalletCommand::VoidGrant {
+                    grant_id: claim.0,
+                    claimed: dice.amount(1_000),
+                    cause: DebtCause::Refund,
+                    source_ref: claim.1.to_string(),
+                    at: self.now,
+                }
+            }
+            19 | 20 => {
+                let (grant_id, claim) = pick(dice, &self.claims).unwrap_or_else(|| (GrantId(dice.uuid()), dice.uuid()));
+                WalletCommand::RestoreGrant { grant_id, source_ref: claim.to_string(), at: self.now }
+            }
+            21 => WalletCommand::TakeCredits {
+                adjustment_id: AdjustmentId(dice.uuid_v7(self.now)),
+                asset,
+                amount: dice.amount(200),
+                reason: if dice.below(2) == 0 { AdjustmentReason::Fraud } else { AdjustmentReason::BillingError },
+                effective_at: self.some_time_ago(dice),
                 at: self.now,
             },
-            _ if dice.below(4) == 0 => WalletCommand::Freeze { cause: FreezeCause::Fraud },
-            _ => WalletCommand::Thaw { cause: FreezeCause::Fraud },
+            _ if dice.below(4) == 0 => WalletCommand::Freeze { cause: FreezeCause::Fraud, source_ref: None },
+            _ => WalletCommand::Thaw { cause: FreezeCause::Fraud, source_ref: None },
         }
     }
 
     fn grant(&mut self, dice: &mut Dice, asset: Asset) -> WalletCommand {
         let grant_id = GrantId(dice.uuid_v7(self.now));
         self.grants.push(grant_id);
+        let amount = dice.amount(2_000);
+        let correction = dice.below(5) == 0;
         WalletCommand::GrantCredits {
             grant_id,
             asset,
-            kind: if dice.below(2) == 0 { GrantKind::Trial } else { GrantKind::Purchase },
-            amount: dice.amount(2_000),
+            kind: match dice.below(2) {
+                _ if correction => GrantKind::Adjustment,
+                0 => GrantKind::Trial,
+                _ => GrantKind::Purchase,
+            },
+            amount,
             priority: i16::try_from(dice.below(3)).expect("small"),
-            effective_at: self.now,
+            effective_at: self.some_time_ago(dice),
             expires_at: (dice.below(2) == 0).then(|| self.now.plus_seconds(300)),
-            cost_basis: MicroUsd::new(0),
-            source_ref: "a test".to_owned(),
-            reason: None,
+            cost_basis: if dice.below(2) == 0 { MicroUsd::ZERO } else { MicroUsd::new(amount.get() / 3) },
+            source_ref: if dice.below(3) == 0 { "payment:a test".to_owned() } else { "a test".to_owned() },
+            reason: correction.then_some(AdjustmentReason::Goodwill),
             at: self.now,
         }
+    }
+
+    /// Now, or up to three days before, so that some things are learnt of late.
+    fn some_time_ago(&self, dice: &mut Dice) -> Timestamp {
+        let seconds = if dice.below(4) == 0 { dice.below(3 * 86_400) } else { 0 };
+        self.now.plus_seconds(-i64::try_from(seconds).expect("small"))
     }
 
     fn hold(&mut self, dice: &mut Dice, asset: Asset) -> WalletCommand {

@@ -2,8 +2,11 @@
 
 #![expect(clippy::expect_used, reason = "a test's helper fails the test")]
 
+mod as_of;
+mod book;
 mod equality;
 mod faults;
+mod finance_histories;
 mod fussy;
 mod histories;
 mod raw_log;

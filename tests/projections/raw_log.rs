@@ -1,7 +1,7 @@
 //! A log that takes whatever a test puts into it, rightly numbered: also what the real one would never decide.
 
 use calos_adapters::postgres::partitioning::partition_of;
-use calos_domain::Fact;
+use calos_domain::{Fact, Timestamp};
 use calos_tests::database::TestDatabase;
 use sqlx::{PgPool, Row as _};
 
@@ -28,16 +28,24 @@ impl Raw {
     }
 }
 
-/// Appends one event and answers its partition and position.
+/// Appends one event now and answers its partition and position.
 pub async fn append(pool: &PgPool, event: &Raw) -> (i32, i64) {
+    append_at(pool, event, None).await
+}
+
+/// Appends one event, recorded at a moment of the past if so wanted, and answers its partition and position.
+pub async fn append_at(pool: &PgPool, event: &Raw, at: Option<Timestamp>) -> (i32, i64) {
     let count: i32 = sqlx::query_scalar("SELECT partitions FROM log").fetch_one(pool).await.expect("a log");
     let partition = partition_of(&event.stream, u16::try_from(count).expect("few partitions"));
     let mut transaction = pool.begin().await.expect("a transaction");
     let head = sqlx::query(
-        "UPDATE partitions SET last_position = last_position + 1, last_recorded_at = greatest(now(), last_recorded_at)
+        "UPDATE partitions SET last_position = last_position + 1,
+             last_recorded_at = CASE WHEN $2::int8 IS NULL THEN greatest(now(), last_recorded_at)
+                 WHEN last_position = 0 THEN timestamptz 'epoch' + $2 * interval '1 microsecond'
+                 ELSE greatest(timestamptz 'epoch' + $2 * interval '1 microsecond', last_recorded_at) END
          WHERE partition = $1 RETURNING last_position",
     );
-    let row = head.bind(partition).fetch_one(&mut *transaction).await.expect("a head");
+    let row = head.bind(partition).bind(at.map(Timestamp::micros)).fetch_one(&mut *transaction).await.expect("a head");
     let position: i64 = row.get(0);
     sqlx::query(
         "INSERT INTO events (partition, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
