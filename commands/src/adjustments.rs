@@ -159,3 +159,127 @@ pub async fn look<L: EventLog>(
     let found = log.execute(&plan, looking().into(), |unit| Ok::<_, Never>(unit.read(adjustment))).await?.answer;
     Ok(found.proposal().is_some().then_some(found))
 }
+
+#[cfg(test)]
+mod tests {
+    use calos_domain::Asset;
+    use calos_domain::wallet::AdjustmentReason;
+    use uuid::{Builder, Uuid};
+
+    use super::*;
+    use crate::memory_log::{MemoryLog, request};
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+    const AUTHOR: UserId = UserId(Uuid::from_u128(11));
+    const ONE: UserId = UserId(Uuid::from_u128(12));
+    const TWO: UserId = UserId(Uuid::from_u128(13));
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(1_760_000_000_000_000).plus_seconds(seconds)
+    }
+
+    fn id(number: u8) -> AdjustmentId {
+        AdjustmentId(Builder::from_unix_timestamp_millis(1_760_000_000_000, &[number; 10]).into_uuid())
+    }
+
+    fn stream(number: u8) -> StreamId {
+        adjustment_stream(TENANT, id(number))
+    }
+
+    /// A log with an open wallet of nothing.
+    async fn opened() -> MemoryLog {
+        let log = MemoryLog::default();
+        let open = WalletCommand::OpenWallet { tenant_id: TENANT, opened_at: at(0) };
+        log.ask::<Wallet>(StreamId::key(TENANT), open).await.unwrap();
+        log
+    }
+
+    async fn proposed(log: &MemoryLog, number: u8, amount: i64) -> Result<Adjustment, Fault<AdjustRefusal>> {
+        let proposal = Proposal {
+            adjustment_id: id(number),
+            tenant_id: TENANT,
+            asset: Asset::Usd,
+            amount: Units::new(amount),
+            reason: AdjustmentReason::BillingError,
+            evidence: "ticket:4711".to_owned(),
+            effective_at: at(0),
+        };
+        propose(log, proposal, AUTHOR, at(1), request()).await.map(|done| done.answer)
+    }
+
+    async fn approved(log: &MemoryLog, number: u8, by: UserId) -> Result<Adjustment, Fault<AdjustRefusal>> {
+        approve(log, TENANT, id(number), by, at(2), request()).await.map(|done| done.answer)
+    }
+
+    fn available(log: &MemoryLog) -> i64 {
+        log.state::<Wallet>(&StreamId::key(TENANT)).available(Asset::Usd).get()
+    }
+
+    #[tokio::test]
+    async fn the_last_approval_puts_the_wallet_right_and_none_before_it_does() {
+        let log = opened().await;
+        proposed(&log, 1, 60_000_000).await.unwrap();
+        approved(&log, 1, ONE).await.unwrap();
+        assert_eq!(available(&log), 0);
+        let applied = approved(&log, 1, TWO).await.unwrap();
+        let grant_id = Some(GrantId(id(1).0));
+        assert!(matches!(applied.status(), calos_domain::adjustment::AdjustmentStatus::Applied { grant_id: known, .. }
+            if known == grant_id));
+        assert_eq!(available(&log), 60_000_000);
+        assert_eq!(log.names::<Wallet>(&StreamId::key(TENANT)), ["wallet_opened", "credits_granted"]);
+        let names = log.names::<Adjustment>(&stream(1));
+        assert_eq!(names, ["adjustment_proposed", "adjustment_approved", "adjustment_approved", "adjustment_applied"]);
+        // Once applied, nothing applies it again.
+        for by in [ONE, TWO, UserId(Uuid::from_u128(14))] {
+            assert!(matches!(
+                approved(&log, 1, by).await,
+                Err(Fault::Refused(AdjustRefusal::Adjustment(AdjustmentRefusal::Applied { .. })))
+            ));
+        }
+        assert_eq!(available(&log), 60_000_000);
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_is_taken_once_and_never_more_than_there_is() {
+        let log = opened().await;
+        proposed(&log, 1, 10_000_000).await.unwrap();
+        approved(&log, 1, ONE).await.unwrap();
+        proposed(&log, 2, -10_000_001).await.unwrap();
+        let refused = approved(&log, 2, ONE).await;
+        let Err(Fault::Refused(AdjustRefusal::Wallet(WalletRefusal::InsufficientCredit {
+            needed,
+            available: has,
+            ..
+        }))) = refused
+        else {
+            panic!("{refused:?}")
+        };
+        assert_eq!((needed.get(), has.get()), (10_000_001, 10_000_000));
+        // The approval is not there either, so the same person may approve once there is enough.
+        assert_eq!(log.names::<Adjustment>(&stream(2)), ["adjustment_proposed"]);
+        proposed(&log, 3, 1).await.unwrap();
+        approved(&log, 3, ONE).await.unwrap();
+        approved(&log, 2, ONE).await.unwrap();
+        assert_eq!(available(&log), 0);
+        assert_eq!(log.names::<Wallet>(&StreamId::key(TENANT)).last(), Some(&"credits_taken"));
+    }
+
+    #[tokio::test]
+    async fn nobody_adjusts_alone_and_nobody_adjusts_what_is_not_there() {
+        let log = opened().await;
+        proposed(&log, 1, 1).await.unwrap();
+        let own = approved(&log, 1, AUTHOR).await;
+        assert!(matches!(own, Err(Fault::Refused(AdjustRefusal::Adjustment(AdjustmentRefusal::OwnProposal)))));
+        let nothing = approved(&log, 2, ONE).await;
+        assert!(matches!(nothing, Err(Fault::Refused(AdjustRefusal::Adjustment(AdjustmentRefusal::NotProposed)))));
+        let nowhere = proposed(&MemoryLog::default(), 1, 1).await;
+        assert!(matches!(nowhere, Err(Fault::Refused(AdjustRefusal::NoSuchTenant))));
+        assert_eq!(available(&log), 0);
+        reject(&log, (TENANT, id(1)), ONE, "the invoice was right", at(2), request()).await.unwrap();
+        let late = approved(&log, 1, TWO).await;
+        assert!(matches!(late, Err(Fault::Refused(AdjustRefusal::Adjustment(AdjustmentRefusal::Rejected { .. })))));
+        assert!(
+            look(&log, TENANT, id(1)).await.unwrap().is_some() && look(&log, TENANT, id(9)).await.unwrap().is_none()
+        );
+    }
+}

@@ -16,6 +16,8 @@ pub mod ledger_access;
 pub mod licences;
 pub mod log;
 pub mod login;
+#[cfg(test)]
+mod memory_log;
 pub mod metadata;
 pub mod opening;
 pub mod payments;

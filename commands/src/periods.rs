@@ -16,6 +16,9 @@ use crate::books::{Books, BooksError};
 use crate::fault::{Fault, Never};
 use crate::log::{Done, EventLog, Plan, Request, Unit};
 
+#[cfg(test)]
+mod tests;
+
 /// Why a month was not closed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CloseRefusal {

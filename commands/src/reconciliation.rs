@@ -16,6 +16,9 @@ use crate::fault::{Fault, Never};
 use crate::log::{Done, EventLog, Plan, Request, Unit};
 use crate::periods::sha256_hex;
 
+#[cfg(test)]
+mod tests;
+
 /// The most movements of either side that one run compares.
 pub const MOVEMENTS_MAX_COUNT: usize = 50_000;
 
