@@ -136,6 +136,10 @@ impl Books {
             WalletEvent::CreditsTaken(taken) => self.take(taken, at),
             WalletEvent::DebtIncurred(incurred) => self.incur(incurred),
             WalletEvent::DebtRepaid(repaid) => {
+                if self.claiming.is_some() {
+                    let first = self.burn(repaid.asset, at, repaid.amount.get());
+                    assert_eq!(first, [(repaid.grant_id, repaid.amount.get())], "not the burn order");
+                }
                 let line = self.line(repaid.grant_id);
                 line.available -= repaid.amount.get();
                 line.spent += repaid.amount.get();
