@@ -13,6 +13,7 @@ mod keys;
 mod origin;
 mod paces;
 mod sessions;
+mod staff;
 mod unmetered;
 
 use std::net::IpAddr;
@@ -45,6 +46,7 @@ pub use keys::KeyDesk;
 pub use origin::SameSite;
 pub use paces::{Changes, Offers};
 pub use sessions::SessionDesk;
+pub use staff::{FinanceOperator, FinanceReader};
 pub use unmetered::Unmetered;
 
 /// Names another of one's own tenants to act for, in place of the session's.

@@ -22,6 +22,10 @@ pub const PROMPT_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// The largest body of any other model call; whose key or session it comes with was looked at before it is read.
 pub const MODEL_BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// The largest statement handed in for a reconciliation: some 20,000 transactions with everything Stripe prints about each.
+/// That an operator hands it in was looked at before it is read.
+pub const STATEMENT_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// The largest body of every other request: what the longest permitted lists of a tenant key take. So much of any body is
 /// bounded by how many requests there may be at a time.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
@@ -51,6 +55,9 @@ const BODY_MAX_SECONDS: u64 = 10;
 /// The paths that take prompts with pictures in them.
 const PROMPT_PATHS: [&str; 3] = ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"];
 
+/// The path that takes statements.
+const STATEMENT_PATH: &str = "/api/finance/reconciliation";
+
 /// The room of this process.
 static ALL_ROOM: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(BODIES_MAX_BYTES)));
 
@@ -68,6 +75,8 @@ impl Bounds {
             Self { bytes: PROMPT_BODY_MAX_BYTES, seconds: MODEL_BODY_MAX_SECONDS }
         } else if path.starts_with("/v1/") || path.starts_with("/api/chat/") {
             Self { bytes: MODEL_BODY_MAX_BYTES, seconds: MODEL_BODY_MAX_SECONDS }
+        } else if path == STATEMENT_PATH {
+            Self { bytes: STATEMENT_BODY_MAX_BYTES, seconds: MODEL_BODY_MAX_SECONDS }
         } else if path.starts_with("/api/auth/") {
             Self { bytes: ANONYMOUS_BODY_MAX_BYTES, seconds: BODY_MAX_SECONDS }
         } else {
@@ -186,6 +195,8 @@ mod tests {
             ("/v1/messages", PROMPT_BODY_MAX_BYTES),
             ("/v1/embeddings", MODEL_BODY_MAX_BYTES),
             ("/api/chat/complete", MODEL_BODY_MAX_BYTES),
+            ("/api/finance/reconciliation", STATEMENT_BODY_MAX_BYTES),
+            ("/api/finance/adjustments", BODY_MAX_BYTES),
         ] {
             assert_eq!(send(path, most).await, Ok(most), "{path}");
             assert_eq!(send(path, most + 1).await, Err(Code::BodyTooLarge), "{path}");

@@ -109,6 +109,8 @@ codes! {
     CrossSite => "cross_site_request", FORBIDDEN, PERMISSION;
     /// The person has created as many tenants as one person may.
     TooManyTenants => "too_many_tenants", FORBIDDEN, PERMISSION;
+    /// Whoever proposed something cannot approve it.
+    OwnProposal => "own_proposal", FORBIDDEN, PERMISSION;
     /// The device has to be paired first.
     DeviceNotTrusted => "device_not_trusted", FORBIDDEN, PERMISSION;
 

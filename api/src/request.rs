@@ -177,7 +177,11 @@ pub async fn off_the_loop<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)
 }
 
-fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
+/// Refuses a body that is not announced as JSON.
+///
+/// # Errors
+/// 415.
+pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let announced = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json") {

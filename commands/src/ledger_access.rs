@@ -1,5 +1,7 @@
 //! Looks of the staff at a tenant's ledger: recorded before anything is shown.
 
+use uuid::Uuid;
+
 use calos_domain::ledger_access::{LedgerAccess, LedgerAccessCommand, LedgerAccessRefusal, LedgerView};
 use calos_domain::wallet::Wallet;
 use calos_domain::{StreamId, TenantId, Timestamp, UserId};
@@ -11,6 +13,29 @@ use crate::log::{Done, EventLog, Plan, Request, Unit};
 #[must_use]
 pub fn access_stream(tenant_id: TenantId) -> StreamId {
     StreamId::under(tenant_id, "access")
+}
+
+/// The stream of looks at everybody's ledger at once.
+#[must_use]
+pub fn access_to_all_stream() -> StreamId {
+    access_stream(TenantId(Uuid::nil()))
+}
+
+/// Records a look at everybody's ledger at once: it counts as a look at each tenant's.
+///
+/// # Errors
+/// The log's.
+pub async fn record_of_all<L: EventLog>(
+    log: &L,
+    by: UserId,
+    what: LedgerView,
+    at: Timestamp,
+    request: Request,
+) -> Result<Done<()>, Fault<LedgerAccessRefusal>> {
+    let mut plan = Plan::default();
+    let access = plan.stream::<LedgerAccess>(access_to_all_stream());
+    let decide = |unit: &mut Unit<'_>| unit.decide(access, LedgerAccessCommand::RecordView { by, what, at }).map(drop);
+    Ok(log.execute(&plan, request, decide).await?)
 }
 
 /// Records a look; once it answers, it is durable, and what was looked at may be shown.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use calos_adapters::config::{Config, Vars};
 use calos_adapters::database::Database;
 use calos_adapters::fetch::address::AddressPolicy;
-use calos_api::cli::{AdminCommand, TierName};
+use calos_api::cli::{AdminCommand, Role, TierName};
 use calos_api::run::Running;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -187,6 +187,23 @@ impl TestApp {
     pub async fn admin_tier(&self, tenant: Uuid, tier: TierName) {
         let config = config(&self.database.url, &self.data_dir, &[]);
         calos_api::admin::run(config, AdminCommand::Tier { tenant, tier }).await.expect("the tier is changed");
+    }
+
+    /// Registers somebody new and gives them a role, from the console; once it answers, the server knows.
+    pub async fn staff(&self, role: Role) -> Registered {
+        let who = self.register().await;
+        let config = config(&self.database.url, &self.data_dir, &[]);
+        let grant = AdminCommand::Grant { email: who.email.clone(), role };
+        calos_api::admin::run(config, grant).await.expect("the role is given");
+        // Another process gave it; the server hears of it within a poll of the log.
+        for _ in 0..100 {
+            let session = Answer::of(self.get("/api/auth/session").bearer_auth(&who.token)).await.expect(200);
+            if session.body["staffRoles"].as_array().is_some_and(|roles| !roles.is_empty()) {
+                return who;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the server did not hear of the role");
     }
 
     /// How many events the log has.

@@ -1,4 +1,9 @@
-//! What a tenant has, what moved it, and what it was used for. For a session or a tenant key.
+//! What a tenant has, what moved it, and what it was used for: now, by month, and with a receipt. For a session or a
+//! tenant key.
+
+pub mod balance;
+pub mod receipts;
+pub mod statement;
 
 use axum::Json;
 use axum::extract::State;
@@ -8,11 +13,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use calos_domain::tiers::Tier;
-use calos_domain::{Asset, MicroUsd};
+use calos_domain::{MicroUsd, TenantId};
 use calos_projections::Projection;
 use calos_projections::usage_log::{self, UsageLog};
-use calos_projections::wallet_balance::{self, WalletBalance};
 use calos_projections::wallet_ledger::{self, WalletLedger};
 
 use crate::auth::TenantCaller;
@@ -31,49 +34,12 @@ pub const PAGE_MAX_ROWS: u32 = 200;
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(balance)).routes(routes!(ledger)).routes(routes!(usage))
-}
-
-/// The answer of `/api/credits/balance`.
-#[derive(Serialize, ToSchema)]
-pub struct Balance {
-    /// Whose wallet.
-    #[serde(rename = "tenantId")]
-    tenant_id: Uuid,
-    /// Available USD in cents, rounded down.
-    balance_cents: i64,
-    /// Available USD in micro-dollars.
-    balance_micros: i64,
-    /// USD reserved by open holds, in micro-dollars.
-    held_micros: i64,
-    /// Available phone credits.
-    credits_remaining: i64,
-    /// Phone credits reserved by open holds.
-    credits_held: i64,
-    /// `free`, `starter`, `pro` or `enterprise`.
-    subscription_tier: &'static str,
-}
-
-/// What the tenant can spend now.
-#[utoipa::path(get, path = "/api/credits/balance", tag = "credits",
-    params(("calos-after" = Option<String>, Header, description = "positions this read must have seen, such as 3:17")),
-    responses((status = 200, body = Balance), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 503, body = ErrorBody)),
-    security(("session" = []), ("tenantKey" = [])))]
-async fn balance(State(app): State<App>, caller: TenantCaller, after: After) -> Result<Json<Balance>, ApiError> {
-    after.wait(&app, WalletBalance::NAME).await?;
-    let tenant = caller.tenant_id();
-    let usd = wallet_balance::figures(&app.pool, tenant, Asset::Usd).await?;
-    let credit = wallet_balance::figures(&app.pool, tenant, Asset::Credit).await?;
-    Ok(Json(Balance {
-        tenant_id: tenant.0,
-        balance_cents: MicroUsd::new(usd.available).cents_down(),
-        balance_micros: usd.available,
-        held_micros: usd.held,
-        credits_remaining: credit.available,
-        credits_held: credit.held,
-        subscription_tier: app.tier_of(tenant).await?.map_or("none", Tier::as_str),
-    }))
+    OpenApiRouter::new()
+        .routes(routes!(balance::balance))
+        .routes(routes!(ledger))
+        .routes(routes!(usage))
+        .routes(routes!(statement::statement))
+        .routes(routes!(receipts::receipt))
 }
 
 /// Which page.
@@ -158,7 +124,20 @@ async fn ledger(
 ) -> Result<Json<LedgerPage>, ApiError> {
     let (limit, before) = query.checked()?;
     after.wait(&app, WalletLedger::NAME).await?;
-    let page = wallet_ledger::page(&app.pool, caller.tenant_id(), before, limit).await?;
+    ledger_page(&app, caller.tenant_id(), before, limit).await.map(Json)
+}
+
+/// A page of a tenant's ledger, for whoever may see it.
+///
+/// # Errors
+/// The database's.
+pub async fn ledger_page(
+    app: &App,
+    tenant: TenantId,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<LedgerPage, ApiError> {
+    let page = wallet_ledger::page(&app.pool, tenant, before, limit).await?;
     let lines = page.rows.into_iter().map(|line| {
         Ok(LedgerLine {
             partition: line.partition,
@@ -174,7 +153,7 @@ async fn ledger(
         })
     });
     let entries = lines.collect::<Result<Vec<_>, ApiError>>()?;
-    Ok(Json(LedgerPage { entries, next_cursor: page.next.map(|position| position.to_string()) }))
+    Ok(LedgerPage { entries, next_cursor: page.next.map(|position| position.to_string()) })
 }
 
 /// One metered use.

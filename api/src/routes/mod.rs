@@ -4,6 +4,7 @@ pub mod auth;
 pub mod byok;
 pub mod chat;
 pub mod credits;
+pub mod finance;
 pub mod gateway;
 pub mod health;
 pub mod keys;
@@ -30,6 +31,7 @@ pub fn all() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(health::router())
         .merge(credits::router())
+        .merge(finance::router())
         .merge(auth::router())
         .merge(sessions::router())
         .merge(tenants::router())
