@@ -205,3 +205,61 @@ fn posting(own: &str, line: &str) -> Option<Posting> {
     let account: Account = if is_own { name.replacen(OWN, own, 1).parse() } else { name.parse() }.ok()?;
     Some(Posting { account, amount: amount.parse().ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use calos_domain::wallet::GrantKind;
+    use calos_domain::{GrantId, HoldId};
+
+    #[test]
+    fn postings_are_read_back_as_they_were_written_and_spare_the_rows_own_tenant() {
+        let (own, other) = (TenantId(Uuid::from_u128(5)), TenantId(Uuid::from_u128(6)));
+        let id = Uuid::from_u128(9);
+        let accounts = [
+            Account::Available(own, GrantId(id)),
+            Account::Unallocated(own),
+            Account::Held(own, HoldId(id)),
+            Account::Debt(own),
+            Account::Debt(other),
+            Account::Issued(GrantKind::Trial),
+            Account::provider("*"),
+        ];
+        let postings: Vec<Posting> =
+            (1..).zip(accounts).map(|(amount, account)| Posting { account, amount: amount - 4 }).collect();
+        let text = write_postings(own, &postings).unwrap();
+        assert!(text.starts_with("Liabilities:Wallet:*:Available:") && !text.contains(&own.to_string()), "{text}");
+        assert_eq!(read_postings(own, &text), Some(postings.clone()));
+        assert_eq!(read_postings(other, &text).unwrap()[0].account, Account::Available(other, GrantId(id)));
+        let nobodys = write_postings(NOBODY, &postings[5..]).unwrap();
+        assert_eq!(read_postings(NOBODY, &nobodys).as_deref(), Some(&postings[5..]));
+        for wrong in ["", "Income:Breakage", "Income:Breakage x", "Nowhere 1", "Assets:Debt:* 1\n"] {
+            assert_eq!(read_postings(own, wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_wallet_sees_the_other_side_of_what_the_book_owes_it() {
+        let own = TenantId(Uuid::from_u128(5));
+        let id = Uuid::from_u128(9);
+        let entry = |postings: &[(Account, i128)]| Entry {
+            asset: calos_domain::Asset::Usd,
+            postings: postings
+                .iter()
+                .map(|(account, amount)| Posting { account: account.clone(), amount: *amount })
+                .collect(),
+        };
+        let settled = entry(&[
+            (Account::Held(own, HoldId(id)), 70),
+            (Account::Available(own, GrantId(id)), -20),
+            (Account::Breakage, -50),
+        ]);
+        let moved = WalletMove { available: 20, held: -70, debt: 0 };
+        assert_eq!(wallet_move(own, &settled), Ok(Some(moved)));
+        let owed = entry(&[(Account::Debt(own), 5), (Account::Voided, -5)]);
+        assert_eq!(wallet_move(own, &owed), Ok(Some(WalletMove { debt: 5, ..WalletMove::default() })));
+        assert_eq!(wallet_move(own, &entry(&[(Account::Bank, 5), (Account::StripeBalance, -5)])), Ok(None));
+        let beyond = entry(&[(Account::Debt(own), i128::from(i64::MAX) + 1)]);
+        assert!(wallet_move(own, &beyond).is_err());
+    }
+}

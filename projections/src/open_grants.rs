@@ -10,7 +10,7 @@ use calos_domain::{Asset, GrantId, Record, TenantId, Timestamp};
 use crate::copy_in::{CopyError, CopySink, Value};
 use crate::decode::{payload, stream_uuid};
 use crate::moment::Moment;
-use crate::projection::{ProjectError, Projection};
+use crate::projection::{Pace, ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
 use crate::wallet_facts::{GrantEnded, Granted, WalletFact};
 
@@ -59,6 +59,8 @@ impl Changes {
 impl Projection for OpenGrants {
     const NAME: &'static str = "open_grants";
     const GROWTH: Growth = Growth::PerKey;
+    // In the rounds of the book, so that a grant's end is missing here as long as the book still has its credit.
+    const PACE: Pace = Pace::Relaxed;
     type Changes = Changes;
 
     fn tables() -> &'static [TableSpec] {
