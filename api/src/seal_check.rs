@@ -162,7 +162,7 @@ mod tests {
         turn.watch(&Progress::new(Show::Silent, "verify", 40));
         let underway = Underway { begun: begun(1), events: 0, of_events: Some(40) };
         assert_eq!(checks.look(), (Some(underway), None));
-        let report = VerifyReport { passed: true, events: 40, checks: Vec::new() };
+        let report = VerifyReport { passed: true, events: 40, read_ms: 0, events_per_second: 0, checks: Vec::new() };
         turn.end(Ok(report.clone()));
         let (running, last) = checks.look();
         assert_eq!((running, last.unwrap().outcome), (None, Ok(report)));

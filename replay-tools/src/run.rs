@@ -17,7 +17,7 @@ use crate::output::{Output, json_line};
 use crate::progress::Show;
 use crate::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use crate::status::{show_status, status};
-use crate::verify::{VerifyOptions, verify};
+use crate::verify::{VerifyOptions, VerifyReport, verify};
 use crate::write_guard::{Assent, Confirmed, confirm};
 
 /// Runs one command line.
@@ -225,6 +225,8 @@ async fn verify_all(
     for check in &report.checks {
         output.say(check)?;
     }
+    let VerifyReport { events, read_ms, events_per_second, .. } = &report;
+    output.say(format!("{events} events read in {read_ms} ms, {events_per_second} a second"))?;
     output.document(&report)?;
     Ok(if report.passed { Exit::Done } else { Exit::Failed })
 }

@@ -3,8 +3,11 @@
 // Helpers panic with a reason instead of returning errors: a test that cannot be set up has failed.
 #![expect(clippy::expect_used, reason = "a test's helper fails the test")]
 
+mod exporting;
 mod finding;
 mod history;
 mod looking;
 mod mending;
+mod receipts;
 mod stopping;
+mod year;

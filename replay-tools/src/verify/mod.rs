@@ -134,6 +134,10 @@ pub struct VerifyReport {
     pub passed: bool,
     /// Events read.
     pub events: u64,
+    /// How long reading them took, in milliseconds.
+    pub read_ms: u64,
+    /// How many of them a second that is.
+    pub events_per_second: u64,
     /// One entry per check, in the order they are shown.
     pub checks: Vec<Check>,
 }
@@ -176,6 +180,8 @@ pub async fn verify_watched(
     progress.finish();
 
     let events = progress.events();
+    let read_ms = u64::try_from(progress.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let events_per_second = events.saturating_mul(1_000) / read_ms.max(1);
     let mut sum = Walked::default();
     for (head, partition) in stored.heads.iter().zip(walked) {
         heads::matches(head, &partition, &mut heads_check);
@@ -198,7 +204,7 @@ pub async fn verify_watched(
     }
     connections.close().await;
     let passed = checks.iter().all(|check| check.first.is_none());
-    Ok(VerifyReport { passed, events, checks })
+    Ok(VerifyReport { passed, events, read_ms, events_per_second, checks })
 }
 
 async fn walk_all(
