@@ -9,8 +9,12 @@ use super::*;
 use crate::book::AccountClass;
 use crate::wallet::GrantKind;
 
-/// What every tenant has before anything is bought, in either asset.
-const GIVEN: i64 = 20;
+/// The most uses there are, and the most that is kept for each of them.
+const USES_MAX_COUNT: usize = 6;
+const KEPT_MAX_UNITS: i64 = 4;
+
+/// What every tenant has before anything is bought, in either asset: enough to keep something for every use.
+const GIVEN: i64 = USES_MAX_COUNT as i64 * KEPT_MAX_UNITS;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -57,7 +61,7 @@ fn story(refunds: usize, disputes: usize) -> impl Strategy<Value = Story> {
 
 /// Uses that are let in at the start, for nothing, and settled at some time for this much.
 fn uses(most: usize) -> impl Strategy<Value = Vec<(Asset, i64, i64)>> {
-    prop::collection::vec((asset(), 0..=4i64, 0..=60i64), 0..=most)
+    prop::collection::vec((asset(), 0..=KEPT_MAX_UNITS, 0..=60i64), 0..=most)
 }
 
 impl Story {
@@ -211,7 +215,7 @@ proptest! {
     #[test]
     fn many_facts_shuffled_late_and_twice_come_to_the_same(
         stories in prop::collection::vec(story(2, 2), 1..=4),
-        uses in uses(6),
+        uses in uses(USES_MAX_COUNT),
         (order, again) in (
             prop::collection::vec(any::<u64>(), 64),
             prop::collection::vec((any::<Index>(), any::<Index>()), 0..12),
