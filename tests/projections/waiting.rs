@@ -121,3 +121,37 @@ async fn a_version_that_goes_live_in_the_middle_of_a_round_gets_none_of_its_rows
     let other: i64 = sqlx::query_scalar("SELECT count(*) FROM read.wallet_ledger").fetch_one(pool).await.expect("n");
     assert!(other > 0, "the others were not held up for good");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relaxed_read_model_is_there_in_time_for_a_reader_and_holds_up_none_of_the_others() {
+    let database = TestDatabase::create().await;
+    let pool = &database.pool;
+    let (wake, heads) = watch::channel(Vec::new());
+    let runner = Runner::start(pool.clone(), heads, RunnerOptions::default()).await.expect("a runner");
+    let (_, events) = events(6, 40);
+    let (first, last) = events.split_at(events.len() / 2);
+    for event in first {
+        let (partition, position) = append(pool, event).await;
+        wake.send_replace(vec![position]);
+        let wanted = BTreeMap::from([(partition, position)]);
+        let waited = wait_until(pool, &runner.progress(), "journal", &wanted, soon()).await;
+        waited.expect("it is there within the time a reader waits");
+    }
+    // The journal's rounds hang; whoever reads a live one does not notice.
+    let mut holder = database.owner_pool.begin().await.expect("a transaction");
+    holder.execute("LOCK TABLE read.journal IN ACCESS EXCLUSIVE MODE").await.expect("it is locked");
+    let mut wanted = BTreeMap::new();
+    for event in last {
+        let (partition, position) = append(pool, event).await;
+        wake.send_replace(vec![position]);
+        wanted.insert(partition, position);
+        let waited = wait_until(pool, &runner.progress(), "wallet_balance", &wanted, soon()).await;
+        waited.expect("it does not wait for the journal");
+    }
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let behind = wait_until(pool, &runner.progress(), "journal", &wanted, deadline).await;
+    assert!(behind.is_err(), "the journal was locked");
+    holder.commit().await.expect("the lock is given back");
+    wait_until(pool, &runner.progress(), "journal", &wanted, soon()).await.expect("it goes on");
+    runner.shutdown().await;
+}
