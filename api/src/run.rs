@@ -8,6 +8,7 @@ use calos_adapters::config::Config;
 use calos_adapters::database::Database;
 
 use crate::cli::{CliError, ServeArgs, say};
+use crate::listening::Listening;
 use crate::routes;
 use crate::serve::{GRACE_MAX_SECONDS, Server, asked_to_stop};
 use crate::simulated::SimulatedProviders;
@@ -26,7 +27,20 @@ impl Running {
     ///
     /// # Errors
     /// [`StartError`]; the database is closed again.
-    pub async fn start(mut config: Config, database: Database, simulate: bool) -> Result<Self, StartError> {
+    pub async fn start(config: Config, database: Database, simulate: bool) -> Result<Self, StartError> {
+        Self::start_at(config, database, simulate, Listening::bind).await
+    }
+
+    /// The same, at whatever socket `listen` gives for the configured address.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_at(
+        mut config: Config,
+        database: Database,
+        simulate: bool,
+        listen: impl FnOnce(SocketAddr) -> std::io::Result<Listening>,
+    ) -> Result<Self, StartError> {
         let simulated = if simulate {
             match SimulatedProviders::start().await {
                 Ok(simulated) => {
@@ -46,7 +60,7 @@ impl Running {
         };
         let address = SocketAddr::new(config.server.bind, config.server.port);
         let (app, background) = App::start(config, database, simulate).await?;
-        match Server::start(routes::service(&app), address).await {
+        match listen(address).and_then(|listening| Server::start(routes::service(&app), listening)) {
             Ok(server) => Ok(Self { server, app, background, simulated }),
             Err(source) => {
                 background.stop(app).await;
@@ -73,6 +87,13 @@ impl Running {
         self.simulated.as_ref()
     }
 
+    /// Answers `/readyz` with 503 from now on, and goes on serving for `delay`, so that whoever distributes the traffic can
+    /// turn to other servers before this one stops listening.
+    pub async fn say_not_ready(&self, delay: Duration) {
+        self.app.stopping.cancel();
+        tokio::time::sleep(delay).await;
+    }
+
     /// Stops: no new calls, calls in flight finish, workers stop, the log closes, the database is released.
     pub async fn stop(self, grace: Duration) {
         self.app.stopping.cancel();
@@ -94,10 +115,11 @@ pub async fn serve(config: Config, args: ServeArgs) -> Result<(), CliError> {
     // First of all, so that a signal during the start stops it in order too.
     let mut asked = std::pin::pin!(asked_to_stop());
     let simulate = args.simulate_providers || !config.providers.any_configured();
+    let stop_delay = config.server.stop_delay;
     say(config.summary().trim_end())?;
     let starting = async {
         let database = Database::open(&config).await?;
-        Ok::<_, CliError>(Running::start(config, database, simulate).await?)
+        Ok::<_, CliError>(Running::start_at(config, database, simulate, Listening::handed_over_or_bind).await?)
     };
     let running = tokio::select! {
         started = starting => started?,
@@ -106,7 +128,10 @@ pub async fn serve(config: Config, args: ServeArgs) -> Result<(), CliError> {
     say(&banner(&running))?;
     let signal = asked.as_mut().await?;
     tracing::info!(signal, "stopping; calls in flight may finish, a second signal ends them");
-    let stop = running.stop(Duration::from_secs(GRACE_MAX_SECONDS));
+    let stop = async {
+        running.say_not_ready(stop_delay).await;
+        running.stop(Duration::from_secs(GRACE_MAX_SECONDS)).await;
+    };
     tokio::select! {
         () = stop => say("stopped"),
         again = asked_to_stop() => {

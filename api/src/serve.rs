@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::boundary::LOG_TARGET;
+use crate::listening::Listening;
 use crate::request::Peer;
 
 /// Connections held open at a time; further ones wait in the kernel's queue.
@@ -35,6 +36,10 @@ pub const HEADERS_MAX_SECONDS: u64 = 75;
 /// How long calls in flight may take to finish once the server is asked to stop.
 pub const GRACE_MAX_SECONDS: u64 = 30;
 
+/// With another process waiting at the same socket, a connection that is idle is closed only this long after the stop: whoever
+/// uses it meanwhile is answered and told to connect anew, so that no request is sent into a connection that closes.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How long to wait before accepting again when the machine is out of file descriptors.
 const ACCEPT_PAUSE_MILLISECONDS: u64 = 50;
 
@@ -48,16 +53,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to listen.
+    /// Starts to accept what arrives at the socket.
     ///
     /// # Errors
-    /// The operating system's, such as a port in use.
-    pub async fn start(router: Router, address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    /// The operating system's, when the socket cannot be used.
+    pub fn start(router: Router, listening: Listening) -> std::io::Result<Self> {
+        let Listening { listener, handed_over } = listening;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
-        let accepting = tokio::spawn(accept(listener, router, stop.clone(), connections.clone()));
+        let ending = Ending { stop: stop.clone(), linger: if handed_over { LINGER } else { Duration::ZERO } };
+        let accepting = tokio::spawn(accept(listener, router, ending, connections.clone()));
         Ok(Self { address, stop, accepting, connections })
     }
 
@@ -84,8 +91,24 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, connections: TaskTracker) {
+/// How a connection learns that the server stops.
+#[derive(Clone)]
+struct Ending {
+    stop: CancellationToken,
+    linger: Duration,
+}
+
+impl Ending {
+    /// Once a connection that is idle may be closed.
+    async fn idle_may_close(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(self.linger).await;
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, ending: Ending, connections: TaskTracker) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let stop = ending.stop.clone();
     loop {
         let permit = tokio::select! {
             () = stop.cancelled() => return,
@@ -98,7 +121,7 @@ async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, 
         };
         match accepted {
             Ok((stream, peer)) => {
-                let serving = serve_connection(stream, peer, router.clone(), stop.clone());
+                let serving = serve_connection(stream, peer, router.clone(), ending.clone());
                 connections.spawn(async move {
                     serving.await;
                     drop(permit);
@@ -112,15 +135,24 @@ async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, 
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, ending: Ending) {
     // A stream of small chunks would otherwise wait for the other side's acknowledgements, about 40 ms each.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "the connection ended before it began");
         return;
     }
+    let stop = ending.stop.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
-        router.clone().oneshot(request.map(Body::new))
+        let (answering, stop) = (router.clone().oneshot(request.map(Body::new)), stop.clone());
+        async move {
+            let mut response = answering.await?;
+            // Said in time, so that the client sends its next request elsewhere instead of into a closing connection.
+            if stop.is_cancelled() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -131,7 +163,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, s
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+        () = ending.idle_may_close() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

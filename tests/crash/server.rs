@@ -1,5 +1,6 @@
 //! The built binaries as processes of their own, driven over HTTP as their users do.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +20,11 @@ pub struct Place {
 
 impl Place {
     fn command(&self, binary: &str) -> Command {
-        let mut command = Command::new(built(binary));
+        self.command_of(built(binary))
+    }
+
+    fn command_of(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
         command.env_clear();
         for name in ["PATH", "HOME", "USER", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {
@@ -60,17 +65,30 @@ impl Server {
     /// Starts a server with simulated providers and waits until it is ready.
     pub async fn start(place: &Place) -> Self {
         let port = free_port();
+        let mut command = place.command("calos");
+        command.args(["serve", "--simulate-providers"]).env("PORT", port.to_string()).stdin(Stdio::null());
+        Self::spawn(place, command, port).await
+    }
+
+    /// Starts a server at a socket that is handed to it as systemd does it, and waits until it is ready.
+    pub async fn start_at(place: &Place, socket: &std::net::TcpListener, handed: OwnedFd) -> Self {
+        // The third descriptor is where such sockets begin; a shell moves it there and says to whom it belongs.
+        const HAND_OVER: &str = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+        let server = place.command("calos");
+        let mut command = place.command_of("sh");
+        command.arg("-c").arg(HAND_OVER).arg("sh").arg(server.get_program());
+        command.args(["serve", "--simulate-providers"]).stdin(handed);
+        Self::spawn(place, command, socket.local_addr().expect("it has an address").port()).await
+    }
+
+    async fn spawn(place: &Place, mut command: Command, port: u16) -> Self {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(place.data_dir.join("server.log"))
             .expect("a log file");
         let began = Instant::now();
-        let child = place
-            .command("calos")
-            .args(["serve", "--simulate-providers"])
-            .env("PORT", port.to_string())
-            .stdin(Stdio::null())
+        let child = command
             .stdout(log.try_clone().expect("the log file is shared"))
             .stderr(log)
             .spawn()
