@@ -25,7 +25,6 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-
 const OWN_KEY: &str = "sk-proj-0123456789abcdefghijklmnop-wxyz";
 const NEXT_KEY: &str = "sk-proj-9876543210abcdefghijklmnop-4711";
 const WRONG_PASSWORD: &str = "a wrong password, yet nobody's business";
