@@ -59,6 +59,8 @@ impl Driver {
             self.suspect = Some(ids[place]);
             self.read_model_is(place).await?;
         }
+        self.suspect = None;
+        self.known_figures_stand().await?;
         self.crash("checkpoint");
         self.suspect = None;
         self.summary.checkpoints += 1;

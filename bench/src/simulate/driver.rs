@@ -1,24 +1,25 @@
 //! The driver: draws a step, has the server carry it out through whatever strikes it, and holds the log against the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use calos_adapters::postgres;
-use calos_commands::processes::expire_holds::{DueHold, due_until, expire_holds};
 use calos_domain::wallet::{ReleaseCause, WalletCommand};
 use calos_domain::{HoldId, TenantId, Timestamp};
-use calos_projections::{open_holds, wait_until};
+use calos_projections::wait_until;
 use sqlx::{Executor, PgConnection};
 use tokio::time::Instant;
 
 use super::chance::Chance;
 use super::history::History;
 use super::issue::Interruption;
+use super::known_at::KnownAt;
 use super::ledger::Ledger;
-use super::orders::{self, Tenant};
+use super::orders;
 use super::process::Process;
 use super::recorded::Recorded;
 use super::tail::Cursor;
+use super::tenant::Tenant;
 use super::verify::Issued;
 use super::work::Order;
 use super::{Failure, Fault, Options, Summary};
@@ -31,8 +32,6 @@ const GROUP_MAX_ORDERS: usize = 24;
 const LIFE_COMMANDS: (i64, i64) = (150, 1_500);
 /// How long a read model may take to come to the head of the log.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
-/// Holds one sweep looks for.
-const SWEEP_MAX_HOLDS: u32 = 1_000;
 /// Steps between two reports.
 const REPORT_EVERY_STEPS: u64 = 50;
 /// Seconds in an hour.
@@ -50,6 +49,10 @@ pub struct Driver {
     pub(super) tenants: Vec<Tenant>,
     pub(super) recorded: BTreeMap<TenantId, Recorded>,
     pub(super) ledger: Ledger,
+    /// What was known at earlier checkpoints.
+    pub(super) known_at: Vec<KnownAt>,
+    /// Adjustments that were applied, by their streams.
+    pub(super) applied: BTreeSet<String>,
     pub(super) history: History,
     pub(super) summary: Summary,
     /// Whose wallet the step that failed is about.
@@ -75,6 +78,8 @@ impl Driver {
             tenants: Vec::new(),
             recorded: BTreeMap::new(),
             ledger: Ledger::default(),
+            known_at: Vec::new(),
+            applied: BTreeSet::new(),
             history: History::default(),
             summary: Summary::default(),
             suspect: None,
@@ -115,8 +120,10 @@ impl Driver {
             return self.welcome().await;
         }
         self.pass_time();
-        match self.chance.below(30) {
-            0 => self.sweep().await,
+        match self.chance.below(40) {
+            0 => self.sweep_holds().await,
+            1 => self.sweep_grants().await,
+            2 if self.chance.one_in(4) => self.converge().await,
             _ => {
                 let interruption = Interruption::draw(&mut self.chance);
                 let group = self.draw_group(interruption);
@@ -149,21 +156,21 @@ impl Driver {
             // What was cut off is asked again in the same order, but what is then refused was asked of another state: only
             // where that makes no difference may several be in flight for one wallet.
             let crowded = group.iter().any(|(other, _)| *other == place);
-            let command = if interruption.cuts_off() && spending {
-                orders::spending(&mut self.chance, self.now)
+            let order = if interruption.cuts_off() && spending {
+                Order::Wallet(orders::spending(&mut self.chance, self.now))
             } else if interruption.cuts_off() && crowded {
                 continue;
             } else {
-                orders::any(&mut self.chance, &self.tenants[place], self.now)
+                orders::any(&mut self.chance, &mut self.tenants[place], self.now)
             };
             self.tenants[place].left = self.tenants[place].left.saturating_sub(1);
-            group.push((place, Order::Wallet(command)));
+            group.push((place, order));
         }
         group
     }
 
     /// Has orders carried out and holds what came of them against the model.
-    async fn ask(&mut self, group: Vec<(usize, Order)>, interruption: Interruption) -> Result<(), Fault> {
+    pub(super) async fn ask(&mut self, group: Vec<(usize, Order)>, interruption: Interruption) -> Result<(), Fault> {
         self.summary.commands += group.len() as u64;
         let mut issued: Vec<Issued> = group
             .into_iter()
@@ -173,7 +180,7 @@ impl Driver {
         self.verify(&issued).await
     }
 
-    /// Tenants that have had their commands give back what their holds keep.
+    /// Tenants that have had their orders are told what is still in their inboxes, and give back what their holds keep.
     async fn retire(&mut self) -> Result<(), Fault> {
         let at = self.now;
         let release = |hold_id: &HoldId| {
@@ -181,7 +188,10 @@ impl Driver {
         };
         let leaving = self.tenants.iter().enumerate().filter(|(_, tenant)| tenant.left == 0);
         let group: Vec<(usize, Order)> = leaving
-            .flat_map(|(place, tenant)| tenant.model.figures.holds.keys().map(move |id| (place, release(id))))
+            .flat_map(|(place, tenant)| {
+                let facts = tenant.inbox.iter().map(move |fact| (place, Order::Fact(fact.clone(), at)));
+                facts.chain(tenant.model.figures.holds.keys().map(move |hold_id| (place, release(hold_id))))
+            })
             .collect();
         for part in group.chunks(GROUP_MAX_ORDERS) {
             self.ask(part.to_vec(), Interruption::None).await?;
@@ -215,42 +225,8 @@ impl Driver {
         Ok(())
     }
 
-    /// The process manager that expires holds, as the server runs it: what is due is read from a read model, and only the
-    /// wallet decides. It is cut off anywhere in between.
-    async fn sweep(&mut self) -> Result<(), Fault> {
-        let interruption = Interruption::draw_of_effects(&mut self.chance);
-        let now = self.now;
-        let mut first_due: Option<Vec<DueHold>> = None;
-        for attempt in 0..2 {
-            let due = self.due_holds(now).await?;
-            let process = self.process().await?;
-            let (log, sent) = (process.log.clone(), due.clone());
-            let work = process.spawn(async move { expire_holds(&log, &sent, now).await })?;
-            first_due.get_or_insert(due);
-            let interruption = if attempt == 0 { interruption } else { Interruption::None };
-            self.strike(interruption).await?;
-            match work.await {
-                Ok(Ok(_)) if interruption != Interruption::EffectsSent => break,
-                Ok(Ok(_)) => self.crash("effects sent"),
-                // Cut off: the next attempt begins anew, from what the read model says then.
-                Ok(Err(_)) | Err(_) if attempt == 0 => {}
-                Ok(Err(error)) => return Err(error.into()),
-                Err(error) => return Err(Fault::Environment(format!("the sweep was lost: {error}"))),
-            }
-        }
-        self.verify_swept(&first_due.unwrap_or_default()).await
-    }
-
-    /// The holds the read model calls due, once it stands at the head: exactly those the model knows of.
-    async fn due_holds(&mut self, now: Timestamp) -> Result<Vec<DueHold>, Fault> {
-        self.caught_up("open_holds").await?;
-        let mut found = open_holds::expired(&mut self.owner, due_until(now), SWEEP_MAX_HOLDS).await?;
-        found.sort_by_key(|hold| (hold.expires_at, hold.tenant_id, hold.hold_id));
-        Ok(found.iter().map(|hold| DueHold { tenant_id: hold.tenant_id, hold_id: hold.hold_id }).collect())
-    }
-
     /// Waits until the runner has brought a read model to the head of the log.
-    async fn caught_up(&mut self, projection: &str) -> Result<(), Fault> {
+    pub(super) async fn caught_up(&mut self, projection: &str) -> Result<(), Fault> {
         // Whatever an interrupted step left in the log is read first; it is verified by its own step.
         let heads = sqlx::query_as::<_, (i32, i64)>("SELECT partition, last_position FROM partitions");
         let heads: BTreeMap<i32, i64> = heads.fetch_all(&mut self.owner).await?.into_iter().collect();

@@ -40,11 +40,6 @@ impl Line {
     pub const fn new(asset: Asset, granted: Sum) -> Self {
         Self { asset, granted, restored: 0, available: granted, held: 0, spent: 0, expired: 0, voided: 0, taken: 0 }
     }
-
-    /// What can never come back as credit unless something is undone.
-    pub const fn consumed(&self) -> Sum {
-        self.spent + self.expired + self.voided + self.taken
-    }
 }
 
 /// What an open hold keeps, in burn order.

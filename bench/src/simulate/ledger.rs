@@ -17,6 +17,8 @@ type Accounts = BTreeMap<(Account, Asset), Sum>;
 pub struct Ledger {
     tenants: BTreeMap<TenantId, Accounts>,
     common: Accounts,
+    /// What tenants that are gone still had, by class of account.
+    gone: BTreeMap<(String, Asset), Sum>,
     /// What was still owed for the grants of tenants that are gone.
     archived: BTreeMap<GrantKind, Sum>,
 }
@@ -107,8 +109,8 @@ impl Ledger {
     /// What does not hold.
     pub fn check_common<'a>(&self, models: impl Iterator<Item = &'a Model>) -> Result<(), String> {
         for asset in Asset::ALL {
-            let all = self.tenants.values().chain([&self.common]).flatten();
-            let trial: Sum = all.filter(|((_, of), _)| *of == asset).map(|(_, balance)| balance).sum();
+            let classes = self.classes();
+            let trial: Sum = classes.iter().filter(|((_, of), _)| *of == asset).map(|(_, balance)| balance).sum();
             if trial != 0 {
                 return Err(format!("the trial balance in {asset} is {trial}"));
             }
@@ -127,20 +129,23 @@ impl Ledger {
         Ok(())
     }
 
-    /// The balance of an account without a tenant.
-    pub fn balance(&self, account: Account, asset: Asset) -> Sum {
-        self.common.get(&(account, asset)).copied().unwrap_or_default()
-    }
-
     /// Forgets a tenant that is gone but for what it leaves in sums.
     pub fn archive(&mut self, tenant: TenantId, model: &Model) {
         for (kind, amount) in deferred(model) {
             *self.archived.entry(kind).or_default() += amount;
         }
-        // What it still had stays in the trial balance, in one account.
         let left = self.tenants.remove(&tenant).unwrap_or_default();
-        for ((_, asset), balance) in left {
-            *self.common.entry((Account::Unallocated(TenantId(uuid::Uuid::nil())), asset)).or_default() += balance;
+        for ((account, asset), balance) in left {
+            *self.gone.entry((account.class().to_string(), asset)).or_default() += balance;
         }
+    }
+
+    /// The balances by class of account, as a trial balance lists them.
+    pub fn classes(&self) -> BTreeMap<(String, Asset), Sum> {
+        let mut classes = self.gone.clone();
+        for ((account, asset), balance) in self.tenants.values().chain([&self.common]).flatten() {
+            *classes.entry((account.class().to_string(), *asset)).or_default() += balance;
+        }
+        classes
     }
 }

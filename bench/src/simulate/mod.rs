@@ -12,20 +12,25 @@
 //! | at every step | 1 (entries and tenants' accounts in the book), the log without gaps, 15 |
 //! | at every checkpoint | 8 (from zero = from a snapshot and the tail = warm = read model), trial balance, deferred revenue |
 
+mod adjustments;
 mod burning;
 mod chance;
 mod checkpoint;
 mod driver;
+mod effects;
 mod figures;
 mod history;
 mod issue;
+mod known_at;
 mod ledger;
 mod model;
 mod orders;
+mod payments;
 mod process;
 mod recorded;
 mod rules;
 mod tail;
+mod tenant;
 mod verify;
 mod work;
 

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use calos_commands::adjustments::AdjustRefusal;
+use calos_commands::payments::PaymentRefusal;
+use calos_domain::adjustment::AdjustmentRefusal;
+use calos_domain::payment::FactRefusal;
 use calos_domain::wallet::{GrantKind, Meter, ReleaseCause, UsageRecorded, WalletRefusal};
 use calos_domain::{AdjustmentId, Asset, GrantId, HoldId, UsageId};
 
@@ -35,8 +39,48 @@ pub enum Why {
     OutOfBounds,
     /// An amount below what is allowed.
     TooSmall,
+    /// No such adjustment.
+    NotProposed,
+    /// The adjustment is decided, or lapsed.
+    Ended,
+    /// Nobody approves what they proposed.
+    OwnProposal,
+    /// Nobody approves twice.
+    ApprovedBefore,
+    /// No number of approvals is enough.
+    OverLimit,
     /// Anything the model does not bring about.
     Other(String),
+}
+
+impl From<&PaymentRefusal> for Why {
+    fn from(refusal: &PaymentRefusal) -> Self {
+        match refusal {
+            PaymentRefusal::Fact(FactRefusal::OtherContent(_)) => Self::IdReused,
+            PaymentRefusal::Fact(other) => Self::Other(other.to_string()),
+            PaymentRefusal::Wallet(refusal) => Self::from(refusal),
+        }
+    }
+}
+
+impl From<&AdjustRefusal> for Why {
+    fn from(refusal: &AdjustRefusal) -> Self {
+        match refusal {
+            AdjustRefusal::Wallet(refusal) => Self::from(refusal),
+            AdjustRefusal::Adjustment(AdjustmentRefusal::NotProposed) => Self::NotProposed,
+            AdjustRefusal::Adjustment(AdjustmentRefusal::IdReused(_)) => Self::IdReused,
+            AdjustRefusal::Adjustment(AdjustmentRefusal::Nothing) => Self::TooSmall,
+            AdjustRefusal::Adjustment(AdjustmentRefusal::OverLimit { .. }) => Self::OverLimit,
+            AdjustRefusal::Adjustment(AdjustmentRefusal::OwnProposal) => Self::OwnProposal,
+            AdjustRefusal::Adjustment(AdjustmentRefusal::ApprovedBefore { .. }) => Self::ApprovedBefore,
+            AdjustRefusal::Adjustment(
+                AdjustmentRefusal::Applied { .. }
+                | AdjustmentRefusal::Rejected { .. }
+                | AdjustmentRefusal::Lapsed { .. },
+            ) => Self::Ended,
+            other => Self::Other(other.to_string()),
+        }
+    }
 }
 
 impl From<&WalletRefusal> for Why {

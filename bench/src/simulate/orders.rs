@@ -1,5 +1,6 @@
 //! What is asked of a wallet: commands as a history needs them, drawn from what the model knows by then.
 
+use calos_domain::book;
 use calos_domain::wallet::{
     AdjustmentReason, CallTerms, DebtCause, FreezeCause, GrantKind, Meter, ReleaseCause, UsageOutcome, UsageRecorded,
     WalletCommand,
@@ -8,40 +9,14 @@ use calos_domain::{AdjustmentId, Asset, GrantId, HoldId, MicroUsd, TenantId, Tim
 
 use super::chance::Chance;
 use super::model::{Model, Standing};
+use super::payments;
+use super::tenant::Tenant;
+use super::work::Order;
 
 /// How far a command's clock may be off, in seconds, either way.
 const SKEW_MAX_SECONDS: i64 = 100;
-/// Accepted commands of a tenant that may be repeated.
-const REMEMBERED_MAX_COMMANDS: usize = 200;
-
-/// One tenant of the simulation.
-pub struct Tenant {
-    /// Whose wallet.
-    pub id: TenantId,
-    /// What it must come to.
-    pub model: Model,
-    /// Commands that led to events, the latest ones.
-    pub accepted: Vec<WalletCommand>,
-    /// Commands it still gets.
-    pub left: usize,
-}
-
-impl Tenant {
-    /// A tenant whose wallet is not open yet.
-    pub fn new(chance: &mut Chance, left: usize) -> Self {
-        Self { id: TenantId(chance.any_id()), model: Model::default(), accepted: Vec::new(), left }
-    }
-
-    /// Remembers a command that may be repeated.
-    pub fn remember(&mut self, chance: &mut Chance, command: WalletCommand) {
-        if self.accepted.len() < REMEMBERED_MAX_COMMANDS {
-            self.accepted.push(command);
-        } else {
-            let place = chance.below(REMEMBERED_MAX_COMMANDS);
-            self.accepted[place] = command;
-        }
-    }
-}
+/// Facts that wait for a tenant, about.
+const INBOX_MAX_FACTS: usize = 12;
 
 fn asset(chance: &mut Chance) -> Asset {
     if chance.one_in(4) { Asset::Credit } else { Asset::Usd }
@@ -61,23 +36,57 @@ fn moment(chance: &mut Chance, now: Timestamp) -> Timestamp {
     if chance.one_in(3) { now.plus_seconds(chance.between(-SKEW_MAX_SECONDS, SKEW_MAX_SECONDS)) } else { now }
 }
 
-/// Any command.
-pub fn any(chance: &mut Chance, tenant: &Tenant, now: Timestamp) -> WalletCommand {
-    let (at, model) = (moment(chance, now), &tenant.model);
+/// Any order.
+pub fn any(chance: &mut Chance, tenant: &mut Tenant, now: Timestamp) -> Order {
     match chance.below(100) {
-        0..=7 => grant(chance, now, at),
-        8..=30 => hold(chance, now, at),
-        31..=50 => settle(chance, model, at),
-        51..=57 => release(chance, model, at),
-        58..=66 => charge(chance, now, at, true),
-        67..=72 => reverse(chance, model, at),
-        73..=76 => WalletCommand::ExpireGrant { grant_id: some_grant(chance, model), at },
-        77..=81 => void(chance, model, at),
-        82..=84 => restore(chance, model, at),
-        85..=87 => take(chance, now, at),
-        88 => WalletCommand::Freeze { cause: freeze_cause(chance), source_ref: None },
-        89..=91 => WalletCommand::Thaw { cause: freeze_cause(chance), source_ref: None },
-        92..=95 => chance.pick(&tenant.accepted).cloned().unwrap_or_else(|| grant(chance, now, at)),
+        0..=2 if tenant.inbox.len() < INBOX_MAX_FACTS => {
+            // What Stripe tells comes in any order, and some of it again.
+            let facts = payments::story(chance, now, false);
+            tenant.inbox.extend(facts);
+            deliver(chance, tenant, now)
+        }
+        0..=9 => deliver(chance, tenant, now),
+        10..=16 => {
+            let (asking, by) = tenant.adjustments.any(chance, tenant.id, now);
+            Order::Adjust(asking, by, now)
+        }
+        _ => Order::Wallet(any_command(chance, tenant, now)),
+    }
+}
+
+/// A fact out of the inbox, or one delivered before: again, or with other content.
+fn deliver(chance: &mut Chance, tenant: &mut Tenant, now: Timestamp) -> Order {
+    let place = chance.below(tenant.inbox.len());
+    match (tenant.inbox.get(place), chance.pick(&tenant.delivered)) {
+        (Some(fact), _) if !chance.one_in(4) => Order::Fact(fact.clone(), now),
+        (_, Some(fact)) if chance.one_in(2) => Order::Fact(fact.clone(), now),
+        (_, Some(fact)) => Order::Fact(payments::twisted(fact.clone()), now),
+        (_, None) => Order::Wallet(any_command(chance, tenant, now)),
+    }
+}
+
+fn any_command(chance: &mut Chance, tenant: &Tenant, now: Timestamp) -> WalletCommand {
+    let (at, model) = (moment(chance, now), &tenant.model);
+    // A wallet that stays frozen tells little.
+    if let Some((cause, source_ref)) = model.figures.frozen.first().filter(|_| chance.one_in(3)) {
+        if *cause != FreezeCause::Dispute || chance.one_in(4) {
+            return WalletCommand::Thaw { cause: *cause, source_ref: source_ref.clone() };
+        }
+    }
+    match chance.below(100) {
+        0..=9 => grant(chance, now, at),
+        10..=32 => hold(chance, now, at),
+        33..=53 => settle(chance, model, at),
+        54..=60 => release(chance, model, at),
+        61..=70 => charge(chance, now, at, true),
+        71..=76 => reverse(chance, model, at),
+        77..=79 => WalletCommand::ExpireGrant { grant_id: some_grant(chance, model), at },
+        80..=84 => void(chance, model, at),
+        85..=86 => restore(chance, model, at),
+        87..=88 => take(chance, now, at),
+        89 => WalletCommand::Freeze { cause: freeze_cause(chance), source_ref: None },
+        90 => WalletCommand::Thaw { cause: freeze_cause(chance), source_ref: None },
+        91..=95 => chance.pick(&tenant.accepted).cloned().unwrap_or_else(|| grant(chance, now, at)),
         _ => twist(chance, tenant, at).unwrap_or_else(|| grant(chance, now, at)),
     }
 }
@@ -214,7 +223,7 @@ fn reverse(chance: &mut Chance, model: &Model, at: Timestamp) -> WalletCommand {
 }
 
 fn void(chance: &mut Chance, model: &Model, at: Timestamp) -> WalletCommand {
-    let grant_id = some_grant(chance, model);
+    let Some(grant_id) = some_given(chance, model) else { return release(chance, model, at) };
     let whole = model.figures.lines.get(&grant_id).map_or(100, |line| i64::try_from(line.granted).unwrap_or(100));
     let claimed = if chance.one_in(4) { whole } else { chance.between(0, whole) };
     let dispute = chance.one_in(2);
@@ -231,6 +240,7 @@ fn restore(chance: &mut Chance, model: &Model, at: Timestamp) -> WalletCommand {
     let claimed: Vec<(GrantId, &String)> = model
         .terms
         .iter()
+        .filter(|(_, terms)| !terms.source_ref.starts_with(book::PAYMENT_SOURCE))
         .flat_map(|(grant_id, terms)| terms.claims.iter().map(|claim| (*grant_id, &claim.source_ref)))
         .collect();
     match chance.pick(&claimed) {
@@ -264,6 +274,13 @@ fn some_grant(chance: &mut Chance, model: &Model) -> GrantId {
     let place = chance.below(model.terms.len());
     let known = model.terms.keys().nth(place).copied();
     if chance.one_in(20) { None } else { known }.unwrap_or_else(|| GrantId(chance.any_id()))
+}
+
+/// A grant no payment claims: what a payment's own facts claim is theirs.
+fn some_given(chance: &mut Chance, model: &Model) -> Option<GrantId> {
+    let given = model.terms.iter().filter(|(_, terms)| !terms.source_ref.starts_with(book::PAYMENT_SOURCE));
+    let given: Vec<GrantId> = given.map(|(grant_id, _)| *grant_id).collect();
+    chance.pick(&given).copied()
 }
 
 /// Mostly an open hold, now and then one that has ended or was never placed.

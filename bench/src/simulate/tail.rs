@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use calos_domain::adjustment::{Adjustment, AdjustmentEvent};
+use calos_domain::payment::{Payment, PaymentEvent};
+use calos_domain::stream::partition_key;
 use calos_domain::wallet::{Wallet, WalletEvent};
 use calos_domain::{Decider, TenantId};
 use sqlx::{PgConnection, Row};
@@ -20,8 +23,6 @@ pub struct Stored {
     pub kind: String,
     /// Its stream.
     pub stream: String,
-    /// Its place in the stream.
-    pub sequence: i64,
     /// The command that led to it.
     pub command_id: Uuid,
     /// Its payload.
@@ -29,18 +30,35 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The tenant whose wallet it moved; none for other streams.
-    pub fn wallet(&self) -> Option<TenantId> {
-        if self.kind == Wallet::KIND { self.stream.parse().ok() } else { None }
+    /// The tenant it is about; none for streams that are no tenant's.
+    pub fn tenant(&self) -> Option<TenantId> {
+        partition_key(&self.stream).parse().ok()
     }
 
-    /// The event of a wallet.
+    /// What happened; none where it is of no interest here.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn event(&self) -> Result<WalletEvent, Fault> {
-        serde_json::from_str(&self.payload).map_err(|error| Fault::Violation(format!("{}: {error}", self.payload)))
+    pub fn event(&self) -> Result<Option<Happened>, Fault> {
+        let read = match self.kind.as_str() {
+            Wallet::KIND => serde_json::from_str(&self.payload).map(Happened::Wallet),
+            Payment::KIND => serde_json::from_str(&self.payload).map(Happened::Payment),
+            Adjustment::KIND => serde_json::from_str(&self.payload).map(Happened::Adjustment),
+            _ => return Ok(None),
+        };
+        read.map(Some).map_err(|error| Fault::Violation(format!("{}: {error}", self.payload)))
     }
+}
+
+/// An event of a tenant's money.
+#[derive(Clone, Debug)]
+pub enum Happened {
+    /// Of the wallet.
+    Wallet(WalletEvent),
+    /// Of a payment.
+    Payment(PaymentEvent),
+    /// Of an adjustment.
+    Adjustment(AdjustmentEvent),
 }
 
 impl Cursor {
@@ -62,7 +80,7 @@ impl Cursor {
         let (partitions, positions): (Vec<i32>, Vec<i64>) =
             self.0.iter().map(|(partition, position)| (*partition, *position)).unzip();
         let rows = sqlx::query(
-            "SELECT e.partition, e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.payload::text,
+            "SELECT e.partition, e.position, e.aggregate_type, e.aggregate_id, e.payload::text,
                     (e.metadata->>'command_id')::uuid
              FROM unnest($1::int4[], $2::int8[]) AS c(partition, position)
              CROSS JOIN LATERAL (SELECT * FROM events WHERE events.partition = c.partition
@@ -80,9 +98,8 @@ impl Cursor {
             read.push(Stored {
                 kind: row.try_get(2)?,
                 stream: row.try_get(3)?,
-                sequence: row.try_get(4)?,
-                payload: row.try_get(5)?,
-                command_id: row.try_get(6)?,
+                payload: row.try_get(4)?,
+                command_id: row.try_get(5)?,
             });
         }
         Ok(read)

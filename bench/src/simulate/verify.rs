@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use calos_commands::processes::expire_grants::DueGrant;
 use calos_commands::processes::expire_holds::DueHold;
-use calos_domain::TenantId;
+use calos_domain::adjustment::AdjustmentEvent;
+use calos_domain::payment::PaymentEvent;
 use calos_domain::wallet::{ReleaseCause, WalletCommand, WalletEvent};
+use calos_domain::{Fact, TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::Fault;
 use super::driver::Driver;
-use super::model::{Model, Verdict};
+use super::model::{Model, Verdict, Why};
+use super::tail::Happened;
 use super::work::{Answer, Order};
 
 /// An order on its way, and what became of it.
@@ -26,10 +30,13 @@ pub struct Issued {
     pub attempts: u32,
 }
 
-/// The events of one command in one wallet.
+/// The events of one command of one tenant.
+#[derive(Debug)]
 struct Chunk {
     command_id: Uuid,
     events: Vec<WalletEvent>,
+    facts: Vec<PaymentEvent>,
+    adjustments: Vec<AdjustmentEvent>,
 }
 
 impl Driver {
@@ -41,7 +48,7 @@ impl Driver {
             let tenant = self.tenants[place].id;
             self.suspect = Some(tenant);
             let of_it: Vec<&Issued> = issued.iter().filter(|one| one.place == place).collect();
-            self.verify_wallet(place, &of_it, chunks.remove(&tenant).unwrap_or_default())?;
+            self.verify_tenant(place, &of_it, chunks.remove(&tenant).unwrap_or_default())?;
         }
         match chunks.into_keys().next() {
             None => Ok(()),
@@ -49,69 +56,79 @@ impl Driver {
         }
     }
 
-    /// Everything new in the log, by wallet and command.
+    /// Everything new in the log, by tenant and command.
     async fn read_on(&mut self) -> Result<BTreeMap<TenantId, Vec<Chunk>>, Fault> {
         let mut chunks: BTreeMap<TenantId, Vec<Chunk>> = BTreeMap::new();
         for stored in self.cursor.read(&mut self.owner).await? {
             self.summary.events += 1;
-            let Some(tenant) = stored.wallet() else { continue };
-            let event = stored.event()?;
-            *self.summary.kinds.entry(calos_domain::Fact::name(&event).to_owned()).or_default() += 1;
-            self.ledger.wallet(tenant, &event)?;
-            let recorded = self.recorded.entry(tenant).or_default();
-            if stored.sequence != recorded.sequence + 1 + pending(chunks.get(&tenant)) {
-                return Err(Fault::Violation(format!(
-                    "{tenant}: sequence {} after {}",
-                    stored.sequence, recorded.sequence
-                )));
-            }
+            let (Some(tenant), Some(happened)) = (stored.tenant(), stored.event()?) else { continue };
             let of_it = chunks.entry(tenant).or_default();
-            match of_it.last_mut().filter(|chunk| chunk.command_id == stored.command_id) {
-                Some(chunk) => chunk.events.push(event),
-                None => of_it.push(Chunk { command_id: stored.command_id, events: vec![event] }),
+            if of_it.last().is_none_or(|chunk| chunk.command_id != stored.command_id) {
+                let command_id = stored.command_id;
+                of_it.push(Chunk { command_id, events: Vec::new(), facts: Vec::new(), adjustments: Vec::new() });
+            }
+            let Some(chunk) = of_it.last_mut() else { continue };
+            let name = match &happened {
+                Happened::Wallet(event) => event.name(),
+                Happened::Payment(event) => event.name(),
+                Happened::Adjustment(event) => event.name(),
+            };
+            *self.summary.kinds.entry(name.to_owned()).or_default() += 1;
+            match happened {
+                Happened::Wallet(event) => {
+                    self.ledger.wallet(tenant, &event)?;
+                    chunk.events.push(event);
+                }
+                Happened::Payment(event) => {
+                    self.ledger.payment(&event)?;
+                    chunk.facts.push(event);
+                }
+                Happened::Adjustment(event) => {
+                    if matches!(event, AdjustmentEvent::AdjustmentApplied(_))
+                        && !self.applied.insert(stored.stream.clone())
+                    {
+                        return Err(Fault::Violation(format!("{} was applied twice", stored.stream)));
+                    }
+                    chunk.adjustments.push(event);
+                }
             }
         }
         Ok(chunks)
     }
 
-    /// One wallet: every event is explained by its command, every refusal and every "nothing to do" by some moment in the
+    /// One tenant: every event is explained by its command, every refusal and every "nothing to do" by some moment in the
     /// order of the log.
-    fn verify_wallet(&mut self, place: usize, issued: &[&Issued], chunks: Vec<Chunk>) -> Result<(), Fault> {
+    fn verify_tenant(&mut self, place: usize, issued: &[&Issued], chunks: Vec<Chunk>) -> Result<(), Fault> {
         let moved: BTreeSet<Uuid> = chunks.iter().map(|chunk| chunk.command_id).collect();
         let (step, id) = (self.summary.steps, self.tenants[place].id);
         let mut open: Vec<&Issued> = issued.iter().copied().filter(|one| !moved.contains(&one.command_id)).collect();
-        let mut outcomes = Vec::new();
         open.retain(|one| !self.explained(place, one));
         for chunk in chunks {
             let Some(one) = issued.iter().find(|one| one.command_id == chunk.command_id) else {
-                return Err(Fault::Violation(format!("{id}: nobody asked for {:?}", chunk.events)));
+                return Err(Fault::Violation(format!("nobody asked for {chunk:?}")));
             };
             self.history.order(step, id, &one.order, format!("{} events", chunk.events.len()));
-            match &one.answer {
-                Some(Answer::Done(count)) if *count == chunk.events.len() || (*count == 0 && one.attempts > 1) => {}
-                // The log holds the events of a command only once, whatever it answered.
-                answer => return Err(Fault::Violation(format!("{answer:?} was answered to {:?}", chunk.events))),
-            }
+            one.check(&chunk)?;
             self.take(place, &one.order, &chunk.events)?;
-            outcomes.push(&one.order);
+            self.tenants[place].remember(&mut self.chance, &one.order);
             open.retain(|one| !self.explained(place, one));
         }
         for one in issued.iter().filter(|one| !moved.contains(&one.command_id)) {
             match &one.answer {
                 Some(Answer::Refused(_)) => self.summary.refused += 1,
-                Some(Answer::Done(_)) | None => self.summary.repeated += 1,
+                Some(Answer::Done(_)) | None => {
+                    self.summary.repeated += 1;
+                    if let Order::Fact(..) = &one.order {
+                        self.tenants[place].remember(&mut self.chance, &one.order);
+                    }
+                }
             }
             self.history.order(step, id, &one.order, format!("{:?}", one.answer));
         }
         if let Some(one) = open.first() {
-            let verdict = self.tenants[place].model.judge(wallet_command(&one.order));
-            return Err(Fault::Violation(format!(
-                "{:?} was answered to {:?}, the model says {verdict:?}",
-                one.answer, one.order
-            )));
-        }
-        for order in outcomes {
-            self.tenants[place].remember(&mut self.chance, wallet_command(order).clone());
+            let verdict = self.tenants[place].judge(&one.order);
+            let Issued { answer, order, .. } = one;
+            return Err(Fault::Violation(format!("{answer:?} was answered to {order:?}, the model says {verdict:?}")));
         }
         let recorded = self.recorded.entry(id).or_default();
         self.ledger.check_tenant(id, &recorded.figures)?;
@@ -120,24 +137,22 @@ impl Driver {
 
     /// Whether the model, as it stands, would answer just so and change nothing.
     fn explained(&self, place: usize, one: &Issued) -> bool {
-        let verdict = self.tenants[place].model.judge(wallet_command(&one.order));
-        match (&one.answer, verdict) {
+        match (&one.answer, self.tenants[place].judge(&one.order)) {
             (Some(Answer::Refused(why)), Verdict::Refused(expected)) => *why == expected,
-            (Some(Answer::Done(0)), Verdict::Nothing) => true,
+            (Some(Answer::Done(Some(0) | None)), Verdict::Nothing) => true,
             (_, _) => false,
         }
     }
 
-    /// Takes a command's events into the record and the command into the model, and compares.
+    /// Takes a command's events into the record and the order into the model, and compares.
     fn take(&mut self, place: usize, order: &Order, events: &[WalletEvent]) -> Result<(), Fault> {
         let tenant = &mut self.tenants[place];
         let recorded = self.recorded.entry(tenant.id).or_default();
         for event in events {
             recorded.fold(event).map_err(|fault| format!("{fault}: {event:?}"))?;
         }
-        let command = wallet_command(order);
-        match tenant.model.judge(command) {
-            Verdict::Changes => tenant.model.perform(command)?,
+        match tenant.judge(order) {
+            Verdict::Changes => tenant.perform(order)?,
             other => {
                 return Err(Fault::Violation(format!("{other:?} is what the model says, the log says {events:?}")));
             }
@@ -146,48 +161,93 @@ impl Driver {
     }
 
     /// The same for what the process manager did: every hold it was due to expire is expired, or had ended before.
-    pub(super) async fn verify_swept(&mut self, due: &[DueHold]) -> Result<(), Fault> {
-        let at = self.now;
-        let chunks = self.read_on().await?;
-        for (tenant, chunks) in chunks {
+    pub(super) async fn verify_swept(&mut self, due: &[DueHold], at: Timestamp) -> Result<(), Fault> {
+        let known: BTreeSet<_> = due.iter().map(|hold| (hold.tenant_id, hold.hold_id)).collect();
+        let release = |hold_id| WalletCommand::ReleaseHold { hold_id, cause: ReleaseCause::Expired, at };
+        self.verify_effects(|tenant, events| {
+            let released = events.iter().find_map(|event| match event {
+                WalletEvent::HoldReleased(released) => Some(released.hold_id),
+                _ => None,
+            });
+            released.filter(|hold_id| known.contains(&(tenant, *hold_id))).map(release)
+        })
+        .await?;
+        for hold in due {
+            self.is_done(hold.tenant_id, release(hold.hold_id))?;
+        }
+        Ok(())
+    }
+
+    /// The same for grants that have run out.
+    pub(super) async fn verify_expired(&mut self, due: &[DueGrant], at: Timestamp) -> Result<(), Fault> {
+        let expire = |grant_id| WalletCommand::ExpireGrant { grant_id, at };
+        self.verify_effects(|_, events| match events {
+            [.., WalletEvent::GrantExpired(expired)] => Some(expire(expired.grant_id)),
+            _ => None,
+        })
+        .await?;
+        for grant in due {
+            self.is_done(grant.tenant_id, expire(grant.grant_id))?;
+        }
+        Ok(())
+    }
+
+    /// What a process manager did, each part as the command that must have been behind it.
+    async fn verify_effects(
+        &mut self,
+        behind: impl Fn(TenantId, &[WalletEvent]) -> Option<WalletCommand>,
+    ) -> Result<(), Fault> {
+        for (tenant, chunks) in self.read_on().await? {
             self.suspect = Some(tenant);
             let Some(place) = self.tenants.iter().position(|known| known.id == tenant) else {
-                return Err(Fault::Violation(format!("the sweep moved the wallet of {tenant}, which is gone")));
+                return Err(Fault::Violation(format!("the wallet of {tenant}, which is gone, was moved")));
             };
             for chunk in chunks {
-                let released = chunk.events.iter().find_map(|event| match event {
-                    WalletEvent::HoldReleased(released) => Some(released.hold_id),
-                    _ => None,
-                });
-                let known = |hold_id| due.iter().any(|hold| (hold.tenant_id, hold.hold_id) == (tenant, hold_id));
-                let Some(hold_id) = released.filter(|hold_id| known(*hold_id)) else {
-                    return Err(Fault::Violation(format!("the sweep did {:?}", chunk.events)));
+                let Some(command) = behind(tenant, &chunk.events) else {
+                    return Err(Fault::Violation(format!("a process manager did {:?}", chunk.events)));
                 };
-                let order = Order::Wallet(WalletCommand::ReleaseHold { hold_id, cause: ReleaseCause::Expired, at });
+                let order = Order::Wallet(command);
                 self.history.order(self.summary.steps, tenant, &order, "swept".to_owned());
                 self.take(place, &order, &chunk.events)?;
                 self.summary.swept += 1;
             }
         }
-        for hold in due {
-            let tenant = self.tenants.iter().find(|known| known.id == hold.tenant_id);
-            let command = WalletCommand::ReleaseHold { hold_id: hold.hold_id, cause: ReleaseCause::Expired, at };
-            if tenant.is_some_and(|tenant| tenant.model.judge(&command) == Verdict::Changes) {
-                return Err(Fault::Violation(format!("the hold {} was due and is still open", hold.hold_id)));
-            }
+        Ok(())
+    }
+
+    /// Nothing is left to do of this.
+    fn is_done(&mut self, tenant: TenantId, command: WalletCommand) -> Result<(), Fault> {
+        let known = self.tenants.iter().find(|known| known.id == tenant);
+        if known.is_some_and(|known| known.model.judge(&command) == Verdict::Changes) {
+            self.suspect = Some(tenant);
+            return Err(Fault::Violation(format!("{command:?} was due and is not done")));
         }
         Ok(())
     }
 }
 
-fn pending(chunks: Option<&Vec<Chunk>>) -> i64 {
-    let count = chunks.map_or(0, |chunks| chunks.iter().map(|chunk| chunk.events.len()).sum());
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-const fn wallet_command(order: &Order) -> &WalletCommand {
-    match order {
-        Order::Wallet(command) => command,
+impl Issued {
+    /// The answer is the one these events deserve. Asked again, an order that is in the log already has nothing to do, or
+    /// is refused as decided.
+    fn check(&self, chunk: &Chunk) -> Result<(), Fault> {
+        let again = self.attempts > 1;
+        let deserved = match (&self.order, &self.answer) {
+            (Order::Wallet(_), Some(Answer::Done(Some(count)))) => {
+                *count == chunk.events.len() || (*count == 0 && again)
+            }
+            (Order::Fact(fact, _), Some(Answer::Done(count))) => {
+                chunk.facts == [fact.clone()] && (count.is_none() || again)
+            }
+            (Order::Adjust(..), Some(Answer::Done(_))) => !chunk.adjustments.is_empty(),
+            (Order::Adjust(..), Some(Answer::Refused(Why::ApprovedBefore | Why::Ended))) => again,
+            (_, _) => false,
+        };
+        let Self { order, answer, .. } = self;
+        if deserved {
+            Ok(())
+        } else {
+            Err(Fault::Violation(format!("{answer:?} was answered to {order:?}: {chunk:?}")))
+        }
     }
 }
 

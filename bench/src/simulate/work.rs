@@ -3,12 +3,15 @@
 use calos_adapters::postgres::PgLog;
 use calos_commands::log::{Done, EventLog, Failed, LogError, Plan, Request, Unit};
 use calos_commands::metadata::{Actor, Metadata};
+use calos_commands::{adjustments, payments};
+use calos_domain::payment::PaymentFact;
 use calos_domain::wallet::{ReleaseCause, Wallet, WalletCommand, WalletEvent, WalletRefusal};
-use calos_domain::{GrantId, HoldId, MicroUsd, StreamId, TenantId, Units, UsageId};
+use calos_domain::{GrantId, HoldId, MicroUsd, StreamId, TenantId, Timestamp, Units, UsageId, UserId};
 use futures_util::future::join_all;
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
+use super::adjustments::Asking;
 use super::model::Why;
 
 /// The name under which the simulation's commands stand in the log.
@@ -27,16 +30,19 @@ pub enum Broken {
     RepeatsUnderNewId,
     /// A claim that was undone is not restored.
     RestoresNothing,
+    /// A fact that is delivered again is taken for another one.
+    FactsTwice,
 }
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::GrantsTwice,
         Self::ReturnsTooMuch,
         Self::ExpiryIgnoresHolds,
         Self::RepeatsUnderNewId,
         Self::RestoresNothing,
+        Self::FactsTwice,
     ];
 }
 
@@ -45,6 +51,10 @@ impl Broken {
 pub enum Order {
     /// A command of the wallet.
     Wallet(WalletCommand),
+    /// A fact about a payment, out of the durable inbox.
+    Fact(PaymentFact, Timestamp),
+    /// Something about an adjustment.
+    Adjust(Asking, UserId, Timestamp),
 }
 
 /// An order on its way to the server.
@@ -65,8 +75,8 @@ pub struct Asked {
 /// What the server answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// Durable; so many events of the wallet.
-    Done(usize),
+    /// Durable; so many events of the wallet, where that is told.
+    Done(Option<usize>),
     /// Refused.
     Refused(Why),
 }
@@ -97,10 +107,55 @@ async fn one(log: &PgLog, asked: Asked, broken: Option<Broken>) -> Outcome {
     let mut metadata = Metadata::new(Actor::System(ACTOR));
     metadata.command_id = asked.command_id;
     let request = Request::from(metadata);
-    let Order::Wallet(command) = asked.order;
-    let command = if asked.again && broken == Some(Broken::RepeatsUnderNewId) { renamed(command) } else { command };
+    match asked.order {
+        Order::Wallet(command) => {
+            let renames = asked.again && broken == Some(Broken::RepeatsUnderNewId);
+            let command = if renames { renamed(command) } else { command };
+            wallet(log, asked.tenant, command, request, broken).await
+        }
+        Order::Fact(fact, at) => {
+            let fact = match broken {
+                Some(Broken::FactsTwice) if asked.again => under_another_reference(fact),
+                Some(_) | None => fact,
+            };
+            match payments::record(log, asked.tenant, fact, at, request).await {
+                Ok(done) if done.answer.recorded => Ok(Answer::Done(None)),
+                Ok(_) => Ok(Answer::Done(Some(0))),
+                Err(fault) => refused(fault, |refusal| Why::from(refusal)),
+            }
+        }
+        Order::Adjust(asking, by, at) => {
+            let decided = match asking {
+                Asking::Propose(proposal) => adjustments::propose(log, proposal, by, at, request).await,
+                Asking::Approve(id) => adjustments::approve(log, asked.tenant, id, by, at, request).await,
+                Asking::Reject(id) => adjustments::reject(log, (asked.tenant, id), by, "no", at, request).await,
+            };
+            match decided {
+                Ok(_) => Ok(Answer::Done(None)),
+                Err(fault) => refused(fault, |refusal| Why::from(refusal)),
+            }
+        }
+    }
+}
+
+fn refused<E>(fault: calos_commands::fault::Fault<E>, why: impl FnOnce(&E) -> Why) -> Outcome {
+    match fault {
+        calos_commands::fault::Fault::Refused(refusal) => Ok(Answer::Refused(why(&refusal))),
+        calos_commands::fault::Fault::Log(error) => Err(error),
+        // Neither sealing nor hashing is needed here.
+        _ => Err(LogError::Corrupt("a fault of another room".to_owned())),
+    }
+}
+
+async fn wallet(
+    log: &PgLog,
+    tenant: TenantId,
+    command: WalletCommand,
+    request: Request,
+    broken: Option<Broken>,
+) -> Outcome {
     let mut plan = Plan::default();
-    let wallet = plan.stream::<Wallet>(StreamId::key(asked.tenant));
+    let wallet = plan.stream::<Wallet>(StreamId::key(tenant));
     let decided: Result<Done<usize>, Failed<WalletRefusal>> = log
         .execute(&plan, request, |unit| match broken {
             None => unit.decide(wallet, command.clone()).map(|events| events.len()),
@@ -111,10 +166,25 @@ async fn one(log: &PgLog, asked: Asked, broken: Option<Broken>) -> Outcome {
         })
         .await;
     match decided {
-        Ok(done) => Ok(Answer::Done(done.answer)),
+        Ok(done) => Ok(Answer::Done(Some(done.answer))),
         Err(Failed::Refused(refusal)) => Ok(Answer::Refused(Why::from(&refusal))),
         Err(Failed::Log(error)) => Err(error),
     }
+}
+
+/// The same payment or refund as if it were another one.
+fn under_another_reference(mut fact: PaymentFact) -> PaymentFact {
+    match &mut fact {
+        PaymentFact::PaymentReceived(received) => {
+            received.payment_ref.push('x');
+            received.grant_id = GrantId(Uuid::from_u128(received.grant_id.0.as_u128() ^ 1));
+        }
+        PaymentFact::PaymentRefunded(refund) => refund.refund_ref.push('x'),
+        PaymentFact::DisputeOpened(opened) => opened.dispute_ref.push('x'),
+        PaymentFact::DisputeWon(won) => won.dispute_ref.push('x'),
+        PaymentFact::DisputeLost(lost) => lost.dispute_ref.push('x'),
+    }
+    fact
 }
 
 type Decided = Result<Vec<WalletEvent>, WalletRefusal>;
