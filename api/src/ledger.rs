@@ -33,7 +33,15 @@ impl Cut {
     /// # Errors
     /// The database's.
     pub async fn of(app: &App, tenant: TenantId) -> Result<Self, ApiError> {
-        let partition = app.log.partition_of(&tenant.to_string());
+        Self::of_key(app, &tenant.to_string()).await
+    }
+
+    /// Where the partition of a stream key is now.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn of_key(app: &App, key: &str) -> Result<Self, ApiError> {
+        let partition = app.log.partition_of(key);
         let head = sqlx::query("SELECT last_position, last_recorded_at FROM partitions WHERE partition = $1");
         let head = head.bind(partition).fetch_one(&app.pool).await?;
         let known_at: Timestamptz = head.try_get("last_recorded_at")?;

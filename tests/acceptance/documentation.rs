@@ -29,6 +29,18 @@ async fn the_document_lists_every_path_of_the_spine_and_each_of_them_is_served()
         ("/api/credits/balance", "get"),
         ("/api/credits/ledger", "get"),
         ("/api/credits/usage", "get"),
+        ("/api/credits/statement", "get"),
+        ("/api/credits/receipts/{partition}/{position}", "get"),
+        ("/api/finance/trial-balance", "get"),
+        ("/api/finance/accounts", "get"),
+        ("/api/finance/journal", "get"),
+        ("/api/finance/verify", "post"),
+        ("/api/finance/export", "get"),
+        ("/api/finance/adjustments", "post"),
+        ("/api/finance/adjustments/{id}/approve", "post"),
+        ("/api/finance/adjustments/{id}/reject", "post"),
+        ("/api/finance/periods/{month}/close", "post"),
+        ("/api/finance/reconciliation", "post"),
     ] {
         assert!(!document.body["paths"][path][method].is_null(), "{method} {path} is not documented");
     }

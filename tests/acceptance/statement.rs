@@ -22,8 +22,11 @@ async fn with_history(app: &TestApp, calls: usize) -> (Registered, String) {
 }
 
 async fn statement(app: &TestApp, who: &Registered, query: &str, after: &str) -> Answer {
-    let request = app.get(&format!("/api/credits/statement?{query}")).bearer_auth(&who.token);
-    Answer::of(request.header("calos-after", after)).await
+    let mut request = app.get(&format!("/api/credits/statement?{query}")).bearer_auth(&who.token);
+    if !after.is_empty() {
+        request = request.header("calos-after", after);
+    }
+    Answer::of(request).await
 }
 
 fn numbers(lines: &[Value], name: &str) -> Vec<i64> {
@@ -93,12 +96,11 @@ async fn pages_of_a_statement_are_one_statement_whatever_happens_between_them() 
     // A cursor is good for the statement it was given for, with the figures it was given with.
     let cursor = query.rsplit('=').next().expect("a cursor").to_owned();
     let mut forged = cursor.clone();
-    let last = if forged.ends_with('A') { 'B' } else { 'A' };
     forged.replace_range(10..11, if &forged[10..11] == "A" { "B" } else { "A" });
     let (stranger, _) = with_history(&app, 0).await;
     for (reader, cursor) in [(&who, forged.as_str()), (&stranger, cursor.as_str()), (&who, "x"), (&who, "")] {
         let refused = statement(&app, reader, &format!("cursor={cursor}"), &after).await.expect(400);
-        assert_eq!(refused.body["param"], "cursor", "{cursor} {last}");
+        assert_eq!(refused.body["param"], "cursor", "{cursor}");
     }
     app.stop().await;
 }
@@ -184,13 +186,13 @@ async fn a_statement_is_of_one_month_and_ones_own_tenant() {
         ("format=html&limit=5001", "limit"),
         ("format=csv&limit=5", "limit"),
         ("format=csv&cursor=x", "cursor"),
-        ("asOf=2026-01-01", ""),
     ] {
-        let refused = statement(&app, &who, query, "").await;
-        if !field.is_empty() {
-            assert_eq!(refused.body["param"], field, "{query}: {}", refused.text);
-        }
-        assert_eq!(refused.expect(400).body["code"], if query.is_empty() { "" } else { "invalid_field" }, "{query}");
+        let refused = statement(&app, &who, query, "").await.expect(400);
+        assert_eq!(
+            (&refused.body["code"], &refused.body["param"]),
+            (&json!("invalid_field"), &json!(field)),
+            "{query}"
+        );
     }
     app.stop().await;
 }

@@ -8,9 +8,10 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use calos_domain::Asset;
-use calos_domain::period::{ClosedLine, Month, PeriodClosed};
+use calos_domain::period::{ClosedLine, Month, PERIODS_STREAM, PeriodClosed};
 use calos_projections::as_of::{self, AsOf, TrialLine};
 use calos_projections::journal::Journal;
+use calos_projections::periods::Periods;
 use calos_projections::trial_balance::TrialBalance;
 use calos_projections::{Projection, dead_letters, periods};
 
@@ -18,7 +19,7 @@ use super::span;
 use crate::auth::FinanceReader;
 use crate::calendar;
 use crate::error::ApiError;
-use crate::ledger::{closing_of, closings};
+use crate::ledger::{Cut, closing_of, closings};
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::position::After;
@@ -174,10 +175,20 @@ async fn asked(app: &App, query: &TrialQuery) -> Result<(AsOf, Option<(Month, Op
     let fixed = closing_of(&closings, month);
     let at = AsOf { effective: Some(month.last_moment()), recorded: fixed.map(|closed| closed.as_known_at) };
     let closed = match fixed {
-        Some(closed) => periods::find(&app.pool, closed.month).await?,
+        Some(closed) => Some(figures(app, closed.month).await?),
         None => None,
     };
     Ok((at, Some((month, closed))))
+}
+
+/// What a month was closed with. That it was is known; the read model that has the figures may have to be waited for.
+async fn figures(app: &App, month: Month) -> Result<PeriodClosed, ApiError> {
+    if let Some(closed) = periods::find(&app.pool, month).await? {
+        return Ok(closed);
+    }
+    Cut::of_key(app, PERIODS_STREAM).await?.seen_by(app, &[Periods::NAME]).await?;
+    let found = periods::find(&app.pool, month).await?;
+    found.ok_or_else(|| ApiError::internal(format_args!("{month} is closed and not among the closed months")))
 }
 
 fn closing_line(month: Month, closed: &PeriodClosed, lines: &[TrialLine]) -> Result<ClosingLine, ApiError> {

@@ -128,9 +128,9 @@ fn section(
         sum(page, asset, "To be carried forward", balance, debt);
     }
     sum(page, asset, "Closing balance", figures.closing, figures.debt_closing);
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "</tbody></table><p>Of the closing balance, open holds keep {}.</p></section>\n",
+        "</tbody></table><p>Of the closing balance, open holds keep {}.</p></section>",
         decimal(asset, figures.held)
     );
     Ok(())
