@@ -313,7 +313,7 @@ impl Writer {
             }
             (Self::Parquet(mut file), Written::Rows(rows)) => {
                 // Encoding a group takes tens of milliseconds, which no other task should wait for.
-                let encoded = tokio::task::spawn_blocking(move || file.write(rows).map(|()| file)).await;
+                let encoded = tokio::task::spawn_blocking(move || file.write(*rows).map(|()| file)).await;
                 let file =
                     encoded.map_err(|error| ToolError::Corrupt(format!("the encoder ended abnormally: {error}")));
                 Ok(Self::Parquet(file??))

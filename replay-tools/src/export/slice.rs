@@ -32,7 +32,7 @@ pub(super) struct Part {
 /// In which shape.
 pub(super) enum Written {
     Text(TextFormat, Vec<u8>),
-    Rows(Rows),
+    Rows(Box<Rows>),
 }
 
 /// What an event means for the book, and where it stands.
@@ -84,7 +84,7 @@ impl Writing {
     fn new(export: JournalExport, events: usize) -> Self {
         let narrow = export.tenant.is_some() || export.from.is_some() || export.to.is_some();
         let written = match export.format.text() {
-            None => Written::Rows(Rows::default()),
+            None => Written::Rows(Box::default()),
             Some(format) => {
                 let expected = if narrow { 0 } else { events * TEXT_PER_EVENT_BYTES };
                 Written::Text(format, Vec::with_capacity(expected))
