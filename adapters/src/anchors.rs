@@ -201,7 +201,7 @@ struct Said<'a> {
 }
 
 /// In one write, on a line of its own: behind a line that a crash cut short, an end of line comes first.
-fn append_line(directory: &Path, path: &Path, line: &str) -> std::io::Result<()> {
+pub(crate) fn append_line(directory: &Path, path: &Path, line: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
     let mut last = [b'\n'];

@@ -4,6 +4,8 @@ pub mod anchors;
 pub mod config;
 pub mod database;
 pub mod embedded;
+pub mod epochs;
+pub mod erasures;
 pub mod fetch;
 pub mod postgres;
 pub mod providers;
