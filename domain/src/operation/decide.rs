@@ -3,8 +3,8 @@
 use crate::{Fact, OperationId};
 
 use super::{
-    FACTS_MAX_COUNT, KeyringRotated, Operation, OperationEvent, PartitionPosition, ProjectionRebuilt,
-    ProjectionRepaired, ProjectionSwitched, RunBy,
+    BackupTaken, EpochStarted, FACTS_MAX_COUNT, KeyringRotated, LogImported, LogRestored, Operation, OperationEvent,
+    PartitionHead, PartitionPosition, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RunBy,
 };
 
 /// The longest operator, reason or projection name, in bytes.
@@ -12,6 +12,12 @@ const TEXT_MAX_BYTES: usize = 500;
 
 /// What a fact about the keyring is about.
 const KEYRING: &str = "keyring";
+
+/// What a fact about the log's epochs is about.
+const LOG: &str = "log";
+
+/// A hash in hexadecimal.
+const HASH_DIGITS: usize = 64;
 
 /// The most partitions a log can have.
 const PARTITIONS_MAX_COUNT: usize = 256;
@@ -27,6 +33,14 @@ pub enum OperationCommand {
     RecordRepaired(ProjectionRepaired),
     /// The keyring has a new key.
     RecordKeyringRotated(KeyringRotated),
+    /// A log was read in.
+    RecordImported(LogImported),
+    /// A backup was taken.
+    RecordBackup(BackupTaken),
+    /// The database was filled from a backup.
+    RecordRestored(LogRestored),
+    /// The log goes on from an earlier point.
+    RecordEpoch(EpochStarted),
 }
 
 /// Why a report is refused.
@@ -76,6 +90,10 @@ pub(super) fn decide(
         OperationCommand::RecordSwitched(fact) => OperationEvent::ProjectionSwitched(fact),
         OperationCommand::RecordRepaired(fact) => OperationEvent::ProjectionRepaired(fact),
         OperationCommand::RecordKeyringRotated(fact) => OperationEvent::KeyringRotated(fact),
+        OperationCommand::RecordImported(fact) => OperationEvent::LogImported(fact),
+        OperationCommand::RecordBackup(fact) => OperationEvent::BackupTaken(fact),
+        OperationCommand::RecordRestored(fact) => OperationEvent::LogRestored(fact),
+        OperationCommand::RecordEpoch(fact) => OperationEvent::EpochStarted(fact),
     };
     if let Some(run) = operation.operation_id.filter(|run| *run != event.run().operation_id) {
         return Err(OperationRefusal::OtherRun(run));
@@ -111,6 +129,14 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
         OperationEvent::ProjectionRepaired(fact) => versions(0, fact.version),
         // A new database has the first one already.
         OperationEvent::KeyringRotated(fact) => versions(1, fact.version),
+        OperationEvent::LogImported(_) | OperationEvent::BackupTaken(_) => Ok(()),
+        // A log that was never put back is in epoch 0.
+        OperationEvent::LogRestored(fact) => versions(-1, fact.epoch),
+        OperationEvent::EpochStarted(fact) => {
+            heads(&fact.from)?;
+            heads(&fact.abandoned)?;
+            versions(0, fact.epoch)
+        }
     }
 }
 
@@ -123,6 +149,16 @@ fn positions(positions: &[PartitionPosition]) -> Result<(), OperationRefusal> {
     let ascending = positions.is_sorted_by(|one, next| one.partition < next.partition);
     let possible = positions.iter().all(|place| place.partition >= 0 && place.position >= 0);
     if ascending && possible && positions.len() <= PARTITIONS_MAX_COUNT {
+        Ok(())
+    } else {
+        Err(OperationRefusal::BadPositions)
+    }
+}
+
+fn heads(heads: &[PartitionHead]) -> Result<(), OperationRefusal> {
+    let ascending = heads.is_sorted_by(|one, next| one.partition < next.partition);
+    let possible = |head: &PartitionHead| head.partition >= 0 && head.position >= 0 && head.hash.len() == HASH_DIGITS;
+    if ascending && heads.iter().all(possible) && heads.len() <= PARTITIONS_MAX_COUNT {
         Ok(())
     } else {
         Err(OperationRefusal::BadPositions)
@@ -142,6 +178,10 @@ impl OperationEvent {
             Self::ProjectionSwitched(fact) => &fact.run,
             Self::ProjectionRepaired(fact) => &fact.run,
             Self::KeyringRotated(fact) => &fact.run,
+            Self::LogImported(fact) => &fact.run,
+            Self::BackupTaken(fact) => &fact.run,
+            Self::LogRestored(fact) => &fact.run,
+            Self::EpochStarted(fact) => &fact.run,
         }
     }
 
@@ -153,6 +193,10 @@ impl OperationEvent {
             Self::ProjectionSwitched(fact) => &fact.projection,
             Self::ProjectionRepaired(fact) => &fact.projection,
             Self::KeyringRotated(_) => KEYRING,
+            Self::LogImported(fact) => &fact.source,
+            Self::BackupTaken(fact) => &fact.backup,
+            Self::LogRestored(fact) => &fact.backup,
+            Self::EpochStarted(_) => LOG,
         }
     }
 
@@ -163,7 +207,10 @@ impl OperationEvent {
             Self::ProjectionRebuilt(fact) => &fact.positions,
             Self::ProjectionSwitched(fact) => &fact.positions,
             Self::ProjectionRepaired(fact) => &fact.positions,
-            Self::KeyringRotated(_) => &[],
+            Self::KeyringRotated(_) | Self::EpochStarted(_) => &[],
+            Self::LogImported(fact) => &fact.positions,
+            Self::BackupTaken(fact) => &fact.positions,
+            Self::LogRestored(fact) => &fact.positions,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use crate::{OperationId, Timestamp};
 
 /// Everything an operator's tool records. Stored as `{"<name>": {…}}`.
@@ -16,6 +18,14 @@ pub enum OperationEvent {
     ProjectionRepaired(ProjectionRepaired),
     /// The keyring has a new key, and its entries are sealed under it.
     KeyringRotated(KeyringRotated),
+    /// A log that another database held was read into this one, which was empty.
+    LogImported(LogImported),
+    /// The log, or what it had grown by, was written down with everything a restore needs.
+    BackupTaken(BackupTaken),
+    /// This database was filled from a backup.
+    LogRestored(LogRestored),
+    /// The log goes on from an earlier point than it had reached; what came after is abandoned.
+    EpochStarted(EpochStarted),
 }
 
 crate::facts!(OperationEvent {
@@ -23,6 +33,10 @@ crate::facts!(OperationEvent {
     ProjectionSwitched => "projection_switched" v "1",
     ProjectionRepaired => "projection_repaired" v "1",
     KeyringRotated => "keyring_rotated" v "1",
+    LogImported => "log_imported" v "1",
+    BackupTaken => "backup_taken" v "1",
+    LogRestored => "log_restored" v "1",
+    EpochStarted => "epoch_started" v "1",
 });
 
 /// How far one partition was read.
@@ -121,4 +135,95 @@ pub struct KeyringRotated {
     pub unopenable: u64,
     /// When.
     pub rotated_at: Timestamp,
+}
+
+/// See [`OperationEvent::LogImported`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogImported {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The log, by its id.
+    pub log_id: Uuid,
+    /// The file it came from, by name.
+    pub source: String,
+    /// Where it ended, by partition.
+    pub positions: Vec<PartitionPosition>,
+    /// Its events.
+    pub events: u64,
+    /// Whether keys came with it: without them what is sealed in it stays so.
+    pub with_keys: bool,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was done.
+    pub finished_at: Timestamp,
+}
+
+/// See [`OperationEvent::BackupTaken`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupTaken {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The backup's folder, by name.
+    pub backup: String,
+    /// Which file of it: 0 is the base, and each after it has what the log had grown by.
+    pub number: u32,
+    /// The log's heads as it has them, by partition.
+    pub positions: Vec<PartitionPosition>,
+    /// Events in this file.
+    pub events: u64,
+    /// When.
+    pub taken_at: Timestamp,
+}
+
+/// See [`OperationEvent::LogRestored`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogRestored {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The backup's folder, by name.
+    pub backup: String,
+    /// The log's epoch since; 0 is the first.
+    pub epoch: i32,
+    /// Where the restored log ended, by partition.
+    pub positions: Vec<PartitionPosition>,
+    /// Its events.
+    pub events: u64,
+    /// Events of the backup that were left out, because they came after the moment that was asked for.
+    pub left_out: u64,
+    /// Keys of the backup that were left out, because their subjects have been erased since.
+    pub erased: u64,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was done.
+    pub finished_at: Timestamp,
+}
+
+/// A partition's head: its last event's position and hash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartitionHead {
+    /// The partition.
+    pub partition: i32,
+    /// The position; 0 when it is empty.
+    pub position: i64,
+    /// The hash there, hexadecimal.
+    pub hash: String,
+}
+
+/// See [`OperationEvent::EpochStarted`]. The signed epoch is kept with the anchors; this is its trace in the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EpochStarted {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// Its number, from 1.
+    pub epoch: i32,
+    /// The heads the log goes on from.
+    pub from: Vec<PartitionHead>,
+    /// The heads it is known to have had, where they are others.
+    pub abandoned: Vec<PartitionHead>,
+    /// When.
+    pub started_at: Timestamp,
 }

@@ -169,3 +169,37 @@ fn a_rotated_keyring_is_recorded_once_and_never_as_its_first_key() {
     let refused = Operation::default().decide(rotated(1, 0));
     assert_eq!(refused, Err(OperationRefusal::BadVersions { earlier: 1, later: 1 }));
 }
+
+#[test]
+fn what_was_done_to_the_log_itself_is_recorded_and_an_epoch_has_whole_heads() {
+    let restored = |epoch| {
+        OperationCommand::RecordRestored(LogRestored {
+            run: run(),
+            backup: "monday".to_owned(),
+            epoch,
+            positions: positions(),
+            events: 17,
+            left_out: 3,
+            erased: 1,
+            started_at: Timestamp::from_micros(3),
+            finished_at: Timestamp::from_micros(4),
+        })
+    };
+    let head = |hash: &str| PartitionHead { partition: 0, position: 17, hash: hash.to_owned() };
+    let started = |epoch, from| {
+        let (run, started_at) = (run(), Timestamp::from_micros(4));
+        OperationCommand::RecordEpoch(EpochStarted { run, epoch, from, abandoned: Vec::new(), started_at })
+    };
+    let mut operation = Operation::default();
+    assert_eq!(when(&mut operation, restored(1)).map(|events| events.len()), Ok(1));
+    assert_eq!(when(&mut operation, started(1, vec![head(&"ab".repeat(32))])).map(|events| events.len()), Ok(1));
+    assert!(Operation::default().decide(restored(0)).is_ok());
+    for (refused, refusal) in [
+        (restored(-1), OperationRefusal::BadVersions { earlier: -1, later: -1 }),
+        (started(0, Vec::new()), OperationRefusal::BadVersions { earlier: 0, later: 0 }),
+        (started(1, vec![head("ab")]), OperationRefusal::BadPositions),
+        (started(1, vec![head(&"ab".repeat(32)); 2]), OperationRefusal::BadPositions),
+    ] {
+        assert_eq!(Operation::default().decide(refused), Err(refusal));
+    }
+}
