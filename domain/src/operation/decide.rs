@@ -3,8 +3,9 @@
 use crate::{Fact, OperationId};
 
 use super::{
-    BackupTaken, EpochStarted, FACTS_MAX_COUNT, KeyringRotated, LogImported, LogRestored, Operation, OperationEvent,
-    PartitionHead, PartitionPosition, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RunBy,
+    BackupTaken, DeadLetterSkipped, DeadLettersRetried, EpochStarted, FACTS_MAX_COUNT, KeyringRotated, LogImported,
+    LogRestored, Operation, OperationEvent, PartitionHead, PartitionPosition, ProjectionRebuilt, ProjectionRepaired,
+    ProjectionSwitched, RebuildCancelled, RebuildStarted, RunBy, SnapshotsDropped,
 };
 
 /// The longest operator, reason or projection name, in bytes.
@@ -18,6 +19,9 @@ const LOG: &str = "log";
 
 /// A hash in hexadecimal.
 const HASH_DIGITS: usize = 64;
+
+/// What a fact about every aggregate's snapshots is about.
+const SNAPSHOTS: &str = "snapshots";
 
 /// The most partitions a log can have.
 const PARTITIONS_MAX_COUNT: usize = 256;
@@ -33,6 +37,16 @@ pub enum OperationCommand {
     RecordRepaired(ProjectionRepaired),
     /// The keyring has a new key.
     RecordKeyringRotated(KeyringRotated),
+    /// A rebuild was asked for.
+    RecordRebuildStarted(RebuildStarted),
+    /// A rebuild was stopped.
+    RecordRebuildCancelled(RebuildCancelled),
+    /// What was set aside was taken up again.
+    RecordDeadLettersRetried(DeadLettersRetried),
+    /// An event is left out.
+    RecordDeadLetterSkipped(DeadLetterSkipped),
+    /// Snapshots were deleted.
+    RecordSnapshotsDropped(SnapshotsDropped),
     /// A log was read in.
     RecordImported(LogImported),
     /// A backup was taken.
@@ -90,6 +104,11 @@ pub(super) fn decide(
         OperationCommand::RecordSwitched(fact) => OperationEvent::ProjectionSwitched(fact),
         OperationCommand::RecordRepaired(fact) => OperationEvent::ProjectionRepaired(fact),
         OperationCommand::RecordKeyringRotated(fact) => OperationEvent::KeyringRotated(fact),
+        OperationCommand::RecordRebuildStarted(fact) => OperationEvent::RebuildStarted(fact),
+        OperationCommand::RecordRebuildCancelled(fact) => OperationEvent::RebuildCancelled(fact),
+        OperationCommand::RecordDeadLettersRetried(fact) => OperationEvent::DeadLettersRetried(fact),
+        OperationCommand::RecordDeadLetterSkipped(fact) => OperationEvent::DeadLetterSkipped(fact),
+        OperationCommand::RecordSnapshotsDropped(fact) => OperationEvent::SnapshotsDropped(fact),
         OperationCommand::RecordImported(fact) => OperationEvent::LogImported(fact),
         OperationCommand::RecordBackup(fact) => OperationEvent::BackupTaken(fact),
         OperationCommand::RecordRestored(fact) => OperationEvent::LogRestored(fact),
@@ -129,6 +148,15 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
         OperationEvent::ProjectionRepaired(fact) => versions(0, fact.version),
         // A new database has the first one already.
         OperationEvent::KeyringRotated(fact) => versions(1, fact.version),
+        OperationEvent::DeadLetterSkipped(fact) => {
+            versions(0, fact.version)?;
+            let possible = fact.partition >= 0 && fact.position > 0;
+            if possible { Ok(()) } else { Err(OperationRefusal::BadPositions) }
+        }
+        OperationEvent::RebuildStarted(_)
+        | OperationEvent::RebuildCancelled(_)
+        | OperationEvent::DeadLettersRetried(_)
+        | OperationEvent::SnapshotsDropped(_) => Ok(()),
         OperationEvent::LogImported(_) | OperationEvent::BackupTaken(_) => Ok(()),
         // A log that was never put back is in epoch 0.
         OperationEvent::LogRestored(fact) => versions(-1, fact.epoch),
@@ -178,6 +206,11 @@ impl OperationEvent {
             Self::ProjectionSwitched(fact) => &fact.run,
             Self::ProjectionRepaired(fact) => &fact.run,
             Self::KeyringRotated(fact) => &fact.run,
+            Self::RebuildStarted(fact) => &fact.run,
+            Self::RebuildCancelled(fact) => &fact.run,
+            Self::DeadLettersRetried(fact) => &fact.run,
+            Self::DeadLetterSkipped(fact) => &fact.run,
+            Self::SnapshotsDropped(fact) => &fact.run,
             Self::LogImported(fact) => &fact.run,
             Self::BackupTaken(fact) => &fact.run,
             Self::LogRestored(fact) => &fact.run,
@@ -193,6 +226,11 @@ impl OperationEvent {
             Self::ProjectionSwitched(fact) => &fact.projection,
             Self::ProjectionRepaired(fact) => &fact.projection,
             Self::KeyringRotated(_) => KEYRING,
+            Self::RebuildStarted(fact) => &fact.projection,
+            Self::RebuildCancelled(fact) => &fact.projection,
+            Self::DeadLettersRetried(fact) => &fact.projection,
+            Self::DeadLetterSkipped(fact) => &fact.projection,
+            Self::SnapshotsDropped(fact) => fact.kind.as_deref().unwrap_or(SNAPSHOTS),
             Self::LogImported(fact) => &fact.source,
             Self::BackupTaken(fact) => &fact.backup,
             Self::LogRestored(fact) => &fact.backup,
@@ -207,7 +245,13 @@ impl OperationEvent {
             Self::ProjectionRebuilt(fact) => &fact.positions,
             Self::ProjectionSwitched(fact) => &fact.positions,
             Self::ProjectionRepaired(fact) => &fact.positions,
-            Self::KeyringRotated(_) | Self::EpochStarted(_) => &[],
+            Self::KeyringRotated(_)
+            | Self::RebuildStarted(_)
+            | Self::RebuildCancelled(_)
+            | Self::DeadLettersRetried(_)
+            | Self::DeadLetterSkipped(_)
+            | Self::SnapshotsDropped(_)
+            | Self::EpochStarted(_) => &[],
             Self::LogImported(fact) => &fact.positions,
             Self::BackupTaken(fact) => &fact.positions,
             Self::LogRestored(fact) => &fact.positions,

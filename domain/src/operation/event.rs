@@ -18,6 +18,16 @@ pub enum OperationEvent {
     ProjectionRepaired(ProjectionRepaired),
     /// The keyring has a new key, and its entries are sealed under it.
     KeyringRotated(KeyringRotated),
+    /// A new version of a projection was asked for, from the server; what came of it is another fact of the same run.
+    RebuildStarted(RebuildStarted),
+    /// A rebuild was stopped before it was done; the live version is as it was.
+    RebuildCancelled(RebuildCancelled),
+    /// What a projection had set aside was taken up again.
+    DeadLettersRetried(DeadLettersRetried),
+    /// One event that a projection cannot take will be left out of it.
+    DeadLetterSkipped(DeadLetterSkipped),
+    /// Snapshots of aggregates were deleted; they only speed a load up.
+    SnapshotsDropped(SnapshotsDropped),
     /// A log that another database held was read into this one, which was empty.
     LogImported(LogImported),
     /// The log, or what it had grown by, was written down with everything a restore needs.
@@ -33,6 +43,11 @@ crate::facts!(OperationEvent {
     ProjectionSwitched => "projection_switched" v "1",
     ProjectionRepaired => "projection_repaired" v "1",
     KeyringRotated => "keyring_rotated" v "1",
+    RebuildStarted => "rebuild_started" v "1",
+    RebuildCancelled => "rebuild_cancelled" v "1",
+    DeadLettersRetried => "dead_letters_retried" v "1",
+    DeadLetterSkipped => "dead_letter_skipped" v "1",
+    SnapshotsDropped => "snapshots_dropped" v "1",
     LogImported => "log_imported" v "1",
     BackupTaken => "backup_taken" v "1",
     LogRestored => "log_restored" v "1",
@@ -226,4 +241,77 @@ pub struct EpochStarted {
     pub abandoned: Vec<PartitionHead>,
     /// When.
     pub started_at: Timestamp,
+}
+
+/// See [`OperationEvent::RebuildStarted`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RebuildStarted {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The projection's name, or `all`.
+    pub projection: String,
+    /// When.
+    pub started_at: Timestamp,
+}
+
+/// See [`OperationEvent::RebuildCancelled`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RebuildCancelled {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The projection's name, or `all`.
+    pub projection: String,
+    /// When.
+    pub cancelled_at: Timestamp,
+}
+
+/// See [`OperationEvent::DeadLettersRetried`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeadLettersRetried {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The projection's name.
+    pub projection: String,
+    /// Events taken after all.
+    pub resumed: u64,
+    /// Streams that failed again and wait on.
+    pub streams_failing: u64,
+    /// When.
+    pub retried_at: Timestamp,
+}
+
+/// See [`OperationEvent::DeadLetterSkipped`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeadLetterSkipped {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// The projection's name.
+    pub projection: String,
+    /// Its live version. One that is built later takes the event if it can, and leaves it out if it cannot.
+    pub version: i32,
+    /// The partition of the event that is left out.
+    pub partition: i32,
+    /// Its position.
+    pub position: i64,
+    /// When.
+    pub skipped_at: Timestamp,
+}
+
+/// See [`OperationEvent::SnapshotsDropped`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotsDropped {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// Of which kind of aggregate; of all when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// How many.
+    pub snapshots: u64,
+    /// When.
+    pub dropped_at: Timestamp,
 }

@@ -203,3 +203,36 @@ fn what_was_done_to_the_log_itself_is_recorded_and_an_epoch_has_whole_heads() {
         assert_eq!(Operation::default().decide(refused), Err(refusal));
     }
 }
+
+#[test]
+fn what_is_done_to_dead_letters_rebuilds_and_snapshots_is_recorded_once() {
+    let (projection, at) = ("usage_log".to_owned(), Timestamp::from_micros(5));
+    let skip = |position| {
+        let (run, projection) = (run(), "usage_log".to_owned());
+        let fact = DeadLetterSkipped { run, projection, version: 1, partition: 3, position, skipped_at: at };
+        OperationCommand::RecordDeadLetterSkipped(fact)
+    };
+    let started = RebuildStarted { run: run(), projection: projection.clone(), started_at: at };
+    let cancelled = RebuildCancelled { run: run(), projection: projection.clone(), cancelled_at: at };
+    let retried = DeadLettersRetried {
+        run: run(),
+        projection: projection.clone(),
+        resumed: 4,
+        streams_failing: 1,
+        retried_at: at,
+    };
+    let dropped = SnapshotsDropped { run: run(), kind: Some("wallet".to_owned()), snapshots: 9, dropped_at: at };
+    let mut operation = Operation::default();
+    for command in [
+        OperationCommand::RecordRebuildStarted(started),
+        OperationCommand::RecordRebuildCancelled(cancelled),
+        OperationCommand::RecordDeadLettersRetried(retried),
+        skip(42),
+        OperationCommand::RecordSnapshotsDropped(dropped),
+    ] {
+        assert_eq!(when(&mut operation, command).map(|events| events.len()), Ok(1));
+    }
+    let again = OperationRefusal::RecordedBefore { name: "dead_letter_skipped", projection };
+    assert_eq!(when(&mut operation, skip(43)), Err(again));
+    assert_eq!(Operation::default().decide(skip(0)), Err(OperationRefusal::BadPositions));
+}
