@@ -37,6 +37,8 @@ pub const DEFAULT_DATABASE_CONNECTIONS: u32 = 24;
 pub const DATABASE_CONNECTIONS_MAX: u32 = 1_000;
 /// The longest a server may be told to go on accepting after it was asked to stop.
 pub const STOP_DELAY_MAX_SECONDS: u64 = 300;
+/// The shortest token that opens `/metrics`.
+const METRICS_TOKEN_MIN_BYTES: usize = 16;
 /// The most commands that may be set to wait for the log.
 pub const QUEUE_COMMANDS_MAX: usize = 65_536;
 
@@ -102,6 +104,9 @@ pub struct ServerConfig {
     /// `CALOS_STOP_DELAY_SECONDS`, 0 to 300: how long a server that was asked to stop goes on accepting while `/readyz` says
     /// that it is not ready. Default 0; a balancer that looks every few seconds needs that long.
     pub stop_delay: Duration,
+    /// `CALOS_METRICS_TOKEN`, at least 16 characters: who reads `/metrics` sends it as a bearer token. Without it a proxy
+    /// should keep that path inside.
+    pub metrics_token: Option<Secret>,
 }
 
 /// Where the log lives.
@@ -229,6 +234,7 @@ fn server(vars: &Vars, environment: Environment) -> Result<ServerConfig, ConfigE
         stop_delay: Duration::from_secs(
             vars.number("CALOS_STOP_DELAY_SECONDS", 0..=STOP_DELAY_MAX_SECONDS)?.unwrap_or_default(),
         ),
+        metrics_token: metrics_token(vars)?,
     })
 }
 
@@ -251,6 +257,14 @@ fn database(vars: &Vars) -> Result<DatabaseConfig, ConfigError> {
         queue_max_commands: vars.number("CALOS_QUEUE_COMMANDS", 1..=QUEUE_COMMANDS_MAX)?.unwrap_or(QUEUE_MAX_COMMANDS),
         partitions: vars.number("CALOS_PARTITIONS", 1..=PARTITIONS_MAX)?,
     })
+}
+
+fn metrics_token(vars: &Vars) -> Result<Option<Secret>, ConfigError> {
+    match vars.get("CALOS_METRICS_TOKEN") {
+        None => Ok(None),
+        Some(text) if text.len() >= METRICS_TOKEN_MIN_BYTES => Ok(Some(Secret::new(text))),
+        Some(_) => Err(ConfigError::InvalidSecret { name: "CALOS_METRICS_TOKEN", expected: "16 characters or more" }),
+    }
 }
 
 fn redis_url(vars: &Vars) -> Result<Option<Secret>, ConfigError> {

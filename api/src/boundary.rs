@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::error::{ApiError, Code, Dialect};
+use crate::metrics::HttpFigures;
 use crate::request::{REQUEST_ID, RequestContext};
 
 /// Requests worked on at a time; one more is answered `overloaded` at once.
@@ -25,8 +26,8 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 4_096;
 /// How long a request outside the gateway may take; a model call has its own, longer bounds.
 pub const REQUEST_MAX_SECONDS: u64 = 30;
 
-/// The one path that is answered however many requests are being worked on.
-const ALIVE_PATH: &str = "/health";
+/// The paths that are answered from memory however many requests are being worked on.
+const ALIVE_PATHS: [&str; 2] = ["/health", "/metrics"];
 
 /// How much of a foreign error text is read.
 const FOREIGN_TEXT_MAX_BYTES: usize = 4_096;
@@ -42,13 +43,24 @@ pub const LOG_TARGET: &str = "calos::refused";
 pub struct Boundary {
     permits: Arc<Semaphore>,
     trusted_proxies: Arc<[IpNet]>,
+    figures: Arc<HttpFigures>,
 }
 
 impl Boundary {
     /// A boundary that works on so many requests at a time and believes these proxies about whom they speak for.
     #[must_use]
     pub fn new(requests_in_flight_max: usize, trusted_proxies: &[IpNet]) -> Self {
-        Self { permits: Arc::new(Semaphore::new(requests_in_flight_max)), trusted_proxies: trusted_proxies.into() }
+        Self {
+            permits: Arc::new(Semaphore::new(requests_in_flight_max)),
+            trusted_proxies: trusted_proxies.into(),
+            figures: Arc::default(),
+        }
+    }
+
+    /// The same, counting there.
+    #[must_use]
+    pub fn counting(self, figures: Arc<HttpFigures>) -> Self {
+        Self { figures, ..self }
     }
 }
 
@@ -60,6 +72,8 @@ tokio::task_local! {
 /// The layer itself; see the module.
 pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let _inside = boundary.figures.in_flight.enter();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let context = RequestContext::of(&request, &boundary.trusted_proxies);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -69,14 +83,17 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
     let response = match boundary.permits.try_acquire() {
         Ok(_permit) => run(request, next, &path).await,
         // Whether the process is alive is answered from memory, and asked most urgently when it is overloaded.
-        Err(_) if path == ALIVE_PATH => run(request, next, &path).await,
+        Err(_) if ALIVE_PATHS.contains(&&*path) => run(request, next, &path).await,
         Err(_) => ApiError::new(Code::Overloaded, "too many requests are being worked on; try again in a moment")
             .into_response(),
     };
     let mut response = in_dialect(response, dialect, &context.request_id).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
+        boundary.figures.refused(error.code());
         log(error, &context, &method, &path, started);
     }
+    let route = route.as_ref().map(MatchedPath::as_str);
+    boundary.figures.answered(route, &method, response.status(), started.elapsed());
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
         // Anthropic's clients look for it under a name of their own.
         if dialect == Dialect::Anthropic {
@@ -222,7 +239,7 @@ mod tests {
             .route("/panics", get(panics))
             .route("/v1/panics", get(panics))
             .route("/fine", get(|| async { "fine" }))
-            .route(ALIVE_PATH, get(|| async { "alive" }))
+            .route(ALIVE_PATHS[0], get(|| async { "alive" }))
             .layer(axum::middleware::from_fn_with_state(boundary_state, boundary))
     }
 
@@ -261,7 +278,7 @@ mod tests {
         let (status, response, body) = call(router(Boundary::new(0, &[])), "GET", "/fine").await;
         assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-        let (status, ..) = call(router(Boundary::new(0, &[])), "GET", ALIVE_PATH).await;
+        let (status, ..) = call(router(Boundary::new(0, &[])), "GET", ALIVE_PATHS[0]).await;
         assert_eq!(status, StatusCode::OK, "an overloaded process is alive");
     }
 }

@@ -1,5 +1,6 @@
 //! Expires holds whose owner died, now and then: see [`calos_commands::processes::expire_holds`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -10,6 +11,7 @@ use calos_adapters::postgres::PgLog;
 use calos_commands::processes::expire_holds::{DueHold, due_until, expire_holds};
 use calos_projections::open_holds;
 
+use crate::metrics::Metrics;
 use crate::request::now;
 
 /// How often due holds are looked for.
@@ -20,7 +22,7 @@ const BATCH_MAX_HOLDS: u32 = 500;
 
 /// Looks for due holds until `stop`.
 #[must_use]
-pub fn spawn(pool: PgPool, log: PgLog, stop: CancellationToken) -> JoinHandle<()> {
+pub fn spawn(pool: PgPool, log: PgLog, metrics: Arc<Metrics>, stop: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -29,7 +31,10 @@ pub fn spawn(pool: PgPool, log: PgLog, stop: CancellationToken) -> JoinHandle<()
             }
             match sweep(&pool, &log).await {
                 Ok(0) => {}
-                Ok(ended) => tracing::info!(ended, "holds were expired whose owner is gone"),
+                Ok(ended) => {
+                    metrics.holds_expired.add(u64::try_from(ended).unwrap_or_default());
+                    tracing::info!(ended, "holds were expired whose owner is gone");
+                }
                 Err(error) => tracing::warn!(%error, "due holds could not be expired; they will be looked for again"),
             }
         }

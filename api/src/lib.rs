@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod idempotency;
 pub mod ledger;
 mod listening;
+pub mod metrics;
 pub mod moment;
 pub mod openapi;
 pub mod position;

@@ -60,7 +60,8 @@ impl Running {
         };
         let address = SocketAddr::new(config.server.bind, config.server.port);
         let (app, background) = App::start(config, database, simulate).await?;
-        match listen(address).and_then(|listening| Server::start(routes::service(&app), listening)) {
+        let connections = app.metrics.connections.clone();
+        match listen(address).and_then(|listening| Server::start(routes::service(&app), listening, connections)) {
             Ok(server) => Ok(Self { server, app, background, simulated }),
             Err(source) => {
                 background.stop(app).await;

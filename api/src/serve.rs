@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use calos_commands::figures::Level;
+
 use crate::boundary::LOG_TARGET;
 use crate::listening::Listening;
 use crate::request::Peer;
@@ -53,18 +55,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to accept what arrives at the socket.
+    /// Starts to accept what arrives at the socket, and counts the connections that are open.
     ///
     /// # Errors
     /// The operating system's, when the socket cannot be used.
-    pub fn start(router: Router, listening: Listening) -> std::io::Result<Self> {
+    pub fn start(router: Router, listening: Listening, open: Level) -> std::io::Result<Self> {
         let Listening { listener, handed_over } = listening;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
         let ending = Ending { stop: stop.clone(), linger: if handed_over { LINGER } else { Duration::ZERO } };
-        let accepting = tokio::spawn(accept(listener, router, ending, connections.clone()));
+        let accepting = tokio::spawn(accept(listener, router, ending, connections.clone(), open));
         Ok(Self { address, stop, accepting, connections })
     }
 
@@ -106,7 +108,7 @@ impl Ending {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, ending: Ending, connections: TaskTracker) {
+async fn accept(listener: TcpListener, router: Router, ending: Ending, connections: TaskTracker, open: Level) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let stop = ending.stop.clone();
     loop {
@@ -121,10 +123,11 @@ async fn accept(listener: TcpListener, router: Router, ending: Ending, connectio
         };
         match accepted {
             Ok((stream, peer)) => {
+                let inside = open.enter();
                 let serving = serve_connection(stream, peer, router.clone(), ending.clone());
                 connections.spawn(async move {
                     serving.await;
-                    drop(permit);
+                    drop((permit, inside));
                 });
             }
             Err(error) => {

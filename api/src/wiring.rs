@@ -38,6 +38,8 @@ use crate::expire_grants;
 use crate::expire_holds;
 use crate::gateway;
 use crate::idempotency::{self, InProgress};
+use crate::metrics::Metrics;
+use crate::metrics::watch::Watched;
 use crate::position;
 use crate::pulse::Pulse;
 use crate::routes::health::Looks;
@@ -110,6 +112,8 @@ pub struct Parts {
     pub pulse: Pulse,
     /// What was last seen of the database by whoever asks about it.
     pub looks: Looks,
+    /// What the server counts about itself.
+    pub metrics: Arc<Metrics>,
     /// Seal checks begun here.
     pub seal_checks: SealChecks,
     /// How far this process has brought the read models.
@@ -189,6 +193,7 @@ impl App {
     ) -> Result<(Self, RunnerHandle, Tasks), StartError> {
         let pool = database.pool.clone();
         let runner = Runner::start(pool.clone(), log.heads(), RunnerOptions::default()).await?;
+        let metrics = Arc::new(Metrics::default());
         let auth = Auth::new(&log, &secrets);
         let following = auth.follow(&log, stop.clone());
         let (pulse, pulse_task) = Pulse::start(pool.clone(), stop.clone()).await;
@@ -197,7 +202,14 @@ impl App {
         let fetcher = Arc::new(SafeFetcher::new(config.fetch.clone())?);
         let web = WebReader::new(fetcher, Arc::clone(&world.randomness));
         let catalogue = gateway::spawn_catalogue(gateway.clone(), &config.providers, stop.clone());
-        let expiry = expire_holds::spawn(pool.clone(), log.clone(), stop.clone());
+        let expiry = expire_holds::spawn(pool.clone(), log.clone(), Arc::clone(&metrics), stop.clone());
+        let watched = Watched {
+            metrics: Arc::clone(&metrics),
+            pool: pool.clone(),
+            heads: log.heads(),
+            progress: runner.progress(),
+        };
+        let watching = watched.spawn(stop.clone());
         let grant_expiry = expire_grants::spawn(pool.clone(), log.clone(), runner.progress(), stop.clone());
         let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());
         let app = Self(Arc::new(Parts {
@@ -214,6 +226,7 @@ impl App {
             secrets,
             pulse,
             looks: Looks::default(),
+            metrics,
             seal_checks: SealChecks::default(),
             progress: runner.progress(),
             simulated,
@@ -228,6 +241,7 @@ impl App {
                 ("catalogue", catalogue),
                 ("hold expiry", expiry),
                 ("grant expiry", grant_expiry),
+                ("metrics", watching),
                 ("keyring sweep", keyring),
             ],
         ))

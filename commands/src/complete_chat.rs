@@ -16,6 +16,7 @@ mod count;
 mod dispatch;
 mod embeddings;
 mod failure;
+mod figures;
 mod hold;
 mod limits;
 mod messages;
@@ -48,6 +49,7 @@ pub use catalogue::{ListedModel, ProviderState};
 pub use circuits::Circuit;
 pub use embeddings::{INPUT_MAX_TOKENS, INPUTS_MAX, VectorEncoding, VectorSizes};
 pub use failure::ChatFailure;
+pub use figures::{FailureKind, GatewayFigures, ProviderFigures};
 pub use limits::{LimitStatus, TokenStatus};
 pub(crate) use request::is_model_name;
 pub use request::{BadRequest, CHOICES_MAX, CallKind, ChatCall, MESSAGES_MAX};
@@ -155,6 +157,7 @@ struct Inner<L> {
     catalogue: Catalogue,
     traffic: Traffic,
     toolless: Toolless,
+    figures: GatewayFigures,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     own_keys: Arc<dyn ProviderKeys>,
@@ -209,6 +212,7 @@ impl<L: EventLog> Gateway<L> {
             catalogue: Catalogue::default(),
             traffic: Traffic::new(slots),
             toolless: Toolless::default(),
+            figures: GatewayFigures::default(),
             clock: Arc::clone(&world.clock),
             randomness: Arc::clone(&world.randomness),
             own_keys,

@@ -12,6 +12,7 @@ pub mod byok;
 pub mod client;
 pub mod complete_chat;
 pub mod fault;
+pub mod figures;
 pub mod ledger_access;
 pub mod licences;
 pub mod log;

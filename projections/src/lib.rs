@@ -20,6 +20,7 @@ mod faults;
 mod feed;
 pub mod journal;
 pub mod kind;
+pub mod lag;
 mod moment;
 pub mod open_grants;
 pub mod open_holds;

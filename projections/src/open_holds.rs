@@ -210,6 +210,17 @@ pub async fn expired(
     rows.iter().map(expired_hold).collect()
 }
 
+/// How many holds are open, and how many of them expired at `due` or before.
+///
+/// # Errors
+/// The database's.
+pub async fn count(executor: impl PgExecutor<'_>, due: Timestamp) -> Result<(i64, i64), sqlx::Error> {
+    let counted =
+        sqlx::query("SELECT count(*), count(*) FILTER (WHERE expires_at <= $1) FROM read.open_holds").bind(Moment(due));
+    let row = counted.fetch_one(executor).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
 fn expired_hold(row: &PgRow) -> Result<ExpiredHold, sqlx::Error> {
     Ok(ExpiredHold {
         tenant_id: TenantId(row.try_get(0)?),

@@ -89,7 +89,7 @@ impl Runner {
         let mut known = Progress::default();
         for projection in &options.projections {
             for (partition, position) in checkpoint::positions(&pool, projection.name()).await? {
-                known.set(projection.name(), partition, position);
+                known.set(projection.name(), partition, position, None);
             }
         }
         let (publish, progress) = watch::channel(known);
@@ -290,7 +290,7 @@ impl Work {
         if moved {
             self.publish.send_modify(|progress| {
                 for to in &outcome.moves {
-                    progress.set(to.projection, to.partition, to.position);
+                    progress.set(to.projection, to.partition, to.position, to.recorded_at);
                 }
             });
         }

@@ -21,6 +21,7 @@ pub(super) fn summary(config: &Config) -> String {
     lines.put("CALOS_PUBLIC_URL", &config.server.public_url);
     lines.put("CALOS_TRUSTED_PROXIES", joined(&config.server.trusted_proxies));
     lines.put("CALOS_STOP_DELAY_SECONDS", config.server.stop_delay.as_secs());
+    lines.secret("CALOS_METRICS_TOKEN", config.server.metrics_token.as_ref());
     match &config.database.url {
         Some(url) => lines.put("DATABASE_URL", without_password(url.expose())),
         None => lines.put("DATABASE_URL", "(embedded PostgreSQL)"),

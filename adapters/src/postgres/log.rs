@@ -1,7 +1,6 @@
 //! The event log on PostgreSQL: the port's implementation, decided on warm state and written by one task.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use tokio::task::JoinHandle;
 
 use calos_commands::log::{Done, EventLog, Failed, LogError, Plan, Request, Unit};
 use calos_domain::{Decider, StreamId};
+
+pub use super::counters::Counters;
 
 use super::append::{Append, Basis, Outcome};
 use super::heads;
@@ -66,53 +67,6 @@ pub enum ChangedStream {
     },
     /// Too many to name: trust nothing that was cached.
     Any,
-}
-
-/// A number that only grows.
-#[derive(Default, Debug)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// What it stands at.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What the log counts about itself.
-#[derive(Default, Debug)]
-pub struct Counters {
-    /// Batches committed.
-    pub batches: Counter,
-    /// Commands committed.
-    pub commands: Counter,
-    /// Events committed.
-    pub events: Counter,
-    /// Microseconds from taking a batch to its commit, summed.
-    pub append_micros: Counter,
-    /// Batches that met a head another process had moved.
-    pub stale_batches: Counter,
-    /// Commands decided again.
-    pub redecided: Counter,
-    /// Commands turned away because the queue was full.
-    pub overloaded: Counter,
-    /// Streams loaded from the database.
-    pub cold_loads: Counter,
-}
-
-impl Counters {
-    /// Counts one committed batch.
-    pub fn record_batch(&self, commands: usize, events: usize, took: Duration) {
-        self.batches.add(1);
-        self.commands.add(u64::try_from(commands).unwrap_or_default());
-        self.events.add(u64::try_from(events).unwrap_or_default());
-        self.append_micros.add(u64::try_from(took.as_micros()).unwrap_or_default());
-    }
 }
 
 /// The log. Cloning shares it; [`Self::close`] ends it.
@@ -227,6 +181,13 @@ impl PgLog {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    /// Decided commands that wait for the writer, and how many may.
+    #[must_use]
+    pub fn queue_depth(&self) -> (usize, usize) {
+        let queue = lock(&self.0.queue);
+        queue.as_ref().map_or((0, 0), |queue| (queue.max_capacity() - queue.capacity(), queue.max_capacity()))
     }
 
     /// The pool it reads through.

@@ -4,6 +4,7 @@ mod connect;
 mod migrate;
 
 mod append;
+pub mod counters;
 mod failure;
 mod fence;
 mod heads;

@@ -44,6 +44,8 @@ pub fn decide<T, E>(
         return Err(Failed::Log(LogError::Corrupt(fault)));
     }
     let (reply, receiver) = oneshot::channel();
+    let counters = log.counters();
+    if chosen.is_ok() { counters.decided.add(1) } else { counters.refused.add(1) }
     let append = match &chosen {
         Ok(_) => locked.enqueueable(plan, request, streams, &sequences, reply),
         Err(_) => {

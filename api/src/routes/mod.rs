@@ -8,6 +8,7 @@ pub mod finance;
 pub mod gateway;
 pub mod health;
 pub mod keys;
+pub mod metrics;
 pub mod models;
 pub mod sessions;
 pub mod tenants;
@@ -30,6 +31,7 @@ use crate::wiring::App;
 pub fn all() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(health::router())
+        .merge(metrics::router())
         .merge(credits::router())
         .merge(finance::router())
         .merge(auth::router())
@@ -46,7 +48,8 @@ pub fn all() -> OpenApiRouter<App> {
 pub fn service(app: &App) -> Router {
     let (router, document) = all().split_for_parts();
     let document = Arc::new(document);
-    let state = Boundary::new(REQUESTS_IN_FLIGHT_MAX, &app.config.server.trusted_proxies);
+    let state = Boundary::new(REQUESTS_IN_FLIGHT_MAX, &app.config.server.trusted_proxies)
+        .counting(Arc::clone(&app.metrics.http));
     router
         .route("/openapi.json", get(move || std::future::ready(json(&document))))
         .with_state(app.clone())

@@ -160,6 +160,9 @@ impl<L: EventLog> Gateway<L> {
                 // A chain is never empty, so this is never reached.
                 None => Err(stopped(Provider::Ollama).into()),
             };
+            if let (Err(NoAnswer::Failed(error)), Some(candidate)) = (&answer, inquiry.admission.chain.get(used)) {
+                self.0.figures.turned_away(candidate.route.provider, error);
+            }
             match answer {
                 Err(NoAnswer::Failed(error)) if inquiry.goes_on_after(used, &error) => {
                     let candidate = &inquiry.admission.chain[used];
@@ -200,6 +203,7 @@ impl<L: EventLog> Gateway<L> {
         let mut turn = inquiry.wait_for(entering).await??;
         let mut tries = 0;
         loop {
+            let asked = Instant::now();
             let answer = tokio::select! {
                 biased;
                 answer = (inquiry.start)(Arc::clone(adapter), request.clone()) => answer,
@@ -208,11 +212,13 @@ impl<L: EventLog> Gateway<L> {
             let error = match answer {
                 Ok(value) => {
                     turn.answered();
+                    self.0.figures.answered(provider, asked.elapsed());
                     return Ok(Answering { value, turn, transcript: request.transcript });
                 }
                 Err(error) => error,
             };
             turn.rest();
+            self.0.figures.failed(provider, &error);
             match blame(&error) {
                 Some(blame) => turn.failed(blame),
                 // What was never sent tells nothing of who would have got it.

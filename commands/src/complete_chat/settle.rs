@@ -91,7 +91,11 @@ impl<L: EventLog> Gateway<L> {
                 Ok::<_, ChatFailure>(())
             });
             match settled.await {
-                Ok(done) => return Ok(Settled { cost, positions: done.positions }),
+                Ok(done) => {
+                    let figures = &self.0.figures;
+                    figures.charged(used.route.provider, cost, usage.prompt_tokens, usage.completion_tokens);
+                    return Ok(Settled { cost, positions: done.positions });
+                }
                 Err(Failed::Refused(refusal)) => return Err(refusal),
                 Err(Failed::Log(error)) if may_pass(&error) => {
                     tracing::warn!(usage = %usage.usage_id, %error, attempts, "a charge has to be tried again");

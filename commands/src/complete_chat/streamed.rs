@@ -121,6 +121,7 @@ impl<L: EventLog> Gateway<L> {
         match &ended {
             Ended::Complete => turn.succeeded(),
             Ended::Broken(error) if !self.0.stopping.is_cancelled() => {
+                self.0.figures.broke_off(used.route.provider);
                 if let Some(blame) = blame(error) {
                     turn.failed(blame);
                 }

@@ -112,6 +112,12 @@ impl Traffic {
         self.0.circuits.those(Instant::now(), |_, state| state == CircuitState::Open)
     }
 
+    /// How many calls are under way at a provider.
+    pub(super) fn under_way(&self, provider: Provider) -> usize {
+        let free = self.0.slots.get(&provider).map_or(0, |slots| slots.available_permits());
+        self.0.limits.most(provider).saturating_sub(free)
+    }
+
     async fn slot(&self, provider: Provider, caller: TenantId) -> Result<Slot, ProviderError> {
         let limits = &self.0.limits;
         let busy = || ProviderError::Busy { provider: provider.as_str(), limit: limits.most(provider) };
