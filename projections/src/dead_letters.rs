@@ -173,19 +173,72 @@ pub async fn list(pool: &PgPool, projection: &str, limit: u32) -> Result<Vec<Dea
     .bind(i64::from(limit))
     .fetch_all(pool)
     .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(DeadLetter {
-                partition: row.try_get(0)?,
-                position: row.try_get(1)?,
-                aggregate_type: row.try_get(2)?,
-                aggregate_id: row.try_get(3)?,
-                parked: row.try_get(4)?,
-                error: row.try_get(5)?,
-                created_at: Some(row.try_get::<Moment, _>(6)?.0),
-            })
-        })
-        .collect()
+    rows.iter().map(letter).collect()
+}
+
+/// One event that is set aside for a projection's live version, with that version; none when it is not.
+///
+/// # Errors
+/// The database's.
+pub async fn find(
+    pool: &PgPool,
+    projection: &str,
+    partition: i32,
+    position: i64,
+) -> Result<Option<(i32, DeadLetter)>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT d.partition, d.position, d.aggregate_type, d.aggregate_id, d.parked, d.error, d.created_at, d.version
+         FROM dead_letters d JOIN projections p ON p.name = d.projection AND p.live_version = d.version
+         WHERE d.projection = $1 AND d.partition = $2 AND d.position = $3",
+    )
+    .bind(projection)
+    .bind(partition)
+    .bind(position)
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| Ok((row.try_get(7)?, letter(&row)?))).transpose()
+}
+
+/// Where the later events of a letter's stream wait behind it, in their order: at most `limit` positions, and how many
+/// there are.
+///
+/// # Errors
+/// The database's.
+pub async fn behind(
+    pool: &PgPool,
+    projection: &str,
+    version: i32,
+    letter: &DeadLetter,
+    limit: u32,
+) -> Result<(Vec<i64>, i64), sqlx::Error> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT position, count(*) OVER () FROM dead_letters
+         WHERE projection = $1 AND version = $2 AND partition = $3 AND aggregate_type = $4 AND aggregate_id = $5
+             AND position > $6 ORDER BY position LIMIT $7",
+    )
+    .bind(projection)
+    .bind(version)
+    .bind(letter.partition)
+    .bind(&letter.aggregate_type)
+    .bind(&letter.aggregate_id)
+    .bind(letter.position)
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    let count = rows.first().map_or(0, |row| row.1);
+    Ok((rows.into_iter().map(|row| row.0).collect(), count))
+}
+
+fn letter(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
+    Ok(DeadLetter {
+        partition: row.try_get(0)?,
+        position: row.try_get(1)?,
+        aggregate_type: row.try_get(2)?,
+        aggregate_id: row.try_get(3)?,
+        parked: row.try_get(4)?,
+        error: row.try_get(5)?,
+        created_at: Some(row.try_get::<Moment, _>(6)?.0),
+    })
 }
 
 /// What a retry achieved.
@@ -219,19 +272,60 @@ pub async fn retry_dead_letters(pool: &PgPool, projection: &'static dyn AnyProje
             aggregate_type: row.try_get(2)?,
             aggregate_id: row.try_get(3)?,
         };
-        loop {
-            match retry_stream(pool, projection, &stream).await? {
-                Step::Done => break,
-                Step::Failing(resumed) => {
-                    retried.resumed += resumed;
-                    retried.streams_failing += 1;
-                    break;
-                }
-                Step::Resumed(resumed) => retried.resumed += resumed,
-            }
-        }
+        take_up(pool, projection, &stream, &mut retried).await?;
     }
     Ok(retried)
+}
+
+/// Leaves one event out of a projection's live version and takes up, in their order, those that waited behind it. None
+/// when that event is not set aside there, or only waits behind another one.
+///
+/// # Errors
+/// The database's; once the event is left out, a retry takes up what still waits.
+pub async fn skip_dead_letter(
+    pool: &PgPool,
+    projection: &'static dyn AnyProjection,
+    partition: i32,
+    position: i64,
+) -> Result<Option<Retried>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let Some(version) = hold_live(&mut transaction, projection.name(), partition).await? else { return Ok(None) };
+    let skipped: Option<(String, String)> = sqlx::query_as(
+        "DELETE FROM dead_letters WHERE projection = $1 AND version = $2 AND partition = $3 AND position = $4
+             AND NOT parked RETURNING aggregate_type, aggregate_id",
+    )
+    .bind(projection.name())
+    .bind(version)
+    .bind(partition)
+    .bind(position)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let Some((aggregate_type, aggregate_id)) = skipped else { return Ok(None) };
+    // Those that waited are still set aside, so whatever the stream gets meanwhile waits behind them.
+    let mut retried = Retried::default();
+    let stream = Stream { version, partition, aggregate_type, aggregate_id };
+    take_up(pool, projection, &stream, &mut retried).await?;
+    Ok(Some(retried))
+}
+
+async fn take_up(
+    pool: &PgPool,
+    projection: &'static dyn AnyProjection,
+    stream: &Stream,
+    retried: &mut Retried,
+) -> Result<(), sqlx::Error> {
+    loop {
+        match retry_stream(pool, projection, stream).await? {
+            Step::Done => return Ok(()),
+            Step::Failing(resumed) => {
+                retried.resumed += resumed;
+                retried.streams_failing += 1;
+                return Ok(());
+            }
+            Step::Resumed(resumed) => retried.resumed += resumed,
+        }
+    }
 }
 
 struct Stream {
@@ -255,19 +349,7 @@ async fn retry_stream(
     stream: &Stream,
 ) -> Result<Step, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let lock = "SELECT position FROM checkpoints WHERE projection = $1 AND version = $2 AND partition = $3 FOR UPDATE";
-    sqlx::query(lock)
-        .bind(projection.name())
-        .bind(stream.version)
-        .bind(stream.partition)
-        .fetch_optional(&mut *transaction)
-        .await?;
-    // With the lock held no other version can take the live one's place; one that already has needs no retry.
-    let live: Option<i32> = sqlx::query_scalar("SELECT live_version FROM projections WHERE name = $1")
-        .bind(projection.name())
-        .fetch_optional(&mut *transaction)
-        .await?;
-    if live != Some(stream.version) {
+    if hold_live(&mut transaction, projection.name(), stream.partition).await? != Some(stream.version) {
         return Ok(Step::Done);
     }
     let rows = waiting(&mut transaction, projection.name(), stream).await?;
@@ -294,6 +376,25 @@ async fn retry_stream(
     report(projection.name(), &letters);
     let resumed = (records.len() - letters.len()) as u64;
     Ok(if letters.is_empty() { Step::Resumed(resumed) } else { Step::Failing(resumed) })
+}
+
+/// The live version, with its checkpoint in this partition locked: nobody parks an event there, and no other version can
+/// take its place, until the transaction ends.
+async fn hold_live(
+    connection: &mut PgConnection,
+    projection: &str,
+    partition: i32,
+) -> Result<Option<i32>, sqlx::Error> {
+    let lock = "SELECT c.version FROM checkpoints c JOIN projections p ON p.name = c.projection AND p.live_version = c.version \
+                WHERE c.projection = $1 AND c.partition = $2 FOR UPDATE OF c";
+    let held: Option<i32> =
+        sqlx::query_scalar(lock).bind(projection).bind(partition).fetch_optional(&mut *connection).await?;
+    // Asked again: while the lock was waited for, another version may have taken its place.
+    let live: Option<i32> = sqlx::query_scalar("SELECT live_version FROM projections WHERE name = $1")
+        .bind(projection)
+        .fetch_optional(connection)
+        .await?;
+    Ok(live.filter(|live| held == Some(*live)))
 }
 
 async fn waiting(connection: &mut PgConnection, projection: &str, stream: &Stream) -> Result<Vec<PgRow>, sqlx::Error> {
