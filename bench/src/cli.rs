@@ -21,6 +21,8 @@ pub enum Command {
     Append(AppendArguments),
     /// Rebuilds of read models from the log.
     Replay(ReplayArguments),
+    /// The book: asked as of any moment, verified, exported and rebuilt.
+    Ledger(LedgerArguments),
     /// Model calls: direct to a simulated provider, through a bare proxy, and through CALOS.
     Gateway(GatewayArguments),
     /// Generated histories through the real command path with crashes in between, against a model of the ledger.
@@ -88,6 +90,25 @@ pub struct ReplayArguments {
     /// Events in the sample that QueryReplay replays.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     pub sample: u32,
+}
+
+/// `calos-bench ledger`
+///
+/// Needs `calos-replay` beside this program.
+#[derive(Args, Clone, Debug)]
+pub struct LedgerArguments {
+    /// Print one JSON document instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// A short history and few questions: under a minute altogether, and rougher.
+    #[arg(long)]
+    pub quick: bool,
+    /// Events of the history, nearly all of which are entries of the book [default: 1000000, quick 100000].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(50_000..=20_000_000))]
+    pub entries: Option<u64>,
+    /// Tenants who live through it.
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(2..=1_000))]
+    pub tenants: u16,
 }
 
 /// `calos-bench gateway`

@@ -12,6 +12,7 @@ mod gateway;
 mod growth;
 mod insert_select;
 mod lanes;
+mod ledger;
 mod machine;
 mod postgres_es_baseline;
 mod progress;
@@ -31,7 +32,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::arena::Arena;
-use crate::cli::{AppendArguments, Cli, Command, Common, GatewayArguments, ReplayArguments, SimulateArguments};
+use crate::cli::{AppendArguments, Cli, Command, Common, GatewayArguments, LedgerArguments, ReplayArguments, SimulateArguments};
 use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
 use crate::progress::Progress;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::SimulatedProvider => tokio::runtime::Builder::new_current_thread(),
         Command::Append(_)
         | Command::Replay(_)
+        | Command::Ledger(_)
         | Command::Gateway(_)
         | Command::Simulate(_)
         | Command::FloorProxy { .. } => tokio::runtime::Builder::new_multi_thread(),
@@ -75,6 +77,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, BenchError> {
     match &cli.command {
         Command::Append(arguments) => measure(Log::Append(arguments)).await,
         Command::Replay(arguments) => measure(Log::Replay(arguments)).await,
+        Command::Ledger(arguments) => measure_ledger(arguments).await,
         Command::Gateway(arguments) => measure_gateway(arguments).await,
         Command::Simulate(arguments) => simulate(arguments).await,
         Command::SimulatedProvider => gateway::run_provider().await.map(|()| ExitCode::SUCCESS),
@@ -100,6 +103,30 @@ impl Log<'_> {
 
 async fn measure_gateway(arguments: &GatewayArguments) -> Result<ExitCode, BenchError> {
     let report = gateway::run(arguments, &Progress::start()).await?;
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        report.write_json(&mut out)?;
+    } else {
+        report.write_text(&mut out)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the book in a database of its own, which is dropped whatever happens.
+async fn measure_ledger(arguments: &LedgerArguments) -> Result<ExitCode, BenchError> {
+    let progress = Progress::start();
+    let arena = Arena::open().await?;
+    let measured = tokio::select! {
+        measured = Box::pin(ledger::run(&arena, arguments, &progress)) => measured,
+        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+            Ok(()) => BenchError::Environment("interrupted".to_owned()),
+            Err(error) => BenchError::Output(error),
+        }),
+    };
+    let closed = arena.close().await;
+    let report = measured?;
+    closed?;
     let mut out = std::io::stdout().lock();
     if arguments.json {
         report.write_json(&mut out)?;

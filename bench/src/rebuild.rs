@@ -11,7 +11,7 @@ use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use calos_replay::write_guard::{Assent, confirm};
 use sqlx::PgPool;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Fresh};
 use crate::calos::CalosLog;
 use crate::error::BenchError;
 use crate::stats::Run;
@@ -39,7 +39,8 @@ pub fn row_views() -> Result<[ReadModel; 2], BenchError> {
     Ok([find("wallet_ledger")?, find("usage_log")?])
 }
 
-fn find(name: &str) -> Result<ReadModel, BenchError> {
+/// The read model of that name.
+pub fn find(name: &str) -> Result<ReadModel, BenchError> {
     registry::find(name).ok_or_else(|| BenchError::Check(format!("there is no read model {name}")))
 }
 
@@ -57,6 +58,44 @@ impl Models {
         let live = Self { pool, log: log.log() };
         live.call(models, RebuildOptions { in_place: true, ..RebuildOptions::default() }).await?;
         Ok(live)
+    }
+
+    /// Some read models whose live versions have read the whole log, and whose rows were lost: a rebuild then restores them,
+    /// and there is nothing beside it that takes room.
+    pub async fn lost(fresh: &Fresh, log: PgLog, models: &[ReadModel]) -> Result<Self, BenchError> {
+        let pool = postgres::connect_owner(&fresh.url(), OWNER_CONNECTIONS_MAX).await?;
+        ensure_registered(&pool, models).await?;
+        let lost = Self { pool, log };
+        lost.at_the_head(models).await?;
+        Ok(lost)
+    }
+
+    /// Says of some read models that they have read the whole log. What a rebuild records of itself is no part of the book.
+    pub async fn at_the_head(&self, models: &[ReadModel]) -> Result<(), BenchError> {
+        let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
+        let moved = sqlx::query(
+            "UPDATE checkpoints c SET position = h.last_position, recorded_at = h.last_recorded_at
+             FROM partitions h, projections p WHERE h.partition = c.partition AND p.name = c.projection
+                 AND p.live_version = c.version AND c.projection = ANY($1)",
+        );
+        moved.bind(names).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Restores read models that were lost, from one reading of the log; operations are events, and the time is until every
+    /// row and every key stood.
+    pub async fn restore(&self, models: &[ReadModel]) -> Result<Run, BenchError> {
+        let reports = self.call(models, RebuildOptions::default()).await?;
+        let (mut events, mut build_seconds) = (0, 0.0_f64);
+        for report in &reports {
+            if report.dead_letters > 0 {
+                let (name, aside) = (report.projection, report.dead_letters);
+                return Err(BenchError::Check(format!("{name} was rebuilt with {aside} dead letters")));
+            }
+            events = events.max(report.events);
+            build_seconds = build_seconds.max(report.build_seconds);
+        }
+        Run::bulk(events, Duration::from_secs_f64(build_seconds), None)
     }
 
     /// Builds the next version of some read models from one reading of the log, compares them with the live ones, and puts
