@@ -311,7 +311,7 @@ async fn every_look_of_the_staff_at_a_ledger_is_recorded_before_it_is_answered()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_seal_check_runs_beside_everything_else_and_finds_a_changed_event() {
+async fn a_seal_check_runs_beside_everything_else_and_says_what_it_looked_at() {
     let app = TestApp::start().await;
     let operator = app.staff(Role::Operator).await;
     let nothing = read(&app, &operator, "/api/finance/verify", "").await.expect(200);
