@@ -281,9 +281,8 @@ mod tests {
     #[test]
     fn only_what_was_anchored_before_and_lies_beyond_is_abandoned() {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let anchored = |log_id, at, position| {
-            Anchor::sign(&key, log_id, Timestamp::from_micros(at), vec![head(position)])
-        };
+        let anchored =
+            |log_id, at, position| Anchor::sign(&key, log_id, Timestamp::from_micros(at), vec![head(position)]);
         let abandons = |anchor: &Anchor| epoch(&key).abandons(anchor, &anchor.heads[0]);
         assert!(abandons(&anchored(Uuid::nil(), 99, 6)));
         for kept in [(Uuid::nil(), 99, 5), (Uuid::nil(), 100, 6), (Uuid::max(), 99, 6)] {

@@ -1,5 +1,7 @@
 //! The command line of `calos-replay`.
 
+pub mod log;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -63,7 +65,7 @@ pub enum Verb {
     /// By effective time (--as-of), by recorded time (--as-known-at), or both. With --compared-with the lines that what
     /// was recorded between the two moments changed: late facts, corrections, adjustments.
     TrialBalance(TrialBalanceArgs),
-    /// The book as a file for other programs
+    /// The book, or the log itself, as a file
     #[command(subcommand)]
     Export(ExportVerb),
     /// One event with its seal, signed, for a customer to keep and to check without CALOS
@@ -71,9 +73,37 @@ pub enum Verb {
     Receipt(ReceiptVerb),
     /// The log as JSON lines, filtered, and followed as it grows
     Events(EventsArgs),
-    /// What projections set aside, and taking it up again
+    /// What projections set aside, taking it up again, and leaving an event out
     #[command(subcommand)]
     DeadLetters(DeadLettersVerb),
+    /// The stored states of aggregates, which only speed a load up
+    #[command(subcommand)]
+    Snapshots(SnapshotsVerb),
+    /// Sign the heads of the log as they are now, and append them to the anchors
+    ///
+    /// The server does so by itself at intervals. Before a risky piece of work, or after a server that did not stop in
+    /// order, this makes sure that everything up to now is vouched for outside the database.
+    Anchor,
+    /// The operator's checklist, each line measured: the server, the log, the read models, the book, providers, backups
+    ///
+    /// One line per check: ok, warn or FAIL, with the figure. Exit code 0 when nothing failed, 1 when something did, 3 when the
+    /// database itself cannot be opened. A warning does not fail; it wants to be read.
+    Check(CheckArgs),
+    /// Read a log from a file into this database, which has to be empty, and make every read model from it
+    ///
+    /// The chain is recomputed while it is read: a bit that flipped, a line that is missing or a file that was cut is
+    /// refused, and nothing is left behind. No server may have used the database yet.
+    Import(log::ImportArgs),
+    /// Write the log, the keys and the small tables that are no projections into a folder, while everything goes on
+    ///
+    /// With --since only what the log has grown by is written, as one file more. The keys are wrapped by the master key,
+    /// which is not in the backup.
+    Backup(log::BackupArgs),
+    /// Fill this database, which has to be empty, from a backup, and make every read model from it
+    ///
+    /// Keys of subjects erased since stay away. Where the log ends earlier than it once did, a new epoch of it begins, signed
+    /// and kept with the anchors, so that `verify` can tell this from a tail that was cut.
+    Restore(log::RestoreArgs),
 }
 
 /// Who changes something, and that they mean it.
@@ -174,6 +204,11 @@ pub enum ExportVerb {
     /// The same heads of the log always give the same bytes; they stand at the beginning of the file, and at its end that it
     /// is whole. Until it is, a file has a temporary name.
     Journal(ExportJournalArgs),
+    /// Every event of the log up to where it ends now, byte for byte, with its seal: what `import` reads
+    ///
+    /// The heads are signed, so that the file proves itself. Keys are in it only with --keys. Until it is whole, it has a
+    /// temporary name.
+    Log(log::ExportLogArgs),
 }
 
 /// Arguments of `export journal`.
@@ -259,13 +294,64 @@ pub enum DeadLettersVerb {
         #[arg(default_value = "all")]
         projection: String,
     },
+    /// One event that is set aside: what it says, what is wrong with it, and what waits behind it
+    Show {
+        /// The projection's name
+        projection: String,
+        /// Which event: PARTITION:POSITION, as `list` has it
+        place: Place,
+    },
     /// Take up again what was set aside, stream by stream and in order
     Retry {
         /// The projection's name, or `all`
         projection: String,
+        /// Confirmation, reason and operator
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Leave one event out of a projection, and take up those that waited behind it
+    ///
+    /// The event stays in the log, and this is recorded there before it happens. A version that is built later takes the
+    /// event if it can, and leaves it out if it cannot.
+    Skip {
+        /// The projection's name
+        projection: String,
+        /// Which event: PARTITION:POSITION, as `list` has it
+        place: Place,
+        /// Why, in words; recorded in the log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
+        /// Who, when it is not the login name; recorded in the log
+        #[arg(long, value_name = "NAME")]
+        operator: Option<String>,
+    },
+}
+
+/// Arguments of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Which list; each has the lines of the shorter ones too
+    #[arg(value_enum)]
+    pub list: crate::check::List,
+    /// Where the server answers, such as http://127.0.0.1:5001; PORT on this machine when left out
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// What to do with snapshots.
+#[derive(Subcommand, Clone, Debug)]
+pub enum SnapshotsVerb {
+    /// Delete them; every answer stays the same, and new ones are written as streams grow
+    Drop {
+        /// Of one kind of aggregate, such as `wallet`; of all when left out
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// Confirmation, reason and operator
+        #[command(flatten)]
+        write: WriteArgs,
     },
 }
 

@@ -1,5 +1,7 @@
 //! What the tools work on: the settings every CALOS program reads, the database they lead to, and the log in it.
 
+use std::path::Path;
+
 use calos_adapters::config::Config;
 use calos_adapters::database::Database;
 use calos_adapters::postgres::{LogOptions, PgLog};
@@ -9,6 +11,7 @@ use ed25519_dalek::SigningKey;
 use sqlx::PgPool;
 
 use crate::error::ToolError;
+use crate::log_file::WrappedRoot;
 use crate::verify::Anchors;
 
 /// Connections of the owner's pool: the verbs that need more open their own.
@@ -32,6 +35,11 @@ impl Environment {
         Ok(Self { config, database, owner })
     }
 
+    /// The settings.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The log, for recording what is done.
     pub(crate) async fn log(&self) -> Result<PgLog, ToolError> {
         Ok(PgLog::open(self.database.pool.clone(), LogOptions::default()).await?)
@@ -49,6 +57,19 @@ impl Environment {
         let root =
             RootSecret::open(&self.database.pool, &secrets.master_key, secrets.master_key_previous.as_ref()).await;
         Ok(ledger_signing_key(&root.map_err(|error| ToolError::Environment(error.to_string()))?))
+    }
+
+    /// The ledger's key of another database of the same master key, such as the one a backup was taken of.
+    pub(crate) fn signing_key_of(&self, root: &WrappedRoot) -> Result<SigningKey, ToolError> {
+        let secrets = &self.config.secrets;
+        let previous = secrets.master_key_previous.as_ref();
+        let root = RootSecret::from_wrapped(&root.wrapped, root.master_version, &secrets.master_key, previous);
+        Ok(ledger_signing_key(&root.map_err(|error| ToolError::Environment(error.to_string()))?))
+    }
+
+    /// Where anchors, epochs and erasures are kept outside the database.
+    pub(crate) fn anchor_directory(&self) -> &Path {
+        &self.config.anchor_dir
     }
 
     /// Leaves the database in order: with an embedded one the last program out stops it.

@@ -3,8 +3,11 @@
 //! One file per verb. A verb that changes state takes a [`write_guard::Confirmed`], which only a confirmation makes, and
 //! records what it did as an operation in the log.
 
+pub mod anchor;
+pub mod backup;
 pub mod balance;
 mod bulk;
+pub mod check;
 pub mod cli;
 mod connections;
 pub mod dead_letters;
@@ -15,18 +18,28 @@ mod environment;
 pub mod error;
 pub mod events;
 pub mod export;
+pub mod export_log;
 mod finance;
 mod fold;
+pub mod import_log;
+mod load;
+pub mod log_file;
+mod log_verbs;
 pub mod operation;
 pub mod output;
 pub mod place;
 pub mod progress;
 pub mod rebuild;
 pub mod receipt;
+pub mod restore;
 mod run;
+mod skips;
+pub mod snapshots;
 pub mod status;
+mod tending;
 mod time_text;
 pub mod trial_balance;
+mod turn;
 pub mod verify;
 mod versions;
 pub mod write_guard;

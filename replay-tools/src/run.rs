@@ -4,19 +4,21 @@ use calos_adapters::postgres::PgLog;
 use calos_projections::registry;
 use serde_json::json;
 
-use crate::cli::{Cli, DeadLettersVerb, DiffArgs, EventsArgs, ExportVerb, RebuildArgs, ReceiptVerb, Verb, VerifyArgs};
-use crate::dead_letters::{dead_letters, retry};
+use crate::check;
+use crate::cli::{Cli, DiffArgs, EventsArgs, ExportVerb, RebuildArgs, ReceiptVerb, Verb, VerifyArgs};
 use crate::diff::{DiffReport, diff};
 use crate::environment::Environment;
 use crate::error::{Exit, ToolError};
 use crate::events::{EventFilter, events};
 use crate::finance;
 use crate::fold::ReadModel;
+use crate::log_verbs;
 use crate::operation::run_by;
 use crate::output::{Output, json_line};
 use crate::progress::Show;
 use crate::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use crate::status::{show_status, status};
+use crate::tending;
 use crate::verify::{VerifyOptions, VerifyReport, verify};
 use crate::write_guard::{Assent, Confirmed, confirm};
 
@@ -49,9 +51,9 @@ pub async fn run(cli: Cli) -> Result<Exit, ToolError> {
 
 /// What a verb needs before it may begin.
 #[derive(Default)]
-struct Ready {
-    models: Vec<ReadModel>,
-    confirmed: Option<Confirmed>,
+pub(crate) struct Ready {
+    pub(crate) models: Vec<ReadModel>,
+    pub(crate) confirmed: Option<Confirmed>,
 }
 
 fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
@@ -62,27 +64,31 @@ fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
             let confirmed = confirm(assent(args.write.yes), &format!("rebuild {}", args.projection))?;
             Ok(Ready { models, confirmed: Some(confirmed) })
         }
-        Verb::DeadLetters(DeadLettersVerb::Retry { projection, yes }) => {
-            let models = models(projection)?;
-            let confirmed = confirm(assent(*yes), &format!("dead-letters retry {projection}"))?;
-            Ok(Ready { models, confirmed: Some(confirmed) })
-        }
-        Verb::Diff(DiffArgs { projection, .. }) | Verb::DeadLetters(DeadLettersVerb::List { projection }) => {
-            Ok(Ready { models: models(projection)?, confirmed: None })
-        }
+        Verb::DeadLetters(verb) => tending::prepare_letters(verb),
+        Verb::Snapshots(verb) => tending::prepare_snapshots(verb),
+        Verb::Diff(DiffArgs { projection, .. }) => Ok(Ready { models: models(projection)?, confirmed: None }),
         Verb::Verify(_) => Ok(Ready { models: registry::ALL.to_vec(), confirmed: None }),
+        Verb::Import(args) => {
+            let confirmed = confirm(assent(args.write.yes), &format!("import {}", args.file.display()))?;
+            Ok(Ready { models: Vec::new(), confirmed: Some(confirmed) })
+        }
+        Verb::Restore(args) => {
+            let confirmed = confirm(assent(args.write.yes), &format!("restore {}", args.folder.display()))?;
+            Ok(Ready { models: Vec::new(), confirmed: Some(confirmed) })
+        }
+        Verb::Backup(_) | Verb::Export(ExportVerb::Log(_)) => Ok(Ready::default()),
         Verb::Export(ExportVerb::Journal(args)) => {
             finance::may_write(args)?;
             Ok(Ready::default())
         }
-        Verb::Status | Verb::Balance(_) | Verb::TrialBalance(_) | Verb::Receipt(_) | Verb::Events(_) => {
+        Verb::Anchor | Verb::Check(_) | Verb::Status | Verb::Balance(_) | Verb::TrialBalance(_) | Verb::Receipt(_) | Verb::Events(_) => {
             Ok(Ready::default())
         }
     }
 }
 
 /// The read models a name stands for.
-fn models(name: &str) -> Result<Vec<ReadModel>, ToolError> {
+pub(crate) fn models(name: &str) -> Result<Vec<ReadModel>, ToolError> {
     if name == "all" {
         return Ok(registry::ALL.to_vec());
     }
@@ -112,30 +118,25 @@ async fn verb(
             log.close().await;
             ended
         }
-        (Verb::DeadLetters(DeadLettersVerb::Retry { .. }), Some(confirmed)) => {
-            retry_all(environment, &ready.models, &confirmed, output).await
+        (Verb::Rebuild(_) | Verb::Import(_) | Verb::Restore(_), None) => Err(ToolError::Usage("not confirmed; nothing was changed".to_owned())),
+        (Verb::DeadLetters(verb), confirmed) => {
+            tending::letters(environment, &ready.models, verb, confirmed.as_ref(), output).await
         }
-        (Verb::Rebuild(_) | Verb::DeadLetters(DeadLettersVerb::Retry { .. }), None) => {
-            Err(ToolError::Usage("not confirmed; nothing was changed".to_owned()))
-        }
+        (Verb::Snapshots(verb), confirmed) => tending::snapshots(environment, verb, confirmed.as_ref(), output).await,
+        (Verb::Anchor, _) => tending::anchor_now(environment, output).await,
+        (Verb::Check(args), _) => check::run(environment, &args, output).await,
         (Verb::Verify(args), _) => verify_all(environment, &ready.models, args, output, show).await,
         (Verb::Diff(args), _) => diff_all(environment, &ready.models, &args, output, show).await,
         (Verb::Balance(args), _) => finance::balance_of(environment, &args, output).await,
         (Verb::TrialBalance(args), _) => finance::trial_balance_at(environment, args, output).await,
+        (Verb::Import(args), Some(confirmed)) => log_verbs::import(environment, args, &confirmed, output, show).await,
+        (Verb::Restore(args), Some(confirmed)) => log_verbs::put_back(environment, args, &confirmed, output, show).await,
+        (Verb::Backup(args), _) => log_verbs::back_up(environment, args, output, show).await,
+        (Verb::Export(ExportVerb::Log(args)), _) => log_verbs::export(environment, &args, output, show).await,
         (Verb::Export(ExportVerb::Journal(args)), _) => finance::export_journal(environment, &args, output, show).await,
         (Verb::Receipt(ReceiptVerb::Show { place }), _) => finance::show_receipt(environment, place).await,
         (Verb::Receipt(ReceiptVerb::Check { file, key }), _) => finance::check_receipt(&file, key.as_deref(), output),
         (Verb::Events(args), _) => event_lines(environment, args).await,
-        (Verb::DeadLetters(DeadLettersVerb::List { .. }), _) => {
-            let letters = dead_letters(pool, &ready.models).await?;
-            for letter in &letters {
-                let (projection, stream, error) = (letter.projection, &letter.stream, &letter.error);
-                output.say(format!("{projection} {}:{} {stream}: {error}", letter.partition, letter.position))?;
-            }
-            output.say(format!("{} events set aside", letters.len()))?;
-            output.document(&json!({ "deadLetters": letters }))?;
-            Ok(Exit::Done)
-        }
     }
 }
 
@@ -189,24 +190,6 @@ fn say_rebuilt(report: &RebuildReport, output: Output) -> Result<(), ToolError> 
     } else {
         output.say(format!("  version {to_version} is live; version {from_version} rests in read_old"))
     }
-}
-
-async fn retry_all(
-    environment: &Environment,
-    models: &[ReadModel],
-    confirmed: &Confirmed,
-    output: Output,
-) -> Result<Exit, ToolError> {
-    let mut reports = Vec::with_capacity(models.len());
-    for &model in models {
-        let report = retry(&environment.owner, model, confirmed).await?;
-        let (name, resumed, failing) = (report.projection, report.resumed, report.streams_failing);
-        output.say(format!("{name}: {resumed} events resumed, {failing} streams failed again"))?;
-        reports.push(report);
-    }
-    output.document(&json!({ "retried": reports }))?;
-    let failing = reports.iter().any(|report| report.streams_failing > 0);
-    Ok(if failing { Exit::Failed } else { Exit::Done })
 }
 
 async fn verify_all(

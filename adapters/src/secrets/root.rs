@@ -70,6 +70,21 @@ impl RootSecret {
         Ok(root)
     }
 
+    /// A root that stands elsewhere, such as in a backup, wrapped by either key.
+    ///
+    /// # Errors
+    /// [`SecretsError::AnotherMasterKey`] when neither opens it.
+    pub fn from_wrapped(
+        wrapped: &[u8],
+        found: i32,
+        master: &MasterKey,
+        previous: Option<&MasterKey>,
+    ) -> Result<Self, SecretsError> {
+        let mut keys = std::iter::once(master).chain(previous);
+        let key = keys.find(|key| version(key) == found).ok_or(SecretsError::AnotherMasterKey)?;
+        Self::unwrap(wrapped, key)
+    }
+
     /// The wrapped root and the number of the master key that wrapped it.
     async fn kept(pool: &PgPool) -> Result<Option<(Vec<u8>, i32)>, sqlx::Error> {
         let row = sqlx::query("SELECT wrapped, master_version FROM secrets_root").fetch_optional(pool).await?;

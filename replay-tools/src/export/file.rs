@@ -19,15 +19,22 @@ pub async fn to_file(journal: JournalStream, path: &Path, force: bool) -> Result
     if path.as_os_str() == "-" {
         return to_standard_output(journal).await;
     }
+    let unfinished = unfinished(path, force)?;
+    let exported = write(journal, &unfinished.0).await?;
+    put_in_place(&unfinished.0, path, force)?;
+    Ok(exported)
+}
+
+/// The name a file has until it is whole: beside its own, and free again when the answer is dropped.
+///
+/// # Errors
+/// [`ToolError::Usage`] when the file is there already and nothing may replace it.
+pub(crate) fn unfinished(path: &Path, force: bool) -> Result<Unfinished, ToolError> {
     if !force && path.symlink_metadata().is_ok() {
         return Err(there_already(path));
     }
     let name = path.file_name().ok_or_else(|| ToolError::Usage(format!("{} is no file's name", path.display())))?;
-    let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-    let unfinished = Unfinished(temporary);
-    let exported = write(journal, &unfinished.0).await?;
-    put_in_place(&unfinished.0, path, force)?;
-    Ok(exported)
+    Ok(Unfinished(path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()))))
 }
 
 async fn to_standard_output(mut journal: JournalStream) -> Result<Exported, ToolError> {
@@ -51,7 +58,7 @@ async fn write(mut journal: JournalStream, path: &Path) -> Result<Exported, Tool
 }
 
 /// Gives the finished file its name. A link is made only where there is nothing, which a rename does not promise.
-fn put_in_place(temporary: &Path, path: &Path, force: bool) -> Result<(), ToolError> {
+pub(crate) fn put_in_place(temporary: &Path, path: &Path, force: bool) -> Result<(), ToolError> {
     if force {
         std::fs::rename(temporary, path)?;
     } else if let Err(error) = std::fs::hard_link(temporary, path) {
@@ -66,7 +73,14 @@ fn there_already(path: &Path) -> ToolError {
 }
 
 /// The file under its temporary name, which nobody needs once it has its own or has failed.
-struct Unfinished(PathBuf);
+pub(crate) struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Unfinished {
     fn drop(&mut self) {

@@ -38,6 +38,7 @@ use crate::progress::{Progress, Show};
 use crate::versions::{Vector, heads_of};
 
 pub use file::to_file;
+pub(crate) use file::{put_in_place, unfinished};
 use parquet::ParquetFile;
 use slice::{Part, Written, read};
 

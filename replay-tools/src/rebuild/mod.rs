@@ -19,7 +19,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use calos_commands::log::EventLog;
 use calos_domain::Timestamp;
 use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RunBy};
-use calos_projections::Schema;
+use calos_projections::{Schema, registry};
 
 use crate::connections::{Connections, run_sql};
 use crate::differences::DIFFERENCES_LISTED_ROWS;
@@ -170,6 +170,21 @@ pub async fn rebuild_all<L: EventLog>(
     Ok(reports)
 }
 
+/// Makes every read model from a log that was just read in, in place and without a trace of its own: what brought the log
+/// records that. Answers how many there are.
+pub(crate) async fn replay_all(pool: &PgPool, show: Show) -> Result<usize, ToolError> {
+    let connections = Connections::beside(pool, u32::try_from(REBUILD_WORKERS).unwrap_or(u32::MAX));
+    let mut operator = connections.connect().await?;
+    let options = RebuildOptions { in_place: true, show, ..RebuildOptions::default() };
+    for model in registry::ALL {
+        take_turn(&mut operator, model.name()).await?;
+        in_place::rebuild(&connections, &mut operator, *model, &options).await?;
+    }
+    operator.close().await?;
+    connections.close().await;
+    Ok(registry::ALL.len())
+}
+
 /// What every read model of one run shares.
 struct Site<'a> {
     connections: &'a Connections,
@@ -275,7 +290,7 @@ impl Building {
 /// One operator at a time per read model: a lock that ends with the connection, whatever happens to the operator.
 ///
 /// A rebuild that was killed holds it until the database notices, so a taken lock is asked for again for a moment.
-async fn take_turn(operator: &mut PgConnection, projection: &'static str) -> Result<(), ToolError> {
+pub(crate) async fn take_turn(operator: &mut PgConnection, projection: &'static str) -> Result<(), ToolError> {
     let begun = Instant::now();
     loop {
         let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('calos-replay rebuild'), hashtext($1))");

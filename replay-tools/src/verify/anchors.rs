@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::PgPool;
 
 use calos_adapters::anchors::{ANCHOR_FILE, ANCHOR_INTERVAL, Anchor, Kept, read_file, read_table};
+use calos_adapters::epochs::{self, Epoch, EpochError};
 use calos_domain::Timestamp;
 
 use super::heads::Stored;
@@ -25,6 +26,10 @@ pub(super) struct Required {
     in_file: usize,
     in_table: usize,
     torn: Vec<String>,
+    /// What says that the log was put back on purpose.
+    epochs: Vec<Epoch>,
+    /// Anchored heads that an epoch left behind.
+    abandoned: u64,
 }
 
 /// Reads and checks the anchors, from outside the database and from within it.
@@ -36,8 +41,12 @@ pub(super) async fn required(pool: &PgPool, anchors: Option<&Anchors>, stored: &
         in_file: 0,
         in_table: 0,
         torn: Vec::new(),
+        epochs: Vec::new(),
+        abandoned: 0,
     };
     let Some(source) = anchors else { return Ok(required) };
+    required.take_epochs("the epoch file", epochs::read_file(&source.directory), source, stored);
+    required.take_epochs("the log_epochs table", epochs::read_table(pool).await, source, stored);
     match read_file(&source.directory) {
         Ok(kept) => required.in_file = required.take_all("the anchor file", kept, source, stored),
         Err(error) => required.check.found(Finding::of(format!("the anchor file: {error}"))),
@@ -65,10 +74,39 @@ impl Required {
                  they name"
             ),
         };
+        if !self.epochs.is_empty() {
+            let (epochs, abandoned) = (self.epochs.len(), self.abandoned);
+            let what = format!("; {abandoned} heads were abandoned, for which {epochs} signed epochs of the log stand");
+            self.check.looked_at.push_str(&what);
+        }
         for place in &self.torn {
             self.check.looked_at.push_str(&format!("; {place} was cut short by a crash and says nothing"));
         }
         self.check
+    }
+
+    /// The epochs of a place; one that is not signed by the ledger excuses nothing, and is told.
+    fn take_epochs(
+        &mut self,
+        place: &str,
+        epochs: Result<Vec<Epoch>, EpochError>,
+        source: &Anchors,
+        stored: &Stored,
+    ) {
+        let epochs = epochs.unwrap_or_else(|error| {
+            self.check.found(Finding::of(format!("{place}: {error}")));
+            Vec::new()
+        });
+        for epoch in epochs {
+            if let Err(error) = epoch.verify(&source.key) {
+                self.check.found(Finding::of(format!("{place}: {error}")));
+            } else if epoch.log_id != stored.log_id {
+                let (theirs, ours) = (epoch.log_id, stored.log_id);
+                self.check.found(Finding::of(format!("{place}: an epoch of the log {theirs}, but this log is {ours}")));
+            } else if !self.epochs.contains(&epoch) {
+                self.epochs.push(epoch);
+            }
+        }
     }
 
     /// How many anchors a place has.
@@ -113,6 +151,10 @@ impl Required {
             return;
         }
         for head in anchor.heads.iter().filter(|head| head.position > 0) {
+            if self.epochs.iter().any(|epoch| epoch.abandons(anchor, head)) {
+                self.abandoned += 1;
+                continue;
+            }
             let at = (head.hash.clone(), anchor.anchored_at);
             let known = self.by_partition.entry(head.partition).or_default().entry(head.position).or_insert(at);
             if known.0 != head.hash {
