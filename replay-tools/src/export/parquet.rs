@@ -20,7 +20,7 @@ use super::{Exported, JournalExport};
 use crate::error::ToolError;
 
 /// A row group is written once it has so many rows, or at the end.
-const ROW_GROUP_ROWS: usize = 64 * 1_024;
+const ROW_GROUP_ROWS: usize = 32 * 1_024;
 
 /// `units` are whole and in the asset's smallest unit: micro-dollars, phone credits. A debit is positive.
 const SCHEMA: &str = "message journal {
