@@ -8,6 +8,7 @@ pub mod epochs;
 pub mod erasures;
 pub mod fetch;
 pub mod postgres;
+pub mod probe;
 pub mod providers;
 pub mod receipt;
 pub mod seal;

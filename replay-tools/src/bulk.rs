@@ -9,6 +9,7 @@ use calos_projections::{Columns, CopySink, Growth, LogSlice, ReadStopped, Schema
 use crate::error::ToolError;
 use crate::fold::{Folded, PartitionFold, ReadModel, steps};
 use crate::progress::Counter;
+use crate::skips::Skips;
 
 /// Events read between two flushes when a table has a row per event: bounds the rows held in memory, and keeps them few
 /// enough to be encoded while they still lie in the processor's cache.
@@ -60,6 +61,8 @@ impl Bulk {
         let per_event = self.shares.iter().any(|share| share.growth == Growth::PerEvent);
         let step = if per_event { PER_EVENT_STEP_EVENTS } else { PER_KEY_STEP_EVENTS };
         let schema = self.schema.as_str();
+        let skips = Skips::of(readers, self.partition).await?;
+        self.shares.iter_mut().for_each(|share| share.fold.leave_out(&skips));
         for slice in steps(self.partition, 0, through, step) {
             let read = read(readers, slice, &mut self.shares, counter);
             let sent = send(&mut self.sinks, writer, schema);

@@ -11,6 +11,7 @@ use calos_adapters::postgres::Timestamptz;
 use calos_domain::Timestamp;
 
 use crate::error::ToolError;
+use crate::place::Place;
 use crate::time_text::show;
 use crate::versions::{Vector, heads_of};
 
@@ -87,6 +88,22 @@ pub async fn events(
         }
     }
     Ok(shown)
+}
+
+/// The event at one place; none when the log has none there.
+///
+/// # Errors
+/// The database's.
+pub async fn event_at(pool: &PgPool, place: Place) -> Result<Option<EventLine>, ToolError> {
+    let row: Option<EventRow> = sqlx::query_as(
+        "SELECT partition, position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload::text, \
+         metadata::text, recorded_at, encode(hash, 'hex') FROM events WHERE partition = $1 AND position = $2",
+    )
+    .bind(place.partition)
+    .bind(place.position)
+    .fetch_optional(pool)
+    .await?;
+    row.map(line).transpose()
 }
 
 /// The events that match, after one vector and up to another.

@@ -1,6 +1,6 @@
 //! Folding a stretch of one partition for one read model, and what is written beside its rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{PgConnection, PgPool};
 
@@ -11,6 +11,7 @@ use calos_projections::{AnyProjection, Columns, CopyError, CopySink, Fold, LogSl
 
 use crate::error::ToolError;
 use crate::progress::Counter;
+use crate::skips::Skips;
 
 /// A read model, as the tools handle it: by its name, its tables and its fold.
 pub type ReadModel = &'static dyn AnyProjection;
@@ -43,6 +44,8 @@ pub(crate) struct PartitionFold {
     folding: Box<dyn Fold>,
     /// Streams with an event that could not be taken, and its position.
     set_aside: HashMap<(String, String), i64>,
+    /// Positions that are left out when they cannot be taken: an operator said so.
+    skipped: HashSet<i64>,
     dead: Vec<DeadLetter>,
     recorded_at: Option<Timestamp>,
 }
@@ -56,8 +59,13 @@ pub(crate) struct Folded {
 
 impl PartitionFold {
     pub(crate) fn new(model: ReadModel, partition: i32) -> Self {
-        let (set_aside, dead) = (HashMap::new(), Vec::new());
-        Self { model, partition, folding: model.fold(), set_aside, dead, recorded_at: None }
+        let (set_aside, skipped, dead) = (HashMap::new(), HashSet::new(), Vec::new());
+        Self { model, partition, folding: model.fold(), set_aside, skipped, dead, recorded_at: None }
+    }
+
+    /// From now on leaves out what operators said is left out.
+    pub(crate) fn leave_out(&mut self, skips: &Skips) {
+        self.skipped = skips.for_projection(self.model.name());
     }
 
     /// Folds one event in, or sets it aside.
@@ -68,6 +76,7 @@ impl PartitionFold {
             Some(position) => format!("waits behind position {position}"),
             None => match self.folding.project(record) {
                 Ok(()) => return Ok(()),
+                Err(_) if self.skipped.contains(&record.position) => return Ok(()),
                 Err(error) => error.to_string(),
             },
         };
@@ -124,6 +133,7 @@ impl PartitionFold {
         counter: &mut Counter,
     ) -> Result<(), ToolError> {
         self.set_aside = at.streams_set_aside(writer, self.partition).await?;
+        self.leave_out(&Skips::of(readers, self.partition).await?);
         for slice in steps(self.partition, after, through, CATCH_UP_STEP_EVENTS) {
             self.read(readers, slice, counter).await?;
             self.restart().store(at.schema, writer).await?;
