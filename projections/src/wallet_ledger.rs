@@ -6,7 +6,7 @@
 //! holds already taken off. A line that only makes the tenant owe (`debt_incurred`) moves no credit: its amount is zero, it
 //! has no balance, and `debt` and `debt_after` say what is owed.
 
-use std::borrow::Cow;
+mod movement;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row};
@@ -15,13 +15,15 @@ use uuid::Uuid;
 use calos_domain::{Asset, Record, TenantId, Timestamp};
 
 use crate::copy_in::{CopyError, CopySink, Value};
-use crate::decode::{payload, stream_uuid};
+use crate::decode::stream_uuid;
 use crate::moment::Moment;
 use crate::page::{Page, page_rows};
 use crate::projection::{ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Schema, TableSpec, column_names};
 use crate::text::{Text, Texts};
-use crate::wallet_facts::{Deducted, GrantEnded, Granted, Indebted, Repaid, Restored, Reversed, Taken, WalletFact};
+use crate::wallet_facts::WalletFact;
+
+use movement::movement;
 
 /// The projection.
 #[derive(Debug)]
@@ -81,138 +83,6 @@ struct Line {
     grant_id: Option<Uuid>,
     reason: Text,
     source_ref: Option<Text>,
-}
-
-/// What differs from one kind of line to the next.
-struct Movement<'a> {
-    event: &'static str,
-    asset: Asset,
-    amount: i64,
-    effective_at: Option<i64>,
-    balance_after: Option<i64>,
-    debt: i64,
-    debt_after: Option<i64>,
-    usage_id: Option<Uuid>,
-    hold_id: Option<Uuid>,
-    grant_id: Option<Uuid>,
-    reason: Cow<'a, str>,
-    source_ref: Option<Cow<'a, str>>,
-}
-
-impl<'a> Movement<'a> {
-    fn new(event: &'static str, asset: Asset, amount: i64, reason: impl Into<Cow<'a, str>>) -> Self {
-        Self {
-            event,
-            asset,
-            amount,
-            effective_at: None,
-            balance_after: None,
-            debt: 0,
-            debt_after: None,
-            usage_id: None,
-            hold_id: None,
-            grant_id: None,
-            reason: reason.into(),
-            source_ref: None,
-        }
-    }
-}
-
-fn movement<'a>(fact: WalletFact, record: &Record<'a>) -> Result<Option<Movement<'a>>, ProjectError> {
-    let taken = |amount: i64| amount.checked_neg().ok_or(ProjectError::OutOfRange { figure: "the amount" });
-    let movement = match fact {
-        WalletFact::WalletOpened
-        | WalletFact::HoldPlaced
-        | WalletFact::HoldReleased
-        | WalletFact::UsageRecorded
-        | WalletFact::WalletFrozen
-        | WalletFact::WalletThawed => return Ok(None),
-        WalletFact::CreditsGranted => {
-            let event: Granted<'_> = payload(record)?;
-            Movement {
-                effective_at: Some(event.effective_at),
-                balance_after: Some(event.available_after),
-                grant_id: Some(event.grant_id),
-                source_ref: Some(event.source_ref),
-                ..Movement::new("credits_granted", event.asset, event.amount, event.reason.unwrap_or(event.kind))
-            }
-        }
-        WalletFact::CreditsDeducted => {
-            let event: Deducted = payload(record)?;
-            Movement {
-                balance_after: Some(event.available_after),
-                usage_id: Some(event.usage_id),
-                hold_id: event.hold_id,
-                ..Movement::new("credits_deducted", event.asset, taken(event.amount)?, "usage")
-            }
-        }
-        WalletFact::DeductionReversed => {
-            let event: Reversed<'_> = payload(record)?;
-            Movement {
-                balance_after: Some(event.available_after),
-                usage_id: Some(event.usage_id),
-                ..Movement::new("deduction_reversed", event.asset, event.amount, event.reason)
-            }
-        }
-        WalletFact::GrantExpired => {
-            let event: GrantEnded<'_> = payload(record)?;
-            Movement {
-                effective_at: event.expired_at,
-                balance_after: Some(event.available_after),
-                grant_id: Some(event.grant_id),
-                ..Movement::new("grant_expired", event.asset, taken(event.amount)?, "expired")
-            }
-        }
-        WalletFact::GrantVoided => {
-            let event: GrantEnded<'_> = payload(record)?;
-            Movement {
-                balance_after: Some(event.available_after),
-                grant_id: Some(event.grant_id),
-                source_ref: event.source_ref,
-                ..Movement::new("grant_voided", event.asset, taken(event.amount)?, "voided")
-            }
-        }
-        WalletFact::GrantRestored => {
-            let event: Restored<'_> = payload(record)?;
-            Movement {
-                balance_after: Some(event.available_after),
-                debt: taken(event.debt_cancelled)?,
-                debt_after: Some(event.debt_after),
-                grant_id: Some(event.grant_id),
-                source_ref: Some(event.source_ref),
-                ..Movement::new("grant_restored", event.asset, event.amount, "restored")
-            }
-        }
-        WalletFact::CreditsTaken => {
-            let event: Taken<'_> = payload(record)?;
-            Movement {
-                effective_at: Some(event.effective_at),
-                balance_after: Some(event.available_after),
-                source_ref: Some(event.adjustment_id.into()),
-                ..Movement::new("credits_taken", event.asset, taken(event.amount)?, event.reason)
-            }
-        }
-        WalletFact::DebtIncurred => {
-            let event: Indebted<'_> = payload(record)?;
-            Movement {
-                debt: event.amount,
-                debt_after: Some(event.debt_after),
-                source_ref: Some(event.source_ref),
-                ..Movement::new("debt_incurred", event.asset, 0, event.cause)
-            }
-        }
-        WalletFact::DebtRepaid => {
-            let event: Repaid = payload(record)?;
-            Movement {
-                balance_after: Some(event.available_after),
-                debt: taken(event.amount)?,
-                debt_after: Some(event.debt_after),
-                grant_id: Some(event.grant_id),
-                ..Movement::new("debt_repaid", event.asset, taken(event.amount)?, "debt")
-            }
-        }
-    };
-    Ok(Some(movement))
 }
 
 impl Projection for WalletLedger {
