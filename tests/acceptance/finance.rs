@@ -337,6 +337,18 @@ async fn a_seal_check_runs_beside_everything_else_and_says_what_it_looked_at() {
     assert_eq!(passed.body["last"]["by"], json!(operator.user_id));
     let events = passed.body["last"]["events"].as_u64().expect("a number");
     assert!(events > 0 && events <= u64::try_from(app.event_count().await).expect("a count"), "{}", passed.text);
+
+    // Whoever has the database can change a row all the same. The next check finds it, and says where.
+    let change = "ALTER TABLE events DISABLE TRIGGER ALL; \
+                  UPDATE events SET payload = replace(payload::text, '10000000', '90000000')::json \
+                  WHERE event_type = 'credits_granted'; ALTER TABLE events ENABLE TRIGGER ALL";
+    sqlx::raw_sql(change).execute(&app.database.owner_pool).await.expect("the owner can");
+    Answer::of(begin()).await.expect(202);
+    let found = ended().await;
+    assert_eq!(found.body["last"]["passed"], false, "{}", found.text);
+    let checks = found.body["last"]["checks"].as_array().expect("checks");
+    let chain = checks.iter().find(|check| check["name"] == "chain").expect("the chain is checked");
+    assert!(chain["findings"] == 1 && chain["first"]["position"].is_i64(), "{}", found.text);
     app.stop().await;
 }
 

@@ -283,6 +283,9 @@ impl Reading {
         if Instant::now() > self.deadline {
             return Err(ApiError::internal(format_args!("not fetched within {CSV_MAX_SECONDS} s")));
         }
+        if self.sheet.app.stopping.is_cancelled() {
+            return Err(ApiError::new(Code::ShuttingDown, "the server is stopping; fetch the statement again"));
+        }
         let mut text = self.first.take().unwrap_or_default();
         let (lines, next) = self.sheet.read(self.behind, PAGE_MAX_ROWS).await?;
         for line in &lines {
