@@ -335,3 +335,36 @@ impl<'a> Unit<'a> {
         Ok(plain)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use calos_domain::wallet::{Wallet, WalletCommand};
+    use calos_domain::{TenantId, Timestamp};
+
+    use super::*;
+
+    /// tokio gives a task a budget per poll; what its own locks answer once that is used up is "wait".
+    async fn use_up_the_budget() {
+        let lock = tokio::sync::Mutex::new(());
+        let mut polls = 0;
+        while lock.lock().now_or_never().is_some() {
+            polls += 1;
+            assert!(polls < 100_000, "the budget does not end");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decision_keeps_its_events_however_much_its_task_did_before() {
+        let mut streams =
+            [UnitStream { aggregate: Box::new(Sourced(Wallet::default())), decided: Vec::with_capacity(1) }];
+        let mut fault = None;
+        let wallet = Handle::<Wallet>(0, PhantomData);
+        use_up_the_budget().await;
+        let mut unit = Unit::new(&mut streams, &mut fault);
+        let tenant_id = TenantId(Uuid::nil());
+        let decided = unit.decide(wallet, WalletCommand::OpenWallet { tenant_id, opened_at: Timestamp::default() });
+        assert_eq!(decided.map(|events| events.len()), Ok(1));
+        assert_eq!(fault, None);
+        assert_eq!(streams[0].decided.len(), 1, "the event is to be appended");
+    }
+}
