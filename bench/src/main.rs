@@ -32,7 +32,9 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::arena::Arena;
-use crate::cli::{AppendArguments, Cli, Command, Common, GatewayArguments, LedgerArguments, ReplayArguments, SimulateArguments};
+use crate::cli::{
+    AppendArguments, Cli, Command, Common, GatewayArguments, LedgerArguments, ReplayArguments, SimulateArguments,
+};
 use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
 use crate::progress::Progress;

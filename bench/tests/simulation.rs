@@ -26,6 +26,19 @@ async fn nothing_is_lost_and_nothing_doubled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_same_seed_is_the_same_history() {
+    let mut before = None;
+    for _ in 0..2 {
+        let options = Options { commands: 1_000, ..options(3) };
+        let summary = simulate(options).await.unwrap_or_else(|failure| panic!("{failure}"));
+        let Summary { steps, commands, refused, repeated, events, tenants, kinds, .. } = summary;
+        let history = Some((steps, commands, refused, repeated, events, tenants, kinds));
+        assert!(before.is_none() || before == history, "{before:?} and {history:?}");
+        before = history;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_doubled_whatever_the_seed() {
     let seed = rand::random();
     println!("seed {seed}");

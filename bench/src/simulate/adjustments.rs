@@ -28,6 +28,16 @@ pub enum Asking {
     Reject(AdjustmentId),
 }
 
+impl Asking {
+    /// The adjustment it is about.
+    pub const fn adjustment(&self) -> AdjustmentId {
+        match self {
+            Self::Propose(proposal) => proposal.adjustment_id,
+            Self::Approve(id) | Self::Reject(id) => *id,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Known {
     proposal: Proposal,

@@ -55,8 +55,8 @@ impl Driver {
         self.process = Some(Process::start(&self.url, false).await?);
         self.states_are("without a snapshot", &ids, &from_zero).await?;
         self.catch_up().await?;
-        for place in 0..ids.len() {
-            self.suspect = Some(ids[place]);
+        for (place, tenant) in ids.iter().enumerate() {
+            self.suspect = Some(*tenant);
             self.read_model_is(place).await?;
         }
         self.suspect = None;

@@ -19,7 +19,7 @@ struct Line {
 }
 
 enum What {
-    Order(Order, String),
+    Order(Box<Order>, String),
     Event(String),
 }
 
@@ -30,7 +30,7 @@ pub struct History(VecDeque<Line>);
 impl History {
     /// An order, and what came of it.
     pub fn order(&mut self, step: u64, tenant: TenantId, order: &Order, outcome: String) {
-        self.push(Line { step, tenant: Some(tenant), what: What::Order(order.clone(), outcome) });
+        self.push(Line { step, tenant: Some(tenant), what: What::Order(Box::new(order.clone()), outcome) });
     }
 
     /// Anything else.

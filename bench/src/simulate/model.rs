@@ -171,7 +171,7 @@ pub enum Standing {
     /// Its hold ended unspent.
     Released(ReleaseCause),
     /// It was paid for.
-    Spent(Spent),
+    Spent(Box<Spent>),
 }
 
 /// A use that was paid for.

@@ -68,10 +68,10 @@ fn deliver(chance: &mut Chance, tenant: &mut Tenant, now: Timestamp) -> Order {
 fn any_command(chance: &mut Chance, tenant: &Tenant, now: Timestamp) -> WalletCommand {
     let (at, model) = (moment(chance, now), &tenant.model);
     // A wallet that stays frozen tells little.
-    if let Some((cause, source_ref)) = model.figures.frozen.first().filter(|_| chance.one_in(3)) {
-        if *cause != FreezeCause::Dispute || chance.one_in(4) {
-            return WalletCommand::Thaw { cause: *cause, source_ref: source_ref.clone() };
-        }
+    if let Some((cause, source_ref)) = model.figures.frozen.first().filter(|_| chance.one_in(3))
+        && (*cause != FreezeCause::Dispute || chance.one_in(4))
+    {
+        return WalletCommand::Thaw { cause: *cause, source_ref: source_ref.clone() };
     }
     match chance.below(100) {
         0..=9 => grant(chance, now, at),
@@ -80,7 +80,7 @@ fn any_command(chance: &mut Chance, tenant: &Tenant, now: Timestamp) -> WalletCo
         54..=60 => release(chance, model, at),
         61..=70 => charge(chance, now, at, true),
         71..=76 => reverse(chance, model, at),
-        77..=79 => WalletCommand::ExpireGrant { grant_id: some_grant(chance, model), at },
+        77..=79 => WalletCommand::ExpireGrant { grant_id: some_lapsed(chance, model, at), at },
         80..=84 => void(chance, model, at),
         85..=86 => restore(chance, model, at),
         87..=88 => take(chance, now, at),
@@ -274,6 +274,14 @@ fn some_grant(chance: &mut Chance, model: &Model) -> GrantId {
     let place = chance.below(model.terms.len());
     let known = model.terms.keys().nth(place).copied();
     if chance.one_in(20) { None } else { known }.unwrap_or_else(|| GrantId(chance.any_id()))
+}
+
+/// Mostly a grant whose time has run out, best under an open hold: the hold wins.
+fn some_lapsed(chance: &mut Chance, model: &Model, at: Timestamp) -> GrantId {
+    let lapsed = |grant_id: &GrantId| model.terms.get(grant_id).is_some_and(|terms| terms.lapsed(at.micros()));
+    let held = model.figures.lines.iter().filter(|(grant_id, line)| line.held > 0 && lapsed(grant_id));
+    let held: Vec<GrantId> = held.map(|(grant_id, _)| *grant_id).collect();
+    chance.pick(&held).copied().unwrap_or_else(|| some_grant(chance, model))
 }
 
 /// A grant no payment claims: what a payment's own facts claim is theirs.

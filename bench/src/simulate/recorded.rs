@@ -8,7 +8,7 @@ use calos_domain::wallet::{
 use calos_domain::{Asset, GrantId, HoldId, Units};
 
 use super::figures::{Figures, Line, Part, Sum, sum};
-use super::rules::thaws;
+use super::judging::thaws;
 
 /// One wallet's stream, as far as it was read.
 #[derive(Clone, Default, Debug)]

@@ -173,7 +173,7 @@ impl Driver {
         })
         .await?;
         for hold in due {
-            self.is_done(hold.tenant_id, release(hold.hold_id))?;
+            self.is_done(hold.tenant_id, &release(hold.hold_id))?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Driver {
         })
         .await?;
         for grant in due {
-            self.is_done(grant.tenant_id, expire(grant.grant_id))?;
+            self.is_done(grant.tenant_id, &expire(grant.grant_id))?;
         }
         Ok(())
     }
@@ -216,9 +216,9 @@ impl Driver {
     }
 
     /// Nothing is left to do of this.
-    fn is_done(&mut self, tenant: TenantId, command: WalletCommand) -> Result<(), Fault> {
+    fn is_done(&mut self, tenant: TenantId, command: &WalletCommand) -> Result<(), Fault> {
         let known = self.tenants.iter().find(|known| known.id == tenant);
-        if known.is_some_and(|known| known.model.judge(&command) == Verdict::Changes) {
+        if known.is_some_and(|known| known.model.judge(command) == Verdict::Changes) {
             self.suspect = Some(tenant);
             return Err(Fault::Violation(format!("{command:?} was due and is not done")));
         }

@@ -4,7 +4,8 @@ use calos_adapters::postgres::PgLog;
 use calos_commands::log::{Done, EventLog, Failed, LogError, Plan, Request, Unit};
 use calos_commands::metadata::{Actor, Metadata};
 use calos_commands::{adjustments, payments};
-use calos_domain::payment::PaymentFact;
+use calos_domain::adjustment::Adjustment;
+use calos_domain::payment::{Payment, PaymentFact, payment_stream};
 use calos_domain::wallet::{ReleaseCause, Wallet, WalletCommand, WalletEvent, WalletRefusal};
 use calos_domain::{GrantId, HoldId, MicroUsd, StreamId, TenantId, Timestamp, Units, UsageId, UserId};
 use futures_util::future::join_all;
@@ -72,6 +73,23 @@ pub struct Asked {
     pub order: Order,
 }
 
+impl Asked {
+    /// Brings what the order is decided on into memory. What stands in the way of that, the order itself will meet.
+    async fn warm(&self, log: &PgLog) {
+        drop(log.warm::<Wallet>(&StreamId::key(self.tenant)).await);
+        match &self.order {
+            Order::Wallet(_) => {}
+            Order::Fact(fact, _) => {
+                drop(log.warm::<Payment>(&payment_stream(self.tenant, fact.payment_ref())).await);
+            }
+            Order::Adjust(asking, ..) => {
+                let stream = adjustments::adjustment_stream(self.tenant, asking.adjustment());
+                drop(log.warm::<Adjustment>(&stream).await);
+            }
+        }
+    }
+}
+
 /// What the server answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -91,6 +109,11 @@ pub async fn carry_out(
     broken: Option<Broken>,
     answers: UnboundedSender<(usize, Outcome)>,
 ) {
+    // All streams are in memory before the first is decided on: so what is asked together is decided in the order it was
+    // asked in, whichever stream is read fastest, and the same seed comes to the same history.
+    for one in &asked {
+        one.warm(&log).await;
+    }
     let each = asked.into_iter().map(|asked| {
         let (log, answers) = (log.clone(), answers.clone());
         async move {
@@ -220,10 +243,8 @@ fn decide_broken(
         (_, _) => {}
     }
     let events = decide(unit, command.clone())?.len();
-    if broken == Broken::GrantsTwice && events == 0 {
-        if let WalletCommand::GrantCredits { .. } = command {
-            count += decide(unit, renamed(command))?.len();
-        }
+    if broken == Broken::GrantsTwice && events == 0 && matches!(command, WalletCommand::GrantCredits { .. }) {
+        count += decide(unit, renamed(command))?.len();
     }
     Ok(count + events)
 }
