@@ -6,8 +6,11 @@
 mod exporting;
 mod finding;
 mod history;
+mod log_files;
 mod looking;
 mod mending;
+mod mending_letters;
 mod receipts;
+mod restoring;
 mod stopping;
 mod year;
