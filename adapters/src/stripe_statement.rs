@@ -208,7 +208,7 @@ mod tests {
             kind: "charge".to_owned(),
             created_at: Timestamp::from_micros(1_793_750_400_000_000),
         };
-        assert_eq!(read, [expected.clone()]);
+        assert_eq!(read, std::slice::from_ref(&expected));
         assert!(!format!("{read:?}").contains("Ada"), "a description was kept");
         // An expanded source is the same source, and what is about nothing else is about itself.
         let expanded = but("source", json!({"id": "ch_1", "object": "charge"}));

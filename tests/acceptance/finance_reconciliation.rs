@@ -1,7 +1,5 @@
 //! The books against Stripe's balance transactions, over HTTP.
 
-#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
-
 use calos_api::cli::Role;
 use calos_tests::app::{Answer, Registered, TestApp};
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! Receipts: signed, checkable with the published key, found when tampered with, and nobody else's.
 
-#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
-
 use calos_adapters::receipt::{Receipt, verifying_key};
 use calos_api::cli::{Role, TierName};
 use calos_tests::app::{Answer, TestApp};

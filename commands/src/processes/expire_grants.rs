@@ -95,11 +95,14 @@ where
     T: Copy,
     F: Future<Output = Result<Ended, LogError>>,
 {
-    // By value: a stream over borrowed ones could not be moved between threads.
-    let ending = due.to_vec().into_iter().map(|one| {
-        let ended = end(one);
-        async move { (one, ended.await) }
-    });
+    // Collected: a stream over what is borrowed could not be moved between threads.
+    let ending: Vec<_> = due
+        .iter()
+        .map(|one| {
+            let (one, ended) = (*one, end(*one));
+            async move { (one, ended.await) }
+        })
+        .collect();
     let mut ending = stream::iter(ending).buffer_unordered(COMMANDS_MAX_CONCURRENT);
     let mut swept = Swept::default();
     while let Some((one, ended)) = ending.next().await {
