@@ -15,10 +15,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
+use tracing::{Instrument as _, Span};
+
+use calos_commands::in_request::{TRACE_TARGET, in_request};
 
 use crate::error::{ApiError, Code, Dialect};
 use crate::metrics::HttpFigures;
 use crate::request::{REQUEST_ID, RequestContext};
+use crate::telemetry::continue_trace;
 
 /// Requests worked on at a time; one more is answered `overloaded` at once.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 4_096;
@@ -37,6 +41,9 @@ const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The target under which refusals and failures are logged.
 pub const LOG_TARGET: &str = "calos::refused";
+
+/// The target under which every answer is logged, at debug level: quiet unless asked for.
+pub const ACCESS_TARGET: &str = "calos::access";
 
 /// What the boundary shares between requests.
 #[derive(Clone)]
@@ -79,14 +86,20 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
     let path = request.uri().path().to_owned();
     let dialect = Dialect::of(&path, request.headers());
     request.extensions_mut().insert(context.clone());
+    let span = span_of(&context, &method, route.as_ref());
+    continue_trace(&span, request.headers());
 
-    let response = match boundary.permits.try_acquire() {
-        Ok(_permit) => run(request, next, &path).await,
-        // Whether the process is alive is answered from memory, and asked most urgently when it is overloaded.
-        Err(_) if ALIVE_PATHS.contains(&&*path) => run(request, next, &path).await,
-        Err(_) => ApiError::new(Code::Overloaded, "too many requests are being worked on; try again in a moment")
-            .into_response(),
+    let work = async {
+        match boundary.permits.try_acquire() {
+            Ok(_permit) => run(request, next, &path).await,
+            // Whether the process is alive is answered from memory, and asked most urgently when it is overloaded.
+            Err(_) if ALIVE_PATHS.contains(&&*path) => run(request, next, &path).await,
+            Err(_) => ApiError::new(Code::Overloaded, "too many requests are being worked on; try again in a moment")
+                .into_response(),
+        }
     };
+    let response = in_request(Arc::clone(&context.request_id), work).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     let mut response = in_dialect(response, dialect, &context.request_id).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
         boundary.figures.refused(error.code());
@@ -94,6 +107,15 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
     }
     let route = route.as_ref().map(MatchedPath::as_str);
     boundary.figures.answered(route, &method, response.status(), started.elapsed());
+    tracing::debug!(
+        target: ACCESS_TARGET,
+        request_id = &*context.request_id,
+        status = response.status().as_u16(),
+        %method,
+        path,
+        took_ms = started.elapsed().as_millis(),
+        "answered"
+    );
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
         // Anthropic's clients look for it under a name of their own.
         if dialect == Dialect::Anthropic {
@@ -102,6 +124,21 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The beginning of a request's trace: named by method and route, never by a path from outside.
+fn span_of(context: &RequestContext, method: &Method, route: Option<&MatchedPath>) -> Span {
+    tracing::trace_span!(
+        target: TRACE_TARGET,
+        "http",
+        otel.name = format!("{method} {}", route.map_or("unmatched", MatchedPath::as_str)),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = route.map_or("unmatched", MatchedPath::as_str),
+        http.response.status_code = tracing::field::Empty,
+        calos.request_id = &*context.request_id,
+        calos.correlation_id = %context.correlation_id,
+    )
 }
 
 /// Runs the request within its time, and turns a panic into an error.

@@ -1,16 +1,18 @@
 //! The command line of `calos`.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use calos_adapters::config::{Config, ConfigError};
+use calos_adapters::config::{Config, ConfigError, Vars};
 use calos_adapters::database::{Database, DatabaseError};
 use calos_commands::log::LogError;
 
+use crate::telemetry::{NoTelemetry, Telemetry};
 use crate::wiring::StartError;
-use crate::{admin, demo, openapi, run};
+use crate::{admin, demo, logging, openapi, run};
 
 /// The multi-tenant AI gateway with a prepaid, event-sourced ledger.
 ///
@@ -127,6 +129,9 @@ pub enum CliError {
     /// The server cannot start: exit code 3.
     #[error("{0}")]
     Start(#[from] StartError),
+    /// Traces cannot be told as the settings say: exit code 3.
+    #[error("{0}")]
+    Telemetry(#[from] NoTelemetry),
     /// The machine refuses something: exit code 3.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -136,7 +141,12 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Refused(_) => ExitCode::from(1),
-            Self::Config(_) | Self::Database(_) | Self::Log(_) | Self::Start(_) | Self::Io(_) => ExitCode::from(3),
+            Self::Config(_)
+            | Self::Database(_)
+            | Self::Log(_)
+            | Self::Start(_)
+            | Self::Telemetry(_)
+            | Self::Io(_) => ExitCode::from(3),
         }
     }
 }
@@ -145,13 +155,21 @@ impl CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging();
-    crate::boundary::install_panic_hook();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&CliError::Io(error)),
     };
-    match runtime.block_on(dispatch(cli)) {
+    let telemetry = match start_logging(&cli, runtime.handle()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
+    crate::boundary::install_panic_hook();
+    let done = runtime.block_on(dispatch(cli));
+    // The runtime still carries what is handed over here.
+    if let Some(telemetry) = telemetry {
+        telemetry.stop();
+    }
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -195,14 +213,15 @@ fn fail(error: &CliError) -> ExitCode {
     error.exit_code()
 }
 
-/// Logs go to standard error: plain lines on a terminal, JSON lines otherwise. `RUST_LOG` filters them.
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,hyper=warn"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if std::io::stderr().is_terminal() { logging.try_init() } else { logging.json().try_init() };
-    // A second subscriber can only come from a test that has set its own.
-    let _ = started;
+/// Logs go to standard error, traces of a server to where `OTEL_EXPORTER_OTLP_ENDPOINT` says.
+fn start_logging(cli: &Cli, runtime: &tokio::runtime::Handle) -> Result<Option<Arc<Telemetry>>, CliError> {
+    // What is wrong with the settings is told by whoever reads all of them.
+    let vars = Vars::from_process().ok();
+    let serves = matches!(cli.command, None | Some(Command::Serve(_)));
+    let endpoint = vars.as_ref().and_then(|vars| vars.get("OTEL_EXPORTER_OTLP_ENDPOINT")).filter(|_| serves);
+    let telemetry = endpoint.map(|endpoint| Telemetry::start(endpoint, runtime.clone())).transpose()?;
+    logging::start(logging::Format::chosen(vars.as_ref()), telemetry.as_deref());
+    Ok(telemetry)
 }
 
 #[cfg(test)]

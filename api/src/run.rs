@@ -9,6 +9,7 @@ use calos_adapters::database::Database;
 
 use crate::cli::{CliError, ServeArgs, say};
 use crate::listening::Listening;
+use crate::logging;
 use crate::routes;
 use crate::serve::{GRACE_MAX_SECONDS, Server, asked_to_stop};
 use crate::simulated::SimulatedProviders;
@@ -117,6 +118,7 @@ pub async fn serve(config: Config, args: ServeArgs) -> Result<(), CliError> {
     let mut asked = std::pin::pin!(asked_to_stop());
     let simulate = args.simulate_providers || !config.providers.any_configured();
     let stop_delay = config.server.stop_delay;
+    logging::keep_out_secrets_of(&config);
     say(config.summary().trim_end())?;
     let starting = async {
         let database = Database::open(&config).await?;

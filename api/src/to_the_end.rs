@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tracing::Instrument as _;
+use calos_commands::in_request::carried;
 
 use crate::error::ApiError;
 
@@ -16,7 +16,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, ApiError>> + Send + 'static,
 {
-    tokio::spawn(work.in_current_span()).await.map_err(ApiError::internal)?
+    tokio::spawn(carried(work)).await.map_err(ApiError::internal)?
 }
 
 #[cfg(test)]

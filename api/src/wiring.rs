@@ -43,8 +43,10 @@ use crate::metrics::watch::Watched;
 use crate::position;
 use crate::pulse::Pulse;
 use crate::routes::health::Looks;
+use crate::rebuilds::Rebuilds;
 use crate::seal_check::SealChecks;
 use crate::sweep_keyring;
+use crate::telemetry;
 
 /// How often answers too old to be replayed are removed.
 const SWEEP_SECONDS: u64 = 600;
@@ -116,6 +118,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Seal checks begun here.
     pub seal_checks: SealChecks,
+    /// Rebuilds begun here.
+    pub rebuilds: Rebuilds,
     /// How far this process has brought the read models.
     pub progress: watch::Receiver<Progress>,
     /// Whether the providers are simulated ones.
@@ -173,7 +177,8 @@ impl App {
         let options = secrets_options(&config);
         let secrets = Secrets::open(pool.clone(), &options).await?;
         let options = LogOptions { queue_max_commands: config.database.queue_max_commands, ..LogOptions::default() };
-        let log = PgLog::open(pool, options).await?;
+        let observer = telemetry::current().map(|telemetry| telemetry.board() as _);
+        let log = PgLog::open_observed(pool, options, observer).await?;
         let assembled = Self::assemble(config, database, simulated, stop, secrets, log.clone()).await;
         if assembled.is_err() {
             // Whatever was started gives its connections back before the pool closes.
@@ -192,7 +197,9 @@ impl App {
         log: PgLog,
     ) -> Result<(Self, RunnerHandle, Tasks), StartError> {
         let pool = database.pool.clone();
-        let runner = Runner::start(pool.clone(), log.heads(), RunnerOptions::default()).await?;
+        let observer = telemetry::current().map(|telemetry| telemetry.board() as _);
+        let options = RunnerOptions { observer, ..RunnerOptions::default() };
+        let runner = Runner::start(pool.clone(), log.heads(), options).await?;
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::new(&log, &secrets);
         let following = auth.follow(&log, stop.clone());
@@ -228,6 +235,7 @@ impl App {
             looks: Looks::default(),
             metrics,
             seal_checks: SealChecks::default(),
+            rebuilds: Rebuilds::default(),
             progress: runner.progress(),
             simulated,
             stopping: CancellationToken::new(),

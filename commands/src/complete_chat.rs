@@ -59,6 +59,7 @@ pub use traffic::{CallSlots, LOCAL_MAX_CALLS, PAID_MAX_CALLS, SLOT_WAIT_MAX};
 pub use whole::{ChatAnswer, ClaimAnswer};
 
 use crate::byok::ProviderKeys;
+use crate::in_request::carried;
 use crate::log::EventLog;
 use crate::metadata::Metadata;
 use crate::ports::{Clock, Randomness, World};
@@ -244,12 +245,12 @@ impl<L: EventLog> Gateway<L> {
     /// off.
     pub async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.0.tasks.spawn(async move {
+        self.0.tasks.spawn(carried(async move {
             let done = work.await;
             if reply.send(done).is_err() {
                 tracing::debug!("done, but nobody waits for it");
             }
-        });
+        }));
         answer.await.ok()
     }
 

@@ -13,6 +13,7 @@ pub mod client;
 pub mod complete_chat;
 pub mod fault;
 pub mod figures;
+pub mod in_request;
 pub mod ledger_access;
 pub mod licences;
 pub mod log;

@@ -22,6 +22,7 @@ pub mod journal;
 pub mod kind;
 pub mod lag;
 mod moment;
+pub mod observed;
 pub mod open_grants;
 pub mod open_holds;
 pub mod page;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::checkpoint::{self, ensure_registered};
+use crate::observed::{RoundObserver, Taken};
 use crate::progress::Progress;
 use crate::projection::Pace;
 use crate::registry::{self, AnyProjection};
@@ -43,6 +44,8 @@ pub struct RunnerOptions {
     pub poll_interval: Duration,
     /// At most this many events in one round.
     pub round_max_events: u32,
+    /// Who hears of what each round took.
+    pub observer: Option<Arc<dyn RoundObserver>>,
 }
 
 impl Default for RunnerOptions {
@@ -53,6 +56,7 @@ impl Default for RunnerOptions {
             relaxed_min_interval: Duration::from_millis(250),
             poll_interval: Duration::from_millis(250),
             round_max_events: 4_000,
+            observer: None,
         }
     }
 }
@@ -235,12 +239,13 @@ impl Work {
         };
         let projections: Vec<_> = self.options.projections.iter().filter(awake).copied().collect();
         let budget = i64::from(self.options.round_max_events.max(1));
+        let began = SystemTime::now();
         match round::together(&self.pool, &projections, budget).await {
             Ok(outcome) => {
                 for to in &outcome.moves {
                     self.resting.remove(to.projection);
                 }
-                Ok(self.published(&outcome))
+                Ok(self.published(&outcome, began))
             }
             Err(RoundError::Database(error)) => Err(error),
             Err(RoundError::Superseded) => Ok(Round { moved: true, more: true }),
@@ -259,9 +264,10 @@ impl Work {
     ) -> Result<Round, sqlx::Error> {
         let mut all = Round::default();
         for projection in projections {
+            let began = SystemTime::now();
             match round::carefully(&self.pool, *projection, budget).await {
                 Ok(outcome) => {
-                    let round = self.published(&outcome);
+                    let round = self.published(&outcome, began);
                     if round.moved {
                         self.resting.remove(projection.name());
                     }
@@ -285,7 +291,7 @@ impl Work {
         self.resting.insert(projection, Resting { until: Instant::now() + pause, pause, error: text });
     }
 
-    fn published(&self, outcome: &Outcome) -> Round {
+    fn published(&self, outcome: &Outcome, began: SystemTime) -> Round {
         let moved = !outcome.moves.is_empty();
         if moved {
             self.publish.send_modify(|progress| {
@@ -293,6 +299,12 @@ impl Work {
                     progress.set(to.projection, to.partition, to.position, to.recorded_at);
                 }
             });
+        }
+        if let Some(observer) = &self.options.observer {
+            for to in &outcome.moves {
+                let (projection, partition, through) = (to.projection, to.partition, to.position);
+                observer.taken(&Taken { projection, partition, through, began });
+            }
         }
         Round { moved, more: outcome.more }
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use calos_commands::log::{IdempotencyClaim, LogError, NewEvent, Positions};
 use calos_domain::{Record, Timestamp};
 
+use super::observed::Followed;
 use super::timestamp::Timestamptz;
 use super::warm::{DueSnapshot, StreamKey};
 use crate::seal::{HASH_BYTES, chain};
@@ -52,6 +53,8 @@ pub struct Append {
     pub claim_partition: i32,
     /// Snapshots to write once it is durable.
     pub snapshots: Vec<DueSnapshot>,
+    /// The command, when somebody follows it.
+    pub followed: Option<Box<Followed>>,
     /// Where the answer goes.
     pub reply: Option<oneshot::Sender<Outcome>>,
 }

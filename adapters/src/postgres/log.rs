@@ -8,7 +8,9 @@ use sqlx::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
+use calos_commands::in_request::TRACE_TARGET;
 use calos_commands::log::{Done, EventLog, Failed, LogError, Plan, Request, Unit};
 use calos_domain::{Decider, StreamId};
 
@@ -17,6 +19,7 @@ pub use super::counters::Counters;
 use super::append::{Append, Basis, Outcome};
 use super::heads;
 use super::load::{Loaded, load, unavailable};
+use super::observed::AppendObserver;
 use super::partitioning::partition_of;
 use super::snapshots::SnapshotQueue;
 use super::unit::{Decided, decide};
@@ -84,6 +87,8 @@ struct Inner {
     heads: watch::Receiver<Vec<i64>>,
     foreign: broadcast::Sender<ChangedStream>,
     counters: Arc<Counters>,
+    /// Whether anybody hears of durable commands.
+    observed: bool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -93,6 +98,18 @@ impl PgLog {
     /// # Errors
     /// [`LogError::Unavailable`]; [`LogError::Corrupt`] when the head rows are not those of a log.
     pub async fn open(pool: PgPool, options: LogOptions) -> Result<Self, LogError> {
+        Self::open_observed(pool, options, None).await
+    }
+
+    /// The same, with somebody who hears of every command that became durable.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_observed(
+        pool: PgPool,
+        options: LogOptions,
+        observer: Option<Arc<dyn AppendObserver>>,
+    ) -> Result<Self, LogError> {
         let mut connection = pool.acquire().await.map_err(unavailable)?;
         let now = heads::read(&mut connection).await.map_err(|error| match error {
             sqlx::Error::Decode(error) => LogError::Corrupt(error.to_string()),
@@ -110,6 +127,7 @@ impl PgLog {
         let (foreign, _) = broadcast::channel(FOREIGN_MAX_CHANGES);
         let (snapshots, snapshot_task) = SnapshotQueue::start(pool.clone());
         let counters = Arc::new(Counters::default());
+        let observed = observer.is_some();
         // A pool of its own for its one connection: readers that take every other connection cannot stop the writer.
         let own = pool.options().clone().max_connections(1).min_connections(0);
         let writer = Writer::new(WriterParts {
@@ -121,6 +139,7 @@ impl PgLog {
             foreign: foreign.clone(),
             snapshots,
             counters: Arc::clone(&counters),
+            observer,
             poll_interval: options.poll_interval,
             // A short queue means short batches: what waits is bounded by a small multiple of it.
             batch_max_commands: options.queue_max_commands.clamp(1, BATCH_MAX_COMMANDS),
@@ -138,6 +157,7 @@ impl PgLog {
             heads,
             foreign,
             counters,
+            observed,
             tasks,
         })))
     }
@@ -188,6 +208,11 @@ impl PgLog {
     pub fn queue_depth(&self) -> (usize, usize) {
         let queue = lock(&self.0.queue);
         queue.as_ref().map_or((0, 0), |queue| (queue.max_capacity() - queue.capacity(), queue.max_capacity()))
+    }
+
+    /// Whether anybody follows commands.
+    pub(super) fn is_observed(&self) -> bool {
+        self.0.observed
     }
 
     /// The pool it reads through.
@@ -267,7 +292,33 @@ impl EventLog for PgLog {
         Err(LogError::Contended { attempts: LOAD_MAX_ATTEMPTS })
     }
 
-    async fn execute<T, E, F>(&self, plan: &Plan<Self>, request: Request, mut choose: F) -> Result<Done<T>, Failed<E>>
+    async fn execute<T, E, F>(&self, plan: &Plan<Self>, request: Request, choose: F) -> Result<Done<T>, Failed<E>>
+    where
+        T: Send,
+        E: Send,
+        F: FnMut(&mut Unit<'_>) -> Result<T, E> + Send,
+    {
+        let metadata = &request.metadata;
+        let span = tracing::trace_span!(
+            target: TRACE_TARGET,
+            "command",
+            calos.stream = plan.streams().first().map(|stream| stream.kind),
+            calos.command_id = %metadata.command_id,
+            calos.correlation_id = %metadata.correlation_id,
+            calos.causation_id = metadata.causation_id.map(tracing::field::display),
+        );
+        self.decide_until_durable(plan, request, choose).instrument(span).await
+    }
+}
+
+impl PgLog {
+    /// Decides, and decides again for as long as others were faster, until the outcome is in the log.
+    async fn decide_until_durable<T, E, F>(
+        &self,
+        plan: &Plan<Self>,
+        request: Request,
+        mut choose: F,
+    ) -> Result<Done<T>, Failed<E>>
     where
         T: Send,
         E: Send,

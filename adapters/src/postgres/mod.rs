@@ -10,6 +10,7 @@ mod fence;
 mod heads;
 mod load;
 pub mod log;
+pub mod observed;
 pub mod partitioning;
 pub mod reading;
 mod recovery;

@@ -9,6 +9,7 @@ use calos_commands::metadata::{Metadata, StoredMetadata};
 
 use super::append::{Append, Basis, Outcome, StreamEvents};
 use super::log::PgLog;
+use super::observed::Followed;
 use super::warm::{DueSnapshot, StreamKey, Warm};
 
 /// How far a decision got.
@@ -45,9 +46,17 @@ pub fn decide<T, E>(
     }
     let (reply, receiver) = oneshot::channel();
     let counters = log.counters();
-    if chosen.is_ok() { counters.decided.add(1) } else { counters.refused.add(1) }
+    if chosen.is_ok() {
+        counters.decided.add(1)
+    } else {
+        counters.refused.add(1)
+    }
     let append = match &chosen {
-        Ok(_) => locked.enqueueable(plan, request, streams, &sequences, reply),
+        Ok(_) => {
+            let mut append = locked.enqueueable(plan, request, streams, &sequences, reply);
+            append.followed = log.is_observed().then(|| Followed::current(&request.metadata)).flatten();
+            append
+        }
         Err(_) => {
             locked.give_back_undecided(plan, streams);
             Append::barrier(locked.basis(), reply)
@@ -163,6 +172,7 @@ impl Append {
             claim: None,
             claim_partition: 0,
             snapshots: Vec::new(),
+            followed: None,
             reply: Some(reply),
         }
     }

@@ -16,6 +16,7 @@ use super::append::{Append, Batch, Head, Outcome};
 use super::failure::Failure;
 use super::heads;
 use super::log::{ChangedStream, Counters};
+use super::observed::{AppendObserver, Durable};
 use super::snapshots::SnapshotQueue;
 use super::warm::{Changed, Warm};
 
@@ -57,6 +58,7 @@ pub struct Writer {
     pub(super) foreign: broadcast::Sender<ChangedStream>,
     pub(super) snapshots: SnapshotQueue,
     pub(super) counters: Arc<Counters>,
+    observer: Option<Arc<dyn AppendObserver>>,
     pub(super) poll_interval: Duration,
     batch_max_commands: usize,
     pub(super) polled_at: Instant,
@@ -97,6 +99,8 @@ pub struct WriterParts {
     pub snapshots: SnapshotQueue,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Who hears of durable commands.
+    pub observer: Option<Arc<dyn AppendObserver>>,
     /// How often the heads are looked at for other processes' appends.
     pub poll_interval: Duration,
     /// Commands in one batch, at the most.
@@ -115,6 +119,7 @@ impl Writer {
             foreign,
             snapshots,
             counters,
+            observer,
             poll_interval,
             batch_max_commands,
         } = parts;
@@ -132,6 +137,7 @@ impl Writer {
             foreign,
             snapshots,
             counters,
+            observer,
             poll_interval,
             batch_max_commands,
             polled_at,
@@ -312,7 +318,11 @@ impl Writer {
         }
         self.settle(&appends);
         self.counters.record_batch(appends.len(), batch.events(), began.elapsed());
+        let batch_commands = appends.len();
         for (mut append, positions) in appends.into_iter().zip(&batch.positions) {
+            if let (Some(observer), Some(followed)) = (&self.observer, append.followed.take()) {
+                observer.durable(&Durable { followed: &followed, positions, began, batch_commands });
+            }
             self.snapshots.offer(std::mem::take(&mut append.snapshots));
             append.answer(Outcome::Durable(positions.clone()));
         }

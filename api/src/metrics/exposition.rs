@@ -58,7 +58,11 @@ impl Page<'_> {
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in series {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+            if labels.is_empty() {
+                family.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+            } else {
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+            }
         }
         Ok(())
     }
@@ -72,7 +76,11 @@ impl Page<'_> {
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in series {
-            family.encode_family(&labels)?.encode_gauge(&value)?;
+            if labels.is_empty() {
+                family.encode_gauge(&value)?;
+            } else {
+                family.encode_family(&labels)?.encode_gauge(&value)?;
+            }
         }
         Ok(())
     }
@@ -90,7 +98,11 @@ impl Page<'_> {
             let bounds = read.bounds.iter().map(|bound| *bound as f64 / unit).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(read.counts.iter().copied()).collect();
             let sum = read.sum as f64 / unit;
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, read.count(), &buckets, None)?;
+            if labels.is_empty() {
+                family.encode_histogram::<NoLabelSet>(sum, read.count(), &buckets, None)?;
+            } else {
+                family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, read.count(), &buckets, None)?;
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience};
 use super::whole::with_bill;
 use super::{Billing, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
+use crate::in_request::carried;
 use crate::log::EventLog;
 use crate::provider::{Chunk, ChunkKind, ChunkStream, Dialect, Phase, Produced, ProviderError, TokenUsage, Transcript};
 use crate::raw_object::RawObject;
@@ -73,7 +74,7 @@ impl<L: EventLog> Gateway<L> {
         let (begun, beginning) = oneshot::channel();
         let left = CancellationToken::new();
         let (gateway, waiting) = (self.clone(), left.clone());
-        self.0.tasks.spawn(async move { gateway.pump(caller, call, begun, waiting).await });
+        self.0.tasks.spawn(carried(async move { gateway.pump(caller, call, begun, waiting).await }));
         // By the time there is an answer nobody looks at it any more.
         let _leaves_when_dropped = left.drop_guard();
         beginning.await.unwrap_or(Err(ChatFailure::Lost("its task broke off")))

@@ -11,6 +11,7 @@ use super::attempts::{Answering, NoAnswer};
 use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience};
 use super::{Billing, CallKind, ChatCall, ChatCaller, ChatFailure, Gateway, Served};
+use crate::in_request::carried;
 use crate::log::{Boxed, EventLog, IdempotencyClaim, Positions};
 use crate::provider::{ChatProvider, ChatRequest, Completion, ProviderError, TokenUsage};
 use crate::raw_object::RawObject;
@@ -53,7 +54,7 @@ impl<L: EventLog> Gateway<L> {
     ) -> Result<ChatAnswer, ChatFailure> {
         let (mut reply, answer) = oneshot::channel();
         let gateway = self.clone();
-        self.0.tasks.spawn(async move {
+        self.0.tasks.spawn(carried(async move {
             let outcome = gateway.answer(&caller, &call, &claim, &mut reply).await;
             drop(claim);
             if let Err(unread) = reply.send(outcome) {
@@ -62,7 +63,7 @@ impl<L: EventLog> Gateway<L> {
                     Err(failure) => tracing::debug!(%failure, "failed, but nobody waits for it"),
                 }
             }
-        });
+        }));
         answer.await.unwrap_or(Err(ChatFailure::Lost("its task broke off")))
     }
 
