@@ -64,7 +64,7 @@ pub struct EventLine {
     pub hash: String,
 }
 
-type EventRow = (i32, i64, String, String, i64, String, String, String, String, Timestamptz, String);
+pub(crate) type EventRow = (i32, i64, String, String, i64, String, String, String, String, Timestamptz, String);
 
 /// Hands out the events that match, by partition and position, or by sequence within one stream. With `follow` it goes
 /// on with what is appended from now on, and ends only with an error or when the limit is reached.
@@ -161,7 +161,7 @@ fn statement<'a>(filter: &'a EventFilter, after: &Vector, through: &Vector, show
     query
 }
 
-fn line(row: EventRow) -> Result<EventLine, ToolError> {
+pub(crate) fn line(row: EventRow) -> Result<EventLine, ToolError> {
     let (partition, position, kind, id, sequence, event_type, version, payload, metadata, recorded_at, hash) = row;
     let raw = |text: String| {
         RawValue::from_string(text)

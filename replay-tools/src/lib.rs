@@ -33,6 +33,7 @@ pub mod rebuild;
 pub mod receipt;
 pub mod restore;
 mod run;
+pub mod search;
 mod skips;
 pub mod snapshots;
 pub mod status;

@@ -10,6 +10,7 @@ pub mod health;
 pub mod keys;
 pub mod metrics;
 pub mod models;
+pub mod ops;
 pub mod sessions;
 pub mod tenants;
 
@@ -42,6 +43,7 @@ pub fn all() -> OpenApiRouter<App> {
         .merge(chat::router())
         .merge(gateway::router())
         .merge(models::router())
+        .merge(ops::router())
 }
 
 /// What the listener serves.

@@ -111,7 +111,7 @@ pub(super) async fn backup(pool: &PgPool, list: List) -> Result<Line, ToolError>
     .fetch_one(pool)
     .await?;
     let Some(last) = last else {
-        let none = "none was ever taken: calos-replay backup";
+        let none = "none was ever taken: calos-replay backup --output DIR";
         return Ok(if list == List::Daily { Line::warn(NAME, none) } else { Line::fail(NAME, none) });
     };
     let hours = (now().micros() - last.0.micros()) / MICROS_PER_SECOND / 3_600;

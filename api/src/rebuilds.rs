@@ -1,0 +1,186 @@
+//! Rebuilds begun over HTTP: one at a time, in the background, cancellable, each with who and why in the log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use calos_domain::operation::{OperationCommand, RebuildCancelled, RebuildStarted, RunBy};
+use calos_domain::{Timestamp, UserId};
+use calos_replay::operation::record;
+use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
+use calos_replay::write_guard::{Assent, confirm};
+use calos_replay::{ReadModel, ToolError};
+
+use crate::request::now;
+use crate::wiring::App;
+
+/// The rebuilds of this process. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Rebuilds(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    running: Option<(Begun, CancellationToken)>,
+    last: Option<Ended>,
+}
+
+/// A rebuild that was begun.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Begun {
+    /// The projection's name, or `all`.
+    pub projection: String,
+    /// Who.
+    pub by: UserId,
+    /// Who and why, as it stands in the log.
+    pub run: RunBy,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A rebuild that ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ended {
+    /// The rebuild.
+    pub begun: Begun,
+    /// When it ended.
+    pub at: Timestamp,
+    /// What it did, or why it broke off.
+    pub outcome: Result<Vec<RebuildReport>, String>,
+}
+
+/// Why none was begun.
+#[derive(Debug)]
+pub enum NotBegun {
+    /// One is running.
+    Running(Box<Begun>),
+    /// It could not be recorded.
+    Failed(ToolError),
+}
+
+impl Rebuilds {
+    /// The running rebuild, and the last one that ended since this process began.
+    #[must_use]
+    pub fn look(&self) -> (Option<Begun>, Option<Ended>) {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.running.as_ref().map(|(begun, _)| begun.clone()), state.last.clone())
+    }
+
+    /// Records that a rebuild begins, and begins it in the background.
+    ///
+    /// # Errors
+    /// The one that is running, since there is one at a time; or that it could not be recorded: then none was begun.
+    pub async fn begin(&self, app: &App, begun: Begun, models: Vec<ReadModel>) -> Result<(), NotBegun> {
+        let cancel = CancellationToken::new();
+        let turn = self.enter(begun.clone(), cancel.clone()).map_err(|running| NotBegun::Running(Box::new(running)))?;
+        let fact =
+            RebuildStarted { run: begun.run.clone(), projection: begun.projection.clone(), started_at: begun.at };
+        let recorded = record(&app.log, &begun.run, OperationCommand::RecordRebuildStarted(fact)).await;
+        if let Err(error) = recorded {
+            turn.end(Err(error.to_string()));
+            return Err(NotBegun::Failed(error));
+        }
+        let app = app.clone();
+        tokio::spawn(async move {
+            let outcome = tokio::select! {
+                () = app.stopping.cancelled() => Err("the server was stopped; a rebuild begun again goes on".to_owned()),
+                () = cancel.cancelled() => Err("it was cancelled; a rebuild begun again goes on".to_owned()),
+                outcome = rebuild(&app, &begun.run, &models) => outcome,
+            };
+            turn.end(outcome);
+        });
+        Ok(())
+    }
+
+    /// Stops the running rebuild and records that under its own run; none when none is running.
+    ///
+    /// # Errors
+    /// It could not be recorded; it is stopped all the same.
+    pub async fn cancel(&self, app: &App, run: RunBy) -> Result<Option<Begun>, ToolError> {
+        let running = {
+            let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.running.clone()
+        };
+        let Some((begun, cancel)) = running else { return Ok(None) };
+        cancel.cancel();
+        let fact = RebuildCancelled { run: run.clone(), projection: begun.projection.clone(), cancelled_at: now() };
+        record(&app.log, &run, OperationCommand::RecordRebuildCancelled(fact)).await?;
+        Ok(Some(begun))
+    }
+
+    fn enter(&self, begun: Begun, cancel: CancellationToken) -> Result<Turn, Begun> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((running, _)) = &state.running {
+            return Err(running.clone());
+        }
+        state.running = Some((begun.clone(), cancel));
+        Ok(Turn { rebuilds: self.clone(), begun: Some(begun) })
+    }
+}
+
+/// The one rebuild there may be. One whose task is dropped has broken off.
+struct Turn {
+    rebuilds: Rebuilds,
+    begun: Option<Begun>,
+}
+
+impl Turn {
+    fn end(mut self, outcome: Result<Vec<RebuildReport>, String>) {
+        self.leave(outcome);
+    }
+
+    fn leave(&mut self, outcome: Result<Vec<RebuildReport>, String>) {
+        let Some(begun) = self.begun.take() else { return };
+        match &outcome {
+            Ok(_) => tracing::info!(projection = begun.projection, "a rebuild has ended"),
+            Err(why) => tracing::warn!(projection = begun.projection, why, "a rebuild broke off"),
+        }
+        let mut state = self.rebuilds.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running = None;
+        state.last = Some(Ended { begun, at: now(), outcome });
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.leave(Err("it ended abnormally".to_owned()));
+    }
+}
+
+/// The tools log in for themselves, as the tables' owner.
+async fn rebuild(app: &App, run: &RunBy, models: &[ReadModel]) -> Result<Vec<RebuildReport>, String> {
+    let confirmed = confirm(Assent::Given, "rebuild").map_err(|error| error.to_string())?;
+    let rebuilt = rebuild_all(&app.pool, &app.log, models, run, &confirmed, &RebuildOptions::default()).await;
+    rebuilt.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use calos_replay::operation::run_by;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn begun(projection: &str) -> Begun {
+        let run = run_by(Some("ada".to_owned()), Some("it looked wrong".to_owned()));
+        Begun { projection: projection.to_owned(), by: UserId(Uuid::from_u128(1)), run, at: Timestamp::from_micros(7) }
+    }
+
+    #[test]
+    fn there_is_one_rebuild_at_a_time_and_the_last_one_is_remembered() {
+        let (rebuilds, first) = (Rebuilds::default(), begun("usage_log"));
+        let turn = rebuilds.enter(first.clone(), CancellationToken::new()).ok().unwrap();
+        assert_eq!(rebuilds.enter(begun("tenants"), CancellationToken::new()).err(), Some(first.clone()));
+        assert_eq!(rebuilds.look().0, Some(first));
+        turn.end(Ok(Vec::new()));
+        let (running, last) = rebuilds.look();
+        assert_eq!((running, last.unwrap().outcome), (None, Ok(Vec::new())));
+    }
+
+    #[test]
+    fn a_rebuild_that_is_dropped_stands_in_nobodys_way() {
+        let rebuilds = Rebuilds::default();
+        drop(rebuilds.enter(begun("usage_log"), CancellationToken::new()));
+        let (running, last) = rebuilds.look();
+        assert_eq!((running, last.unwrap().outcome), (None, Err("it ended abnormally".to_owned())));
+    }
+}

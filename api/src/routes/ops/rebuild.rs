@@ -1,0 +1,217 @@
+//! Rebuilding a read model from the log, beside everything else.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use calos_projections::registry;
+use calos_replay::rebuild::RebuildReport;
+use calos_replay::status::status;
+
+use super::failure::{failed, model, run_of};
+use crate::auth::FinanceOperator as Operator;
+use crate::error::{ApiError, Code};
+use crate::moment::rfc3339;
+use crate::openapi::ErrorBody;
+use crate::rebuilds::{Begun, Ended, NotBegun};
+use crate::request::{Json as Body, Path, now};
+use crate::wiring::App;
+
+/// Why something is done.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// In words; it stands in the log.
+    reason: String,
+}
+
+/// The rebuilds of this server since its start.
+#[derive(Serialize, ToSchema)]
+pub struct RebuildAnswer {
+    /// The one that is running; null when none is.
+    running: Option<RunningRebuild>,
+    /// The last one that ended; null when there was none.
+    last: Option<EndedRebuild>,
+}
+
+/// A rebuild that is running.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningRebuild {
+    /// The projection, or `all`.
+    projection: String,
+    /// The run, as it stands in the log.
+    operation_id: Uuid,
+    /// Who began it.
+    by: Uuid,
+    /// Why.
+    reason: String,
+    /// When, RFC 3339.
+    started_at: String,
+    /// Partitions of the new versions that are folded, over all of its projections.
+    partitions_done: i64,
+    /// Partitions to fold.
+    partitions: i64,
+}
+
+/// A rebuild that ended.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedRebuild {
+    /// The projection, or `all`.
+    projection: String,
+    /// The run, as it stands in the log.
+    operation_id: Uuid,
+    /// Who began it.
+    by: Uuid,
+    /// Why.
+    reason: String,
+    /// When, RFC 3339.
+    started_at: String,
+    /// When it ended, RFC 3339.
+    ended_at: String,
+    /// What was rebuilt.
+    rebuilt: Vec<RebuiltLine>,
+    /// Why it broke off; null when it did not.
+    error: Option<String>,
+}
+
+/// One projection that was rebuilt.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RebuiltLine {
+    /// Its name.
+    projection: &'static str,
+    /// The version before.
+    from_version: i32,
+    /// The version since.
+    to_version: i32,
+    /// Events folded.
+    events: u64,
+    /// How long it took.
+    seconds: f64,
+    /// Events the new version could not take.
+    dead_letters: i64,
+    /// Rows in which the versions differed; null when those that stood could not be read.
+    differences: Option<i64>,
+}
+
+/// Rebuild a projection, or `all`, from the log. There is one rebuild at a time; reads and writes go on meanwhile.
+#[utoipa::path(post, path = "/api/ops/projections/{name}/rebuild", tag = "operations", request_body = Reason,
+    params(("name" = String, Path, description = "the projection, or all")),
+    responses((status = 202, body = RunningRebuild), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
+    security(("session" = []), ("sessionCookie" = [])))]
+pub async fn begin(
+    State(app): State<App>,
+    operator: Operator,
+    Path(name): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Response, ApiError> {
+    let models = if name == "all" { registry::ALL.to_vec() } else { vec![model(&name)?] };
+    let run = run_of(operator.user_id(), &reason)?;
+    let begun = Begun { projection: name, by: operator.user_id(), run, at: now() };
+    match app.rebuilds.begin(&app, begun.clone(), models).await {
+        Ok(()) => Ok((StatusCode::ACCEPTED, Json(RunningRebuild::new(begun, 0, 0)?)).into_response()),
+        Err(NotBegun::Failed(error)) => Err(failed(error)),
+        Err(NotBegun::Running(running)) => {
+            let since = rfc3339(running.at)?;
+            let name = &running.projection;
+            let message =
+                format!("{name} has been rebuilt since {since}; GET /api/ops/rebuild shows it, DELETE stops it");
+            Err(ApiError::new(Code::Conflict, message).with_fact("startedAt", since))
+        }
+    }
+}
+
+/// The running rebuild, and the last one that ended.
+#[utoipa::path(get, path = "/api/ops/rebuild", tag = "operations",
+    responses((status = 200, body = RebuildAnswer), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 503, body = ErrorBody)),
+    security(("session" = []), ("sessionCookie" = [])))]
+pub async fn look(State(app): State<App>, _operator: Operator) -> Result<Json<RebuildAnswer>, ApiError> {
+    let (running, last) = app.rebuilds.look();
+    let running = match running {
+        None => None,
+        Some(begun) => {
+            let projections = status(&app.pool).await.map_err(failed)?.projections;
+            let building = projections.iter().filter_map(|projection| {
+                let mine = begun.projection == "all" || begun.projection == projection.name;
+                projection
+                    .building
+                    .filter(|_| mine)
+                    .map(|building| (building.partitions_done, projection.partitions.len()))
+            });
+            let (done, all) = building.fold((0, 0), |(done, all), (more, of)| (done + more, all + of));
+            Some(RunningRebuild::new(begun, done, i64::try_from(all).unwrap_or(i64::MAX))?)
+        }
+    };
+    Ok(Json(RebuildAnswer { running, last: last.map(EndedRebuild::new).transpose()? }))
+}
+
+/// Stop the running rebuild. What it has finished is kept, and one begun again goes on from there; the live version is as it
+/// was.
+#[utoipa::path(delete, path = "/api/ops/rebuild", tag = "operations",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)),
+    security(("session" = []), ("sessionCookie" = [])))]
+pub async fn cancel(State(app): State<App>, operator: Operator) -> Result<StatusCode, ApiError> {
+    let run = run_of(operator.user_id(), "cancelled over HTTP")?;
+    match app.rebuilds.cancel(&app, run).await.map_err(failed)? {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(ApiError::not_found("running rebuild")),
+    }
+}
+
+impl RunningRebuild {
+    fn new(begun: Begun, partitions_done: i64, partitions: i64) -> Result<Self, ApiError> {
+        Ok(Self {
+            started_at: rfc3339(begun.at)?,
+            projection: begun.projection,
+            operation_id: begun.run.operation_id.0,
+            by: begun.by.0,
+            reason: begun.run.reason,
+            partitions_done,
+            partitions,
+        })
+    }
+}
+
+impl EndedRebuild {
+    fn new(ended: Ended) -> Result<Self, ApiError> {
+        let Ended { begun, at, outcome } = ended;
+        let (rebuilt, error) = match outcome {
+            Ok(reports) => (reports.into_iter().map(RebuiltLine::new).collect(), None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        Ok(Self {
+            started_at: rfc3339(begun.at)?,
+            ended_at: rfc3339(at)?,
+            projection: begun.projection,
+            operation_id: begun.run.operation_id.0,
+            by: begun.by.0,
+            reason: begun.run.reason,
+            rebuilt,
+            error,
+        })
+    }
+}
+
+impl RebuiltLine {
+    fn new(report: RebuildReport) -> Self {
+        Self {
+            projection: report.projection,
+            from_version: report.from_version,
+            to_version: report.to_version,
+            events: report.events,
+            seconds: report.seconds,
+            dead_letters: report.dead_letters,
+            differences: report.parity.differences.map(|differences| differences.count),
+        }
+    }
+}
