@@ -66,6 +66,9 @@ impl Until {
     }
 }
 
+/// Makes the epoch that begins with what was loaded, if one has to begin.
+pub(crate) type MakesEpoch<'a> = dyn Fn(&Loaded) -> Option<Epoch> + Send + Sync + 'a;
+
 /// How files are loaded.
 pub(crate) struct Load<'a> {
     /// Whose signature the files have to bear; without one, that of the key they name.
@@ -74,7 +77,7 @@ pub(crate) struct Load<'a> {
     /// Whose keys are left out.
     pub(crate) erased: &'a [Uuid],
     /// Makes the epoch that begins with what was loaded, if one has to.
-    pub(crate) epoch: Option<&'a (dyn Fn(&Loaded) -> Option<Epoch> + Send + Sync)>,
+    pub(crate) epoch: Option<&'a MakesEpoch<'a>>,
     pub(crate) show: Show,
 }
 

@@ -236,7 +236,10 @@ async fn recorded_at(
         let mut source = Source::open(file, Some(key.verifying_key())).await?;
         let reaches =
             source.header.heads.heads.iter().any(|head| head.partition == partition && head.position >= position);
-        while reaches {
+        if !reaches {
+            continue;
+        }
+        loop {
             match source.next().await? {
                 Item::Events(events) => {
                     let found = events.iter().find(|event| event.partition == partition && event.position == position);

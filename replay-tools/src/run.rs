@@ -81,9 +81,13 @@ fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
             finance::may_write(args)?;
             Ok(Ready::default())
         }
-        Verb::Anchor | Verb::Check(_) | Verb::Status | Verb::Balance(_) | Verb::TrialBalance(_) | Verb::Receipt(_) | Verb::Events(_) => {
-            Ok(Ready::default())
-        }
+        Verb::Anchor
+        | Verb::Check(_)
+        | Verb::Status
+        | Verb::Balance(_)
+        | Verb::TrialBalance(_)
+        | Verb::Receipt(_)
+        | Verb::Events(_) => Ok(Ready::default()),
     }
 }
 
@@ -118,7 +122,9 @@ async fn verb(
             log.close().await;
             ended
         }
-        (Verb::Rebuild(_) | Verb::Import(_) | Verb::Restore(_), None) => Err(ToolError::Usage("not confirmed; nothing was changed".to_owned())),
+        (Verb::Rebuild(_) | Verb::Import(_) | Verb::Restore(_), None) => {
+            Err(ToolError::Usage("not confirmed; nothing was changed".to_owned()))
+        }
         (Verb::DeadLetters(verb), confirmed) => {
             tending::letters(environment, &ready.models, verb, confirmed.as_ref(), output).await
         }
@@ -130,7 +136,9 @@ async fn verb(
         (Verb::Balance(args), _) => finance::balance_of(environment, &args, output).await,
         (Verb::TrialBalance(args), _) => finance::trial_balance_at(environment, args, output).await,
         (Verb::Import(args), Some(confirmed)) => log_verbs::import(environment, args, &confirmed, output, show).await,
-        (Verb::Restore(args), Some(confirmed)) => log_verbs::put_back(environment, args, &confirmed, output, show).await,
+        (Verb::Restore(args), Some(confirmed)) => {
+            log_verbs::put_back(environment, args, &confirmed, output, show).await
+        }
         (Verb::Backup(args), _) => log_verbs::back_up(environment, args, output, show).await,
         (Verb::Export(ExportVerb::Log(args)), _) => log_verbs::export(environment, &args, output, show).await,
         (Verb::Export(ExportVerb::Journal(args)), _) => finance::export_journal(environment, &args, output, show).await,

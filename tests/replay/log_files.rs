@@ -1,7 +1,8 @@
 //! The log as a file: what goes out comes back byte for byte, and what was changed on the way is refused.
 
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ async fn keys_go_only_with_an_export_that_asks_for_them() {
     let (bare, whole) = (folder.path().join("bare"), folder.path().join("whole"));
     export(&history, &bare, JSONL).await.expect("it is exported");
     export(&history, &whole, LogExport { keys: true, ..JSONL }).await.expect("it is exported");
+    let mode = std::fs::metadata(&whole).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "keys are for their owner alone");
     assert!(!text_of(&bare).contains("wrapped_key") && text_of(&whole).contains("wrapped_key"));
     let parquet = LogExport { format: LogFormat::Parquet, keys: true, ..JSONL };
     let refused = export(&history, &folder.path().join("never"), parquet).await.expect_err("it takes no keys");
@@ -249,7 +252,7 @@ async fn kill_the_sleeper(database: &TestDatabase) {
     panic!("nobody sleeps");
 }
 
-fn text_of(file: &PathBuf) -> String {
+fn text_of(file: &Path) -> String {
     let mut text = String::new();
     let file = std::fs::File::open(file).expect("it opens");
     zstd::Decoder::new(file).expect("it is zstd").read_to_string(&mut text).expect("it is text");

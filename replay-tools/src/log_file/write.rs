@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -34,6 +35,9 @@ const WRITE_STEP_EVENTS: i64 = 4_096;
 
 /// Rows of small tables are written once their lines fill this much.
 const ROWS_FLUSH_BYTES: usize = 1024 * 1024;
+
+/// A log is everything anybody ever did, and there may be keys beside it.
+const OWNER_ONLY: u32 = 0o600;
 
 /// How hard zstd works: its own default, which writes as fast as the log is read.
 const ZSTD_LEVEL: i32 = 3;
@@ -231,7 +235,7 @@ impl Out {
     async fn begin(format: LogFormat, path: PathBuf, header: &Header) -> Result<Self, ToolError> {
         let line = line_bytes(&Line::Log(Box::new(header.clone())))?;
         blocking(move || {
-            let file = File::options().write(true).create_new(true).open(path)?;
+            let file = File::options().write(true).create_new(true).mode(OWNER_ONLY).open(path)?;
             let digest = Sha256::new_with_prefix(&line);
             let format = match format {
                 LogFormat::Jsonl => {

@@ -86,13 +86,7 @@ impl Required {
     }
 
     /// The epochs of a place; one that is not signed by the ledger excuses nothing, and is told.
-    fn take_epochs(
-        &mut self,
-        place: &str,
-        epochs: Result<Vec<Epoch>, EpochError>,
-        source: &Anchors,
-        stored: &Stored,
-    ) {
+    fn take_epochs(&mut self, place: &str, epochs: Result<Vec<Epoch>, EpochError>, source: &Anchors, stored: &Stored) {
         let epochs = epochs.unwrap_or_else(|error| {
             self.check.found(Finding::of(format!("{place}: {error}")));
             Vec::new()
