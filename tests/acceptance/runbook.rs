@@ -69,6 +69,26 @@ fn the_runbook_has_a_page_for_every_emergency_with_its_proof() {
     }
 }
 
+/// A heading as its link has it.
+fn link(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase().replace(' ', "-");
+    kept.chars().filter(|letter| letter.is_alphanumeric() || *letter == '-').collect()
+}
+
+#[test]
+fn every_alert_and_every_link_leads_to_a_page_that_is_there() {
+    let text = runbook();
+    let pages: Vec<String> = text.lines().filter_map(|line| line.strip_prefix("## ")).map(link).collect();
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus/alerts.yml");
+    let rules = std::fs::read_to_string(&rules).unwrap_or_else(|error| panic!("{}: {error}", rules.display()));
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.split("runbook.md#").nth(1)).collect();
+    assert!(alerts.len() > 5, "{alerts:?}");
+    let links = text.split("](#").skip(1).filter_map(|rest| rest.split(')').next());
+    for target in alerts.into_iter().chain(links) {
+        assert!(pages.iter().any(|page| page == target.trim()), "there is no page {target} among {pages:?}");
+    }
+}
+
 #[test]
 fn a_command_with_a_typing_error_is_found() {
     let wrong = commands("```sh\ncalos-replay rebuild usage_log --resaon \"x\"\n```\nand `calos-replay veryfy`.");
