@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_adapters::receipt::Receipt;
@@ -18,6 +17,7 @@ use calos_replay::trial_balance::trial_balance;
 use calos_replay::verify::{Anchors, VerifyOptions, VerifyReport, verify};
 use calos_replay::write_guard::{Assent, confirm};
 use calos_replay::{APPLICATION_NAME, ToolError};
+use calos_tests::cluster;
 use calos_tests::database::TestDatabase;
 use ed25519_dalek::SigningKey;
 use sqlx::PgPool;
@@ -238,18 +238,15 @@ async fn an_import_whose_connection_dies_says_so_and_leaves_nothing_behind() {
 async fn kill_the_sleeper(database: &TestDatabase) {
     let statement = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
                      WHERE application_name = $1 AND wait_event = 'PgSleep' AND datname = current_database()";
-    for _ in 0..3_000 {
+    cluster::until("somebody sleeps, and is killed", 30, async || {
         let killed: i64 = sqlx::query_scalar(statement)
             .bind(APPLICATION_NAME)
             .fetch_one(&database.owner_pool)
             .await
             .expect("the activity is read");
-        if killed > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("nobody sleeps");
+        killed > 0
+    })
+    .await;
 }
 
 fn text_of(file: &Path) -> String {
