@@ -34,9 +34,10 @@ pub(super) fn disk(name: &'static str, folder: &Path) -> Line {
     match statvfs(there) {
         Err(error) => Line::fail(name, format!("{}: {error}", there.display())),
         Ok(about) => {
-            let (free, all) =
-                (about.f_bavail.saturating_mul(about.f_frsize), about.f_blocks.saturating_mul(about.f_frsize));
-            let percent = free.saturating_mul(100) / all.max(1);
+            let free = about.f_bavail.saturating_mul(about.f_frsize);
+            let used = about.f_blocks.saturating_sub(about.f_bfree).saturating_mul(about.f_frsize);
+            // Of what may be used at all, as `df` counts it: some is kept for others.
+            let percent = free.saturating_mul(100) / free.saturating_add(used).max(1);
             let detail = format!("{percent} % free, {} MiB, at {}", free / (1024 * 1024), there.display());
             if percent < ROOM_FAIL_PERCENT {
                 Line::fail(name, format!("{detail}; see Disk full in docs/runbook.md"))
