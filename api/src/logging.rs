@@ -100,7 +100,7 @@ pub fn redact(line: &str) -> String {
     for mark in ["sk-", "sk_live_", "sk_test_", "whsec_", "Bearer "] {
         clean = without_keys(clean, mark);
     }
-    without_password(clean)
+    without_password(&clean)
 }
 
 /// Takes out what follows `mark` and is long enough to be a key, the mark of a key with it.
@@ -129,10 +129,10 @@ fn without_keys(text: String, mark: &str) -> String {
 }
 
 /// `scheme://user:password@host` without its password.
-fn without_password(text: String) -> String {
+fn without_password(text: &str) -> String {
     const MARK: &str = "://";
     let mut clean = String::with_capacity(text.len());
-    let mut rest = text.as_str();
+    let mut rest = text;
     while let Some(at) = rest.find(MARK) {
         let (before, authority) = rest.split_at(at + MARK.len());
         let end = authority.find(|letter: char| "/ \"'?#\n".contains(letter)).unwrap_or(authority.len());

@@ -151,6 +151,16 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The sections of a page, as a link names them.
+fn sections_of(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter_map(|line| line.strip_prefix("## "));
+    let linked = |letter: char| match letter {
+        ' ' => Some('-'),
+        letter => (letter.is_ascii_alphanumeric() || letter == '-').then(|| letter.to_ascii_lowercase()),
+    };
+    headings.map(|heading| heading.chars().filter_map(linked).collect()).collect()
+}
+
 /// Every `expr` of a dashboard, however deep.
 fn expressions(value: &Value, found: &mut Vec<String>) {
     match value {
@@ -182,6 +192,7 @@ async fn the_dashboard_and_the_alerts_name_series_that_are_served_and_no_others(
 
     let rules = YamlLoader::load_from_str(&file("deploy/prometheus/alerts.yml")).expect("the rules are YAML");
     let rules = rules[0]["groups"][0]["rules"].as_vec().expect("there are rules");
+    let sections = sections_of(&file("docs/runbook.md"));
     let mut watched = BTreeSet::new();
     for rule in rules {
         let text = |value: &Yaml| value.as_str().unwrap_or_default().to_owned();
@@ -193,7 +204,8 @@ async fn the_dashboard_and_the_alerts_name_series_that_are_served_and_no_others(
             assert!(!text(&rule["annotations"][note]).is_empty(), "{name} has no {note}");
         }
         let runbook = text(&rule["annotations"]["runbook"]);
-        assert!(runbook.starts_with("docs/runbook.md#"), "{name} names no section of the runbook");
+        let section = runbook.strip_prefix("docs/runbook.md#").unwrap_or_default();
+        assert!(sections.contains(section), "{name}: the runbook has no section {section:?}: {sections:?}");
         watched.extend(named_in(&expression));
     }
     for alert in [
