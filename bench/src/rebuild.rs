@@ -83,8 +83,9 @@ impl Models {
     }
 
     /// Restores read models that were lost, from one reading of the log; operations are events, and the time is until every
-    /// row and every key stood.
-    pub async fn restore(&self, models: &[ReadModel]) -> Result<Run, BenchError> {
+    /// row and every key stood. Processor time is that of the whole, the statistics and the switch included.
+    pub async fn restore(&self, arena: &Arena, models: &[ReadModel]) -> Result<Run, BenchError> {
+        let cpu_before = arena.meter.read();
         let reports = self.call(models, RebuildOptions::default()).await?;
         let (mut events, mut build_seconds) = (0, 0.0_f64);
         for report in &reports {
@@ -95,7 +96,7 @@ impl Models {
             events = events.max(report.events);
             build_seconds = build_seconds.max(report.build_seconds);
         }
-        Run::bulk(events, Duration::from_secs_f64(build_seconds), None)
+        Run::bulk(events, Duration::from_secs_f64(build_seconds), arena.meter.since(cpu_before))
     }
 
     /// Builds the next version of some read models from one reading of the log, compares them with the live ones, and puts

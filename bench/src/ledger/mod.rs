@@ -6,7 +6,7 @@ mod questions;
 mod report;
 mod tool;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use calos_adapters::postgres;
 use calos_adapters::postgres::log::{LogOptions, PgLog};
@@ -33,6 +33,8 @@ const QUICK_ENTRIES: u64 = 100_000;
 /// How often each question is asked.
 const ASKED: u32 = 400;
 const QUICK_ASKED: u32 = 80;
+/// Up to so many entries answers are held against the entries themselves, which takes as long as there are entries.
+const CHECKED_MAX_ENTRIES: u64 = 2_000_000;
 /// Connections of the pool the questions are asked over.
 const ASKING_CONNECTIONS: u32 = 2;
 /// Connections of the log that rebuilds record themselves in.
@@ -59,7 +61,7 @@ pub async fn run(arena: &Arena, arguments: &LedgerArguments, progress: &Progress
     let tenants = usize::from(arguments.tenants);
     let shape = Shape { events, tenants, begin: begin() };
     let fresh = arena.with_log("ledger").await?;
-    let tool = Tool::beside(&fresh)?;
+    let tool = Tool::beside(&fresh, &arena.meter)?;
 
     progress.say(&format!("a year of {tenants} tenants, {events} events"));
     let filled = bulk::fill(&fresh, shape).await?;
@@ -72,6 +74,9 @@ pub async fn run(arena: &Arena, arguments: &LedgerArguments, progress: &Progress
     stage.fold(&rows, &sums).await?;
     let entries = count(&fresh, "read.journal").await?;
 
+    if entries <= CHECKED_MAX_ENTRIES {
+        stage.check(&shape).await?;
+    }
     let answered = stage.ask(&shape, if quick { QUICK_ASKED } else { ASKED }).await?;
     stage.tools(&tool, entries).await?;
     stage.copies("journal_and_usage", "journal and usage", &rows).await?;
@@ -104,6 +109,11 @@ fn models(names: &[&str]) -> Result<Vec<ReadModel>, BenchError> {
     names.iter().map(|name| rebuild::find(name)).collect()
 }
 
+fn micros_each(cpu: Duration, count: u64) -> f64 {
+    const MICROS_PER_SECOND: f64 = 1e6;
+    cpu.as_secs_f64() * MICROS_PER_SECOND / count_as_f64(count.max(1))
+}
+
 async fn count(fresh: &Fresh, table: &str) -> Result<u64, BenchError> {
     let pool = fresh.pool(1).await?;
     let count: i64 = sqlx::query_scalar(&format!("SELECT count(*) FROM {table}")).fetch_one(&pool).await?;
@@ -129,17 +139,39 @@ impl Stage<'_> {
             seconds: run.elapsed.as_secs_f64(),
             per_second: run.rate(),
             peak_mib: None,
+            cpu_micros: run.cpu.map(|cpu| micros_each(cpu.client, run.operations)),
+            postgres_cpu_micros: run.cpu.and_then(|cpu| cpu.postgres).map(|cpu| micros_each(cpu, run.operations)),
             bytes: None,
         });
     }
 
-    fn ran(&mut self, name: &str, what: String, unit: &'static str, count: u64, ran: &Ran) {
+    fn ran(
+        &mut self,
+        name: &str,
+        what: String,
+        (unit, count): (&'static str, u64),
+        ran: &Ran,
+        postgres: Option<Duration>,
+    ) {
         let seconds = ran.elapsed.as_secs_f64();
         let per_second = count_as_f64(count) / seconds.max(f64::MIN_POSITIVE);
         let (name, peak_mib, bytes) = (name.to_owned(), ran.peak_mib, Some(ran.bytes));
+        let cpu_micros = ran.cpu.map(|cpu| micros_each(cpu, count));
+        let postgres_cpu_micros = postgres.map(|cpu| micros_each(cpu, count));
         let peak = peak_mib.map_or_else(String::new, |peak| format!(", {peak} MiB"));
         self.progress.say(&format!("{what}: {per_second:.0} a second{peak}"));
-        self.bulk.push(Bulk { name, what, unit, count, seconds, per_second, peak_mib, bytes });
+        self.bulk.push(Bulk {
+            name,
+            what,
+            unit,
+            count,
+            seconds,
+            per_second,
+            peak_mib,
+            cpu_micros,
+            postgres_cpu_micros,
+            bytes,
+        });
     }
 
     /// The better way of the two in which the log can be sent.
@@ -158,13 +190,21 @@ impl Stage<'_> {
         for (name, what, models_of) in
             [("rebuild_journal_and_usage", "journal and usage", rows), ("rebuild_sums", "sums of the book", sums)]
         {
-            let run = models.restore(models_of).await?;
+            let run = models.restore(self.arena, models_of).await?;
             self.done(name, format!("CALOS, rebuild of {what}"), "event", &run);
         }
         models.at_the_head(&all).await?;
         models.close().await;
         log.close().await;
         pool.close().await;
+        Ok(())
+    }
+
+    async fn check(&self, shape: &Shape) -> Result<(), BenchError> {
+        let pool = self.fresh.pool(1).await?;
+        questions::check(&pool, shape).await?;
+        pool.close().await;
+        self.progress.say("the trial balance is the sum of its entries");
         Ok(())
     }
 
@@ -177,14 +217,24 @@ impl Stage<'_> {
     }
 
     async fn tools(&mut self, tool: &Tool, entries: u64) -> Result<(), BenchError> {
+        tool.anchor(self.fresh).await?;
+        let before = self.arena.meter.of_postgres();
         let (ran, events) = tool.verify_chain().await?;
-        self.ran("verify_chain", "verify --chain".to_owned(), "event", events, &ran);
+        let postgres = self.postgres_since(before);
+        self.ran("verify_chain", "verify --chain".to_owned(), ("event", events), &ran, postgres);
         for format in FORMATS {
+            let before = self.arena.meter.of_postgres();
             let ran = tool.export(format, entries).await?;
+            let postgres = self.postgres_since(before);
             let name = tool::name(format);
-            self.ran(&format!("export_{name}"), format!("export journal, {name}"), "entry", entries, &ran);
+            let what = format!("export journal, {name}");
+            self.ran(&format!("export_{name}"), what, ("entry", entries), &ran, postgres);
         }
         Ok(())
+    }
+
+    fn postgres_since(&self, before: Option<Duration>) -> Option<Duration> {
+        self.arena.meter.of_postgres().zip(before).map(|(now, before)| now.saturating_sub(before))
     }
 
     /// What this PostgreSQL takes to load the same rows into the same tables, already made.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use calos_adapters::postgres::Timestamptz;
 use calos_domain::{Asset, TenantId, Timestamp};
 use calos_projections::as_of::{AccountAt, AsOf, AsOfError, TrialLine, account, trial_balance, wallet};
 use rand::rngs::SmallRng;
@@ -84,6 +85,44 @@ pub async fn ask(pool: &PgPool, shape: &Shape, count: u32, progress: &Progress) 
     }
     Ok(answered)
 }
+
+/// Holds trial balances against the entries themselves, added up by the database one by one: one as of any time, one within
+/// the burst.
+///
+/// # Errors
+/// They differ.
+pub async fn check(pool: &PgPool, shape: &Shape) -> Result<(), BenchError> {
+    let mut asker =
+        Asker { pool, shape, tenants: Vec::new(), classes: Vec::new(), random: SmallRng::seed_from_u64(17) };
+    for when in [When::AnyTime, When::InBurst] {
+        let at = asker.at(when, u32::MAX);
+        let lines = trial_balance(pool, at).await.map_err(failed)?;
+        let found: Vec<_> =
+            lines.into_iter().map(|l| (l.account, l.asset.as_str().to_owned(), l.debit, l.credit)).collect();
+        let mut expected: Vec<(String, String, i64, i64)> = sqlx::query_as(ADDED_UP)
+            .bind(at.effective.map(Timestamptz))
+            .bind(at.recorded.map(Timestamptz))
+            .fetch_all(pool)
+            .await?;
+        expected.sort_unstable();
+        if found.len() != expected.len() || expected.iter().any(|line| !found.contains(line)) {
+            return Err(BenchError::Check(format!("the trial balance is {found:?} instead of {expected:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Every posting by class and asset, of what had taken effect and was recorded by then.
+const ADDED_UP: &str = r"
+SELECT account, asset, sum(greatest(amount, 0))::int8, sum(greatest(-amount, 0))::int8 FROM (
+    SELECT asset, split_part(line, ' ', 2)::int8 AS amount,
+        CASE WHEN line LIKE 'Liabilities:Wallet:%:Held:%' THEN 'Liabilities:Wallet:Held'
+             WHEN line LIKE 'Liabilities:Wallet:%' THEN 'Liabilities:Wallet:Available'
+             WHEN line LIKE 'Assets:Debt:%' THEN 'Assets:Debt'
+             ELSE split_part(line, ' ', 1) END AS account
+    FROM read.journal, unnest(string_to_array(postings, E'\n')) AS line
+    WHERE effective_at <= $1 AND recorded_at <= $2) AS postings
+GROUP BY account, asset";
 
 fn failed(error: AsOfError) -> BenchError {
     BenchError::Check(format!("there is no answer as of a moment: {error}"))

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use calos_adapters::anchors;
+use calos_adapters::config::{Config, Vars};
+use calos_adapters::secrets::{RootSecret, ledger_signing_key};
 use calos_replay::export::Format;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
 use crate::arena::Fresh;
+use crate::cpu::CpuMeter;
 use crate::error::BenchError;
 use crate::machine;
 
@@ -29,6 +33,8 @@ pub struct Ran {
     pub elapsed: Duration,
     /// The most memory it held, in MiB, where the system tells.
     pub peak_mib: Option<u64>,
+    /// The processor time it took, where the system tells.
+    pub cpu: Option<Duration>,
     /// How many bytes it printed.
     pub bytes: u64,
     /// The end of what it printed.
@@ -40,6 +46,7 @@ pub struct Tool {
     program: PathBuf,
     database: String,
     folder: TempDir,
+    meter: CpuMeter,
 }
 
 impl Tool {
@@ -47,7 +54,7 @@ impl Tool {
     ///
     /// # Errors
     /// It is not there.
-    pub fn beside(fresh: &Fresh) -> Result<Self, BenchError> {
+    pub fn beside(fresh: &Fresh, meter: &CpuMeter) -> Result<Self, BenchError> {
         let program = std::env::current_exe()?.with_file_name("calos-replay");
         if !program.is_file() {
             return Err(BenchError::Environment(format!(
@@ -55,7 +62,24 @@ impl Tool {
                 program.display()
             )));
         }
-        Ok(Self { program, database: fresh.url(), folder: tempfile::tempdir()? })
+        Ok(Self { program, database: fresh.url(), folder: tempfile::tempdir()?, meter: meter.clone() })
+    }
+
+    /// Signs the heads as they are now and keeps them where the tool looks for them, as a server does at every start: a log
+    /// of some age without them is not whole.
+    ///
+    /// # Errors
+    /// They cannot be signed or kept.
+    pub async fn anchor(&self, fresh: &Fresh) -> Result<(), BenchError> {
+        let unfit = |error: &dyn std::fmt::Display| BenchError::Environment(format!("no anchor: {error}"));
+        let vars = Vars::from_pairs([("CALOS_DATA_DIR", self.folder.path().to_string_lossy())]);
+        let config = Config::from_vars(&vars).map_err(|error| unfit(&error))?;
+        let pool = fresh.pool(1).await?;
+        let root = RootSecret::open(&pool, &config.secrets.master_key, None).await.map_err(|error| unfit(&error))?;
+        let anchor = anchors::take(&pool, &ledger_signing_key(&root)).await.map_err(|error| unfit(&error))?;
+        anchors::keep(&pool, &config.anchor_dir, &anchor).await.map_err(|error| unfit(&error))?;
+        pool.close().await;
+        Ok(())
     }
 
     /// `verify --chain`: what it took, and how many events it read.
@@ -100,7 +124,7 @@ impl Tool {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         let began = Instant::now();
         let mut child = command.spawn()?;
-        let ran = watch(&mut child, began).await?;
+        let ran = watch(&mut child, began, &self.meter).await?;
         let status = child.wait().await?;
         if status.success() {
             return Ok(Ran { elapsed: began.elapsed(), ..ran });
@@ -121,18 +145,21 @@ pub const fn name(format: Format) -> &'static str {
 }
 
 /// Reads what it prints and looks at its memory until it closes its output.
-async fn watch(child: &mut Child, began: Instant) -> Result<Ran, BenchError> {
+async fn watch(child: &mut Child, began: Instant, meter: &CpuMeter) -> Result<Ran, BenchError> {
     let pid = child.id().unwrap_or_default();
     let Some(mut out) = child.stdout.take() else {
         return Err(BenchError::Environment("calos-replay has no output".to_owned()));
     };
-    let (mut peak_mib, mut bytes, mut tail) = (None, 0_u64, Vec::new());
+    let (mut peak_mib, mut cpu, mut bytes, mut tail) = (None, None, 0_u64, Vec::new());
     let mut piece = vec![0; READ_BYTES];
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            _ = look.tick() => peak_mib = machine::peak_resident_mib(pid).max(peak_mib),
+            _ = look.tick() => {
+                peak_mib = machine::peak_resident_mib(pid).max(peak_mib);
+                cpu = meter.of_process(pid).max(cpu);
+            }
             read = out.read(&mut piece) => {
                 let read = read?;
                 if read == 0 {
@@ -145,7 +172,8 @@ async fn watch(child: &mut Child, began: Instant) -> Result<Ran, BenchError> {
             }
         }
     }
-    // It may have closed its output only: its peak stays readable until it is gone.
+    // It may have closed its output only: both stay readable until it is gone.
     peak_mib = machine::peak_resident_mib(pid).max(peak_mib);
-    Ok(Ran { elapsed: began.elapsed(), peak_mib, bytes, tail })
+    cpu = meter.of_process(pid).max(cpu);
+    Ok(Ran { elapsed: began.elapsed(), peak_mib, cpu, bytes, tail })
 }
