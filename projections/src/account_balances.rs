@@ -101,9 +101,9 @@ impl Projection for AccountBalances {
         let Some(booked) = booked(record)? else { return Ok(()) };
         // Checked to the end before anything is kept.
         let mut after = Vec::new();
-        for entry in booked.entries {
-            for posting in entry.postings {
-                let key = (posting.account, entry.asset, record.partition);
+        for entry in &booked.entries {
+            for posting in &entry.postings {
+                let key = (posting.account.clone(), entry.asset, record.partition);
                 let before = changes.moved.get(&key).copied().unwrap_or_default();
                 let balance = before.balance.checked_add(amount(posting.amount)?);
                 let balance = balance.ok_or(ProjectError::OutOfRange { figure: "an account's balance" })?;

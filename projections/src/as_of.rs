@@ -40,7 +40,7 @@ use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, Row};
 use calos_domain::book::{AccountClass, NoAccount};
 use calos_domain::{Asset, TenantId, Timestamp};
 
-use crate::book::read_postings;
+use crate::book::each_class;
 use crate::bucket::{Level, finest_end};
 use crate::moment::Moment;
 use crate::projection::Projection as _;
@@ -50,6 +50,9 @@ pub use snapshot::AsOfError;
 pub use wallet::{WalletAt, lapsed, wallet};
 
 use snapshot::{Snapshot, before, until};
+
+/// Positions whose entries are read in one piece of text.
+const TEXTS_TOGETHER: i64 = 4_096;
 
 /// Which entries count; without a bound all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -268,7 +271,8 @@ async fn single_entries(
     let e = effective.map(|bound| Level::TenMinutes.start(bound));
     let r = recorded.map(|bound| Level::TenMinutes.start(bound));
     let mut strips: Vec<QueryBuilder<'_, Postgres>> = Vec::new();
-    let select = "SELECT tenant_id, asset, postings FROM read.journal WHERE";
+    // A stretch may hold hundreds of thousands of entries: their texts come together, in pieces that no text is too long for.
+    let select = "SELECT asset, string_agg(postings, E'\\n') FROM read.journal WHERE";
     if let Some((from, to)) = e.zip(effective).filter(|(from, to)| from < to) {
         let mut same = QueryBuilder::new(format!("{select} NOT shifted"));
         Stretch::between(Some(from), Some(finest_end(from))).push(&mut same, "recorded_at");
@@ -289,18 +293,27 @@ async fn single_entries(
     }
     for mut query in strips {
         snapshot.only_taken(&mut query);
+        query.push(" GROUP BY asset, partition, position / ").push(TEXTS_TOGETHER);
         let rows = query.build().fetch_all(&mut *snapshot.transaction).await?;
+        let mut found: HashMap<(&str, Asset), (i128, i128)> = HashMap::new();
         for row in &rows {
-            let (asset, postings): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
+            let (asset, postings): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
             let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
-            let postings = read_postings(TenantId(row.try_get(0)?), postings);
-            let (Some(asset), Some(postings)) = (asset, postings) else {
-                return Err(AsOfError::damaged("read.journal holds an entry that cannot be read"));
-            };
-            for posting in postings {
-                let sum = sums.entry((posting.account.class().to_string(), asset)).or_default();
-                *sum = (sum.0 + posting.amount.max(0), sum.1 - posting.amount.min(0));
+            let read = asset.and_then(|asset| {
+                each_class(postings, |class, amount| {
+                    let sum = found.entry((class, asset)).or_default();
+                    let amount = i128::from(amount);
+                    *sum = (sum.0 + amount.max(0), sum.1 - amount.min(0));
+                })
+            });
+            read.ok_or_else(|| AsOfError::damaged("read.journal holds an entry that cannot be read"))?;
+        }
+        for ((class, asset), (debit, credit)) in found {
+            if class.parse::<AccountClass>().is_err() {
+                return Err(AsOfError::damaged("read.journal holds an account that nobody knows"));
             }
+            let sum = sums.entry((class.to_owned(), asset)).or_default();
+            *sum = (sum.0 + debit, sum.1 + credit);
         }
     }
     Ok(())

@@ -4,6 +4,8 @@
 //! they count. Nothing of it is written down here a second time.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use uuid::Uuid;
 
@@ -18,6 +20,7 @@ use crate::kind::Kind;
 use crate::projection::ProjectError;
 
 /// An event that moves something in the book.
+#[derive(Debug)]
 pub(crate) struct Booked {
     /// Whose wallet or payment it is about; nil for nobody's.
     pub(crate) tenant: TenantId,
@@ -34,12 +37,68 @@ pub(crate) struct Booked {
 /// The tenant of entries that are about nobody in particular.
 pub(crate) const NOBODY: TenantId = TenantId(Uuid::nil());
 
+/// The event that was read last on this thread, and what it means for the book.
+///
+/// A rebuild hands each event to every read model in turn, and four of them are made of the book: so it is read once. What
+/// is remembered is only taken for an event that is the same in all that it is read from, so nothing depends on it.
+#[derive(Default)]
+struct Last {
+    known: bool,
+    aggregate_type: String,
+    aggregate_id: String,
+    event_type: String,
+    event_version: String,
+    payload: String,
+    recorded_at: Timestamp,
+    booked: Option<Rc<Booked>>,
+}
+
+impl Last {
+    fn is(&self, record: &Record<'_>) -> bool {
+        self.known
+            && self.payload == record.payload
+            && self.aggregate_id == record.aggregate_id
+            && self.event_type == record.event_type
+            && self.event_version == record.event_version
+            && self.aggregate_type == record.aggregate_type
+            && self.recorded_at == record.recorded_at
+    }
+
+    fn remember(&mut self, record: &Record<'_>, booked: Option<Rc<Booked>>) {
+        for (kept, text) in [
+            (&mut self.aggregate_type, record.aggregate_type),
+            (&mut self.aggregate_id, record.aggregate_id),
+            (&mut self.event_type, record.event_type),
+            (&mut self.event_version, record.event_version),
+            (&mut self.payload, record.payload),
+        ] {
+            kept.clear();
+            kept.push_str(text);
+        }
+        (self.recorded_at, self.booked, self.known) = (record.recorded_at, booked, true);
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = RefCell::new(Last::default());
+}
+
 /// What an event means for the book; none when it moves nothing there.
 ///
 /// # Errors
 /// The event cannot be read, the book refuses it ([`ProjectError::Book`], with the accounts named), or its effective date is
 /// beyond the calendar.
-pub(crate) fn booked(record: &Record<'_>) -> Result<Option<Booked>, ProjectError> {
+pub(crate) fn booked(record: &Record<'_>) -> Result<Option<Rc<Booked>>, ProjectError> {
+    LAST.with_borrow_mut(|last| {
+        if !last.is(record) {
+            let booked = read(record)?.map(Rc::new);
+            last.remember(record, booked);
+        }
+        Ok(last.booked.clone())
+    })
+}
+
+fn read(record: &Record<'_>) -> Result<Option<Booked>, ProjectError> {
     let (tenant, effective_at, entries, about) = match Kind::of(record.aggregate_type)? {
         Kind::Wallet => {
             let event: WalletEvent = fact(record, WalletEvent::CATALOGUE)?;
@@ -198,6 +257,30 @@ pub(crate) fn read_postings(tenant: TenantId, text: &str) -> Option<Vec<Posting>
     text.split('\n').map(|line| posting(&own, line)).collect()
 }
 
+/// The class and the amount of every posting in texts that [`write_postings`] wrote, one after another, each handed to
+/// `each`; no account is made of them, because they may be hundreds of thousands. None when a line is not what it wrote.
+pub(crate) fn each_class<'a>(text: &'a str, mut each: impl FnMut(&'a str, i64)) -> Option<()> {
+    for line in text.split('\n') {
+        let (name, amount) = line.rsplit_once(' ')?;
+        each(class_name(name)?, amount.parse().ok()?);
+    }
+    Some(())
+}
+
+/// The name of the class of the account of that name.
+fn class_name(name: &str) -> Option<&str> {
+    if let Some(owned) = name.strip_prefix("Liabilities:Wallet:") {
+        let mut parts = owned.splitn(3, ':');
+        let (_, kind) = (parts.next()?, parts.next()?);
+        return match kind {
+            "Available" | "Unallocated" => Some("Liabilities:Wallet:Available"),
+            "Held" => Some("Liabilities:Wallet:Held"),
+            _ => None,
+        };
+    }
+    if name.starts_with("Assets:Debt:") { Some("Assets:Debt") } else { Some(name) }
+}
+
 fn posting(own: &str, line: &str) -> Option<Posting> {
     // An account's name may hold spaces, a number does not.
     let (name, amount) = line.rsplit_once(' ')?;
@@ -233,9 +316,39 @@ mod tests {
         assert_eq!(read_postings(other, &text).unwrap()[0].account, Account::Available(other, GrantId(id)));
         let nobodys = write_postings(NOBODY, &postings[5..]).unwrap();
         assert_eq!(read_postings(NOBODY, &nobodys).as_deref(), Some(&postings[5..]));
+        let mut classes = Vec::new();
+        each_class(&format!("{text}\n{nobodys}"), |class, amount| classes.push((class.to_owned(), amount))).unwrap();
+        let expected = postings.iter().chain(&postings[5..]);
+        let expected = expected.map(|posting| (posting.account.class().to_string(), posting.amount as i64));
+        assert_eq!(classes, expected.collect::<Vec<_>>());
         for wrong in ["", "Income:Breakage", "Income:Breakage x", "Nowhere 1", "Assets:Debt:* 1\n"] {
             assert_eq!(read_postings(own, wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_event_is_read_once_and_one_that_differs_in_anything_anew() {
+        let payload = r#"{"payout_sent":{"payout_ref":"po_1","amount":5,"occurred_at":7}}"#;
+        let other = payload.replace('5', "6");
+        let record = Record {
+            partition: 0,
+            position: 1,
+            aggregate_type: "payout",
+            aggregate_id: "payout/po_1",
+            sequence: 1,
+            event_type: "payout_sent",
+            event_version: "1",
+            payload,
+            metadata: "",
+            recorded_at: Timestamp::from_micros(9),
+        };
+        let first = booked(&record).unwrap().unwrap();
+        assert!(Rc::ptr_eq(&first, &booked(&record).unwrap().unwrap()));
+        let changed = booked(&Record { payload: &other, ..record }).unwrap().unwrap();
+        assert_eq!((first.entries[0].amount(), changed.entries[0].amount()), (5, 6));
+        assert!(booked(&Record { event_type: "payout_gone", ..record }).is_err());
+        assert!(booked(&Record { aggregate_type: "tenant", ..record }).unwrap().is_none());
+        assert_eq!(booked(&record).unwrap().unwrap().entries[0].amount(), 5);
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl Projection for TrialBalance {
         let recorded_from = Level::TenMinutes.start(record.recorded_at);
         // Checked to the end before anything is kept.
         let mut after: HashMap<Key, Sums> = HashMap::new();
-        for entry in booked.entries {
-            for posting in entry.postings {
+        for entry in &booked.entries {
+            for posting in &entry.postings {
                 let key = (effective_from, recorded_from, posting.account.class(), entry.asset, record.partition);
                 let amount = amount(posting.amount)?;
                 let posted = if amount > 0 {

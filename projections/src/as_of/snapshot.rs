@@ -63,9 +63,11 @@ impl<'c> Snapshot<'c> {
     pub(super) async fn open(pool: &'c PgPool, sums: &'static str) -> Result<Self, AsOfError> {
         let deadline = Instant::now() + WAIT_MAX;
         // The tables are locked before the snapshot is taken, so that no other version takes their place in between. The
-        // statements are few and their bounds say which rows they mean: a plan of their own is worth its while.
+        // statements are few and their bounds say which rows they mean: a plan of their own is worth its while. Workers are
+        // not: to start them takes longer than to read what they would share.
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan; \
+             SET LOCAL max_parallel_workers_per_gather = 0; \
              LOCK TABLE read.{}, read.{sums} IN ACCESS SHARE MODE",
             Journal::NAME
         );
