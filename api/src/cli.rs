@@ -141,12 +141,9 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Refused(_) => ExitCode::from(1),
-            Self::Config(_)
-            | Self::Database(_)
-            | Self::Log(_)
-            | Self::Start(_)
-            | Self::Telemetry(_)
-            | Self::Io(_) => ExitCode::from(3),
+            Self::Config(_) | Self::Database(_) | Self::Log(_) | Self::Start(_) | Self::Telemetry(_) | Self::Io(_) => {
+                ExitCode::from(3)
+            }
         }
     }
 }

@@ -84,6 +84,7 @@ pub async fn fill(fresh: &Fresh, shape: Shape) -> Result<Filled, BenchError> {
     Ok(filled)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(of_copy)`")]
 pub(super) fn of_copy(error: CopyError) -> BenchError {
     BenchError::Check(format!("the history could not be loaded: {error}"))
 }

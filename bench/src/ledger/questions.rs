@@ -124,6 +124,7 @@ SELECT account, asset, sum(greatest(amount, 0))::int8, sum(greatest(-amount, 0))
     WHERE effective_at <= $1 AND recorded_at <= $2) AS postings
 GROUP BY account, asset";
 
+#[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(failed)`")]
 fn failed(error: AsOfError) -> BenchError {
     BenchError::Check(format!("there is no answer as of a moment: {error}"))
 }
