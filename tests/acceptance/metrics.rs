@@ -1,5 +1,7 @@
 //! `/metrics`: every series is there and moves, none of them needs the database, and what watches them names no others.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};

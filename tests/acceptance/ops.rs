@@ -1,7 +1,7 @@
 //! What operators see and do over HTTP: read models, rebuilds, events and their chains, dead letters, the log; and that
 //! nobody else does.
 
-#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
+#![expect(clippy::panic, reason = "a test's helper fails the test")]
 
 use std::time::Duration;
 
