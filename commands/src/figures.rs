@@ -149,9 +149,10 @@ mod tests {
     #[test]
     fn a_level_knows_who_has_left() {
         let level = Level::default();
-        let (first, _second) = (level.enter(), level.clone().enter());
-        assert_eq!(level.get(), 2);
+        let elsewhere = level.clone();
+        let (first, _second) = (level.enter(), elsewhere.enter());
+        assert_eq!((level.get(), elsewhere.get()), (2, 2));
         drop(first);
-        assert_eq!(level.get(), 1);
+        assert_eq!((level.get(), elsewhere.get()), (1, 1));
     }
 }
