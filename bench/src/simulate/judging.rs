@@ -11,7 +11,7 @@ use super::recorded::wide;
 use Verdict::{Changes, Nothing};
 
 /// How far an effective date may lie ahead of the command's moment, in microseconds.
-const AHEAD_MAX_MICROS: i64 = 300_000_000;
+pub(super) const AHEAD_MAX_MICROS: i64 = 300_000_000;
 
 const fn refused(why: Why) -> Verdict {
     Verdict::Refused(why)

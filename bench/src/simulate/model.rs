@@ -27,6 +27,8 @@ pub enum Why {
     NoSuchHold,
     /// Its time has not run out.
     NotDue,
+    /// It would happen at a moment to come.
+    NotYet,
     /// No such grant.
     NoSuchGrant,
     /// More is claimed than is left to claim.
@@ -57,6 +59,7 @@ impl From<&PaymentRefusal> for Why {
     fn from(refusal: &PaymentRefusal) -> Self {
         match refusal {
             PaymentRefusal::Fact(FactRefusal::OtherContent(_)) => Self::IdReused,
+            PaymentRefusal::Fact(FactRefusal::NotYet { .. }) => Self::NotYet,
             PaymentRefusal::Fact(other) => Self::Other(other.to_string()),
             PaymentRefusal::Wallet(refusal) => Self::from(refusal),
         }

@@ -10,6 +10,7 @@ use calos_domain::wallet::{DebtCause, FreezeCause, GrantKind, WalletCommand};
 use calos_domain::{Asset, GrantId, MicroUsd, Timestamp, Units};
 
 use super::chance::Chance;
+use super::judging::AHEAD_MAX_MICROS;
 use super::model::{Verdict, Why};
 
 /// Credit that was bought burns after credit that was given.
@@ -57,9 +58,11 @@ impl Known {
 }
 
 impl Payments {
-    /// What recording a fact comes to.
-    pub fn judge(&self, fact: &PaymentFact) -> Verdict {
+    /// What recording a fact comes to. One that would happen too far ahead of the clock is refused, and told again later:
+    /// the clock was turned back since it happened.
+    pub fn judge(&self, fact: &PaymentFact, at: Timestamp) -> Verdict {
         match self.0.get(fact.payment_ref()).and_then(|known| known.place_of(fact)) {
+            None if fact.occurred_at().micros() > at.micros() + AHEAD_MAX_MICROS => Verdict::Refused(Why::NotYet),
             None => Verdict::Changes,
             Some(known) if known == *fact => Verdict::Nothing,
             Some(_) => Verdict::Refused(Why::IdReused),

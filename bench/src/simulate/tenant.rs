@@ -52,7 +52,7 @@ impl Tenant {
     pub fn judge(&self, order: &Order) -> Verdict {
         match order {
             Order::Wallet(command) => self.model.judge(command),
-            Order::Fact(fact, _) => self.payments.judge(fact),
+            Order::Fact(fact, at) => self.payments.judge(fact, *at),
             Order::Adjust(asking, by, at) => match self.adjustments.judge(asking, *by, *at) {
                 // The last approval is refused when the wallet refuses.
                 Verdict::Changes => match self.adjustments.meaning(asking, *at) {
