@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use calos_domain::operation::{OperationCommand, RebuildCancelled, RebuildStarted, RunBy};
+use calos_domain::operation::{OperationCommand, RebuildCancelled, RebuildScope, RebuildStarted, RunBy};
 use calos_domain::{Timestamp, UserId};
 use calos_replay::operation::record;
 use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
@@ -72,8 +72,8 @@ impl Rebuilds {
     pub async fn begin(&self, app: &App, begun: Begun, models: Vec<ReadModel>) -> Result<(), NotBegun> {
         let cancel = CancellationToken::new();
         let turn = self.enter(begun.clone(), cancel.clone()).map_err(|running| NotBegun::Running(Box::new(running)))?;
-        let fact =
-            RebuildStarted { run: begun.run.clone(), projection: begun.projection.clone(), started_at: begun.at };
+        let (run, scope) = (begun.run.clone(), RebuildScope::named(&begun.projection));
+        let fact = RebuildStarted { run, scope, only: None, until: None, started_at: begun.at };
         let recorded = record(&app.log, &begun.run, OperationCommand::RecordRebuildStarted(fact)).await;
         if let Err(error) = recorded {
             turn.end(Err(error.to_string()));

@@ -5,11 +5,19 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::upcast::Upcast;
+
 /// Something that happened, as it is stored in the log.
 ///
 /// The stored name and version never change once an event of that name has been written anywhere: a changed meaning
 /// is a new version with an upcaster.
 pub trait Fact: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static {
+    /// Every stored name, with the version it is written in today.
+    const CATALOGUE: &'static [(&'static str, &'static str)];
+
+    /// The steps from older versions to today's, each event's in the order of its versions.
+    const UPCASTS: &'static [Upcast];
+
     /// The stable `snake_case` name in the `event_type` column, also the single key of the stored payload object.
     fn name(&self) -> &'static str;
 
@@ -47,13 +55,23 @@ pub trait Decider: Default + Clone + Serialize + DeserializeOwned + Debug + Send
     }
 }
 
-/// Implements [`Fact`] for an event enum whose variants wrap one struct each; the stored name stands beside the variant.
+/// Implements [`Fact`] for an event enum whose variants wrap one struct each; the stored name and version stand beside the
+/// variant, and behind them the steps from every version it was written in before:
+/// `after ["1" to "2": step, "2" to "3": another]`.
 ///
 /// A new variant without a line here does not compile.
 #[macro_export]
 macro_rules! facts {
-    ($event:ident { $($variant:ident => $name:literal v $version:literal),+ $(,)? }) => {
+    ($event:ident { $(
+        $variant:ident => $name:literal v $version:literal $(after [$($from:literal to $to:literal: $raise:path),+])?
+    ),+ $(,)? }) => {
         impl $crate::Fact for $event {
+            const CATALOGUE: &'static [(&'static str, &'static str)] = &[$(($name, $version)),+];
+
+            const UPCASTS: &'static [$crate::upcast::Upcast] = &[$($($(
+                $crate::upcast::Upcast { event_type: $name, from: $from, to: $to, raise: $raise },
+            )+)?)+];
+
             fn name(&self) -> &'static str {
                 match self { $(Self::$variant(..) => $name),+ }
             }
@@ -61,11 +79,6 @@ macro_rules! facts {
             fn version(&self) -> &'static str {
                 match self { $(Self::$variant(..) => $version),+ }
             }
-        }
-
-        impl $event {
-            /// Every stored name and version this aggregate can write, for the golden files and the catalogue.
-            pub const CATALOGUE: &'static [(&'static str, &'static str)] = &[$(($name, $version)),+];
         }
     };
 }

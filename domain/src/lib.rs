@@ -29,6 +29,7 @@ pub mod stream;
 pub mod tenant;
 pub mod tiers;
 pub mod time;
+pub mod upcast;
 pub mod wallet;
 
 pub use decider::{Decider, Fact};

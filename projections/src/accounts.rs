@@ -99,7 +99,7 @@ impl Projection for Accounts {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: AccountEvent = fact(record, AccountEvent::CATALOGUE)?;
+        let event: AccountEvent = fact(record)?;
         // The tenants themselves are another projection's.
         if matches!(event, AccountEvent::TenantFounded(_)) {
             return Ok(());

@@ -170,7 +170,7 @@ impl Projection for Adjustments {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: AdjustmentEvent = fact(record, AdjustmentEvent::CATALOGUE)?;
+        let event: AdjustmentEvent = fact(record)?;
         let (tenant, id) = stream_uuid_and_rest(record)?;
         let id = Uuid::try_parse(id).map_err(|_| ProjectError::StreamId(record.aggregate_id.to_owned()))?;
         let change = changes.adjustments.entry((tenant, id)).or_default();

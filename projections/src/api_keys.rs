@@ -130,7 +130,7 @@ impl Projection for ApiKeys {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: ApiKeyEvent = fact(record, ApiKeyEvent::CATALOGUE)?;
+        let event: ApiKeyEvent = fact(record)?;
         let (tenant, key_id) = stream_uuid_and_rest(record)?;
         let key = (tenant, key_id.to_owned());
         let settings = match &event {

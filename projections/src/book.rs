@@ -101,19 +101,19 @@ pub(crate) fn booked(record: &Record<'_>) -> Result<Option<Rc<Booked>>, ProjectE
 fn read(record: &Record<'_>) -> Result<Option<Booked>, ProjectError> {
     let (tenant, effective_at, entries, about) = match Kind::of(record.aggregate_type)? {
         Kind::Wallet => {
-            let event: WalletEvent = fact(record, WalletEvent::CATALOGUE)?;
+            let event: WalletEvent = fact(record)?;
             let tenant = TenantId(stream_uuid(record)?);
             let effective_at = book::effective_at(&event, record.recorded_at);
             (tenant, effective_at, book::wallet_entries(tenant, &event), of_wallet(event))
         }
         Kind::Payment => {
-            let event: PaymentEvent = fact(record, PaymentEvent::CATALOGUE)?;
+            let event: PaymentEvent = fact(record)?;
             let tenant = TenantId(stream_uuid_and_rest(record)?.0);
             let about = (None, Some(event.source_ref().to_owned()));
             (tenant, event.occurred_at(), book::payment_entries(&event), about)
         }
         Kind::Payout => {
-            let event: PayoutEvent = fact(record, PayoutEvent::CATALOGUE)?;
+            let event: PayoutEvent = fact(record)?;
             let about = (None, Some(event.source_ref().to_owned()));
             (NOBODY, event.occurred_at(), book::payout_entries(&event), about)
         }

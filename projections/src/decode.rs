@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use uuid::Uuid;
 
+use calos_domain::upcast::{self, Label};
 use calos_domain::{Fact, Record};
 
 use crate::ProjectError;
@@ -27,18 +28,10 @@ pub(crate) fn payload<'a, T: Deserialize<'a>>(record: &Record<'a>) -> Result<T, 
 /// Reads the whole domain event, for aggregates whose events are few.
 ///
 /// # Errors
-/// [`ProjectError::UnknownEvent`] for a name or version that is not in the aggregate's `catalogue`,
-/// [`ProjectError::Payload`] for a payload that is not what they promise.
-pub(crate) fn fact<E: Fact>(record: &Record<'_>, catalogue: &[(&str, &str)]) -> Result<E, ProjectError> {
-    if !catalogue.contains(&(record.event_type, record.event_version)) {
-        return Err(unknown_event(record));
-    }
-    let event: E = serde_json::from_str(record.payload).map_err(|error| ProjectError::Payload(error.to_string()))?;
-    if event.name() == record.event_type {
-        Ok(event)
-    } else {
-        Err(ProjectError::Payload(format!("it holds {:?}, not {:?}", event.name(), record.event_type)))
-    }
+/// [`ProjectError::UnknownEvent`] for a name or version the aggregate has none of, [`ProjectError::Payload`] for a payload
+/// that is not what they promise.
+pub(crate) fn fact<E: Fact>(record: &Record<'_>) -> Result<E, ProjectError> {
+    Ok(upcast::decode(Label::from(record), record.payload)?)
 }
 
 /// The error for a name or version nobody knows.

@@ -83,7 +83,7 @@ impl Projection for Periods {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let PeriodEvent::PeriodClosed(event) = fact(record, PeriodEvent::CATALOGUE)?;
+        let PeriodEvent::PeriodClosed(event) = fact(record)?;
         let unwritable = |error: serde_json::Error| ProjectError::Payload(error.to_string());
         changes.closed.push(Closed {
             partition: record.partition,

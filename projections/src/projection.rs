@@ -5,6 +5,7 @@ use std::future::Future;
 use sqlx::PgConnection;
 
 use calos_domain::Record;
+use calos_domain::upcast::DecodeError;
 
 use crate::copy_in::{CopyError, CopySink};
 use crate::table::{Growth, Schema, TableSpec};
@@ -33,7 +34,7 @@ pub trait Projection: Send + Sync + 'static {
     /// Folds one event in. Pure: no clock, no I/O, nothing remembered but `changes`.
     ///
     /// Events of one partition arrive in the order of their positions, each once. Their metadata is not read for
-    /// projections: [`Record::metadata`] is empty here.
+    /// projections: [`Record::metadata`] is empty here. An event that was written in an older version arrives as today's.
     ///
     /// # Errors
     /// The event cannot be read, or its figures leave the range of the row. `changes` are then as they were before.
@@ -95,4 +96,15 @@ pub enum ProjectError {
     /// What the event means for the book is no entry that may stand in it.
     #[error("the book refuses it: {0}")]
     Book(String),
+}
+
+impl From<DecodeError> for ProjectError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Unknown { aggregate_type, event_type, event_version } => {
+                Self::UnknownEvent { aggregate_type, event_type, event_version }
+            }
+            DecodeError::Payload { .. } | DecodeError::Misnamed { .. } => Self::Payload(error.to_string()),
+        }
+    }
 }

@@ -74,7 +74,7 @@ impl Projection for ProviderKeys {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: TenantEvent = fact(record, TenantEvent::CATALOGUE)?;
+        let event: TenantEvent = fact(record)?;
         let tenant = stream_uuid(record)?;
         match event {
             TenantEvent::ProviderKeyAdded(event) => {

@@ -143,7 +143,7 @@ impl Projection for Reconciliations {
             | Kind::Period
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: ReconciliationEvent = fact(record, ReconciliationEvent::CATALOGUE)?;
+        let event: ReconciliationEvent = fact(record)?;
         let id = run_id(record)?;
         if let ReconciliationEvent::ReconciliationRun(event) = &event {
             for figure in [event.matched, event.found, event.outside] {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use sqlx::PgConnection;
 
-use calos_domain::Record;
+use calos_domain::{Record, upcast};
 
 use crate::copy_in::{CopyError, CopySink};
 use crate::projection::{Pace, ProjectError, Projection};
@@ -81,8 +81,13 @@ impl<P: Projection> AnyProjection for Of<P> {
 }
 
 impl<P: Projection> Fold for FoldOf<P> {
+    /// The one way into every read model, so here old versions become today's: those who read only parts of a payload
+    /// need not know that there were others.
     fn project(&mut self, record: &Record<'_>) -> Result<(), ProjectError> {
-        P::project(&mut self.0, record)
+        match upcast::raised(record)? {
+            None => P::project(&mut self.0, record),
+            Some(raised) => P::project(&mut self.0, &raised.record(record)),
+        }
     }
 
     fn store<'c>(

@@ -97,7 +97,7 @@ impl Projection for Sessions {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: SessionEvent = fact(record, SessionEvent::CATALOGUE)?;
+        let event: SessionEvent = fact(record)?;
         let (user, session) = stream_uuid_and_rest(record)?;
         let session = Uuid::try_parse(session).map_err(|_| ProjectError::StreamId(record.aggregate_id.to_owned()))?;
         let change = changes.sessions.entry((user, session)).or_default();

@@ -121,7 +121,7 @@ impl Projection for Tenants {
             | Kind::Reconciliation
             | Kind::LedgerAccess => return Ok(()),
         }
-        let event: TenantEvent = fact(record, TenantEvent::CATALOGUE)?;
+        let event: TenantEvent = fact(record)?;
         let tenant = stream_uuid(record)?;
         let partition = record.partition;
         match event {

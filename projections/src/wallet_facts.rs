@@ -211,6 +211,7 @@ pub(crate) struct Repaid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use calos_domain::Fact as _;
     use calos_domain::wallet::WalletEvent;
 
     #[test]

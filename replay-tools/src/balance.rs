@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use calos_adapters::postgres::Timestamptz;
+use calos_domain::upcast::{self, Label};
 use calos_domain::wallet::{Wallet, WalletEvent};
 use calos_domain::{Asset, Decider, GrantId, StreamId, TenantId, Timestamp, Units};
 
@@ -67,18 +68,19 @@ pub async fn balance(
     asset: Option<Asset>,
 ) -> Result<Balance, ToolError> {
     let id = StreamId::key(tenant);
-    let mut rows = sqlx::query_as::<_, (i64, String, Timestamptz)>(
-        "SELECT sequence, payload::text, recorded_at FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 \
-         ORDER BY sequence",
+    let mut rows = sqlx::query_as::<_, (i64, String, String, String, Timestamptz)>(
+        "SELECT sequence, event_type, event_version, payload::text, recorded_at FROM events \
+         WHERE aggregate_type = $1 AND aggregate_id = $2 ORDER BY sequence",
     )
     .bind(Wallet::KIND)
     .bind(id.as_str())
     .fetch(pool);
     let mut fold = WalletFold::new(at);
     let mut found = false;
-    while let Some((sequence, payload, recorded_at)) = rows.try_next().await? {
+    while let Some((sequence, event_type, event_version, payload, recorded_at)) = rows.try_next().await? {
         found = true;
-        let event: WalletEvent = serde_json::from_str(&payload)
+        let label = Label { aggregate_type: Wallet::KIND, event_type: &event_type, event_version: &event_version };
+        let event: WalletEvent = upcast::decode(label, &payload)
             .map_err(|error| ToolError::Corrupt(format!("wallet {tenant}, event {sequence}: {error}")))?;
         fold.take(&event, recorded_at.0);
     }

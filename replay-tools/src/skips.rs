@@ -4,9 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::PgPool;
 
-use calos_domain::operation::OperationEvent;
+use calos_domain::Decider as _;
+use calos_domain::operation::{Operation, OperationEvent};
+use calos_domain::upcast::{self, Label};
 
 use crate::error::ToolError;
+
+/// The fact that an event is left out.
+const SKIPPED: &str = "dead_letter_skipped";
 
 /// What is left out of a partition: positions, by projection.
 #[derive(Clone, Debug, Default)]
@@ -15,14 +20,17 @@ pub(crate) struct Skips(HashMap<String, HashSet<i64>>);
 impl Skips {
     /// What the log says is left out of one partition.
     pub(crate) async fn of(pool: &PgPool, partition: i32) -> Result<Self, ToolError> {
-        let facts: Vec<String> = sqlx::query_scalar(
-            "SELECT payload::text FROM events WHERE aggregate_type = 'operation' AND event_type = 'dead_letter_skipped'",
+        let facts: Vec<(String, String)> = sqlx::query_as(
+            "SELECT event_version, payload::text FROM events WHERE aggregate_type = $1 AND event_type = $2",
         )
+        .bind(Operation::KIND)
+        .bind(SKIPPED)
         .fetch_all(pool)
         .await?;
         let mut skips = Self::default();
-        for fact in facts {
-            let fact = serde_json::from_str(&fact)
+        for (event_version, fact) in facts {
+            let label = Label { aggregate_type: Operation::KIND, event_type: SKIPPED, event_version: &event_version };
+            let fact = upcast::decode(label, &fact)
                 .map_err(|error| ToolError::Corrupt(format!("a skipped dead letter cannot be read: {error}")))?;
             if let OperationEvent::DeadLetterSkipped(skip) = fact
                 && skip.partition == partition

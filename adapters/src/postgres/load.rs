@@ -8,9 +8,9 @@ use sqlx::PgPool;
 use calos_commands::log::LogError;
 use calos_commands::sourced::{Recorded, Sourced};
 use calos_domain::Decider;
+use calos_domain::upcast::{self, Label};
 
 use super::snapshots;
-use super::upcast;
 
 /// A stream's state and the sequence of its last event; 0 and the empty state where nothing happened yet.
 pub struct Loaded<D: Decider> {
@@ -88,10 +88,10 @@ fn follow<D: Decider>(
         let message = format!("a {} stream goes from sequence {} to {sequence}", D::KIND, loaded.sequence);
         return Err(LogError::Corrupt(message));
     }
-    let payload = upcast::upcast(event_type, event_version, payload);
-    let event: Recorded<D::Event> = serde_json::from_value(payload)
-        .map_err(|error| LogError::Corrupt(format!("{} {event_type} v{event_version}: {error}", D::KIND)))?;
-    loaded.aggregate.apply(event);
+    let label = Label { aggregate_type: D::KIND, event_type, event_version };
+    let event: D::Event = upcast::decode_value(label, payload)
+        .map_err(|error| LogError::Corrupt(format!("{} at sequence {sequence}: {error}", D::KIND)))?;
+    loaded.aggregate.apply(Recorded(event));
     loaded.sequence = sequence;
     Ok(())
 }

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use calos_commands::log::{EventLog, LogError, NewEvent};
 use calos_commands::sourced::{Recorded, Sourced};
-use calos_domain::{Decider, Fact, StreamId};
+use calos_domain::{Decider, Fact, StreamId, upcast};
 
 use super::append::{Append, Basis, Outcome, StreamEvents};
 use super::log::PgLog;
-use super::upcast::upcasters;
+use super::upcast::{label, upcasters};
 use super::warm::{DueSnapshot, StreamKey, Warm};
 
 /// The log's streams of one aggregate type.
@@ -55,7 +55,7 @@ impl<D: Decider> EventStore<Sourced<D>> for PgEventStore<D> {
     async fn load_events(&self, aggregate_id: &str) -> Result<Vec<EventEnvelope<Sourced<D>>>, Failure<D>> {
         let repository = PostgresEventRepository::new(self.log.pool().clone());
         let stored = repository.get_events::<Sourced<D>>(aggregate_id).await?;
-        let upcasters = upcasters();
+        let upcasters = upcasters::<D::Event>();
         let mut events = Vec::with_capacity(stored.len());
         for event in stored {
             let event = upcasters.iter().fold(event, |event, upcaster| {
@@ -65,7 +65,14 @@ impl<D: Decider> EventStore<Sourced<D>> for PgEventStore<D> {
                     event
                 }
             });
-            events.push(EventEnvelope::try_from(event)?);
+            let payload = upcast::decode_value(label(&event), event.payload.clone())
+                .map_err(|error| AggregateError::DeserializationError(Box::new(error)))?;
+            events.push(EventEnvelope {
+                aggregate_id: event.aggregate_id,
+                sequence: event.sequence,
+                payload: Recorded(payload),
+                metadata: serde_json::from_value(event.metadata)?,
+            });
         }
         Ok(events)
     }

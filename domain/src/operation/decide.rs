@@ -3,9 +3,10 @@
 use crate::{Fact, OperationId};
 
 use super::{
-    BackupTaken, DeadLetterSkipped, DeadLettersRetried, EpochStarted, FACTS_MAX_COUNT, KeyringRotated, LogImported,
+    BackupTaken, DataKeysRewrapped, DeadLetterSkipped, DeadLettersRetried, EpochStarted, FACTS_MAX_COUNT, KeyringRotated, LogImported,
     LogRestored, Operation, OperationEvent, PartitionHead, PartitionPosition, ProjectionRebuilt, ProjectionRepaired,
-    ProjectionSwitched, RebuildCancelled, RebuildStarted, RunBy, SnapshotsDropped,
+    ProjectionSwitched, RebuildCancelled, RebuildOnly, RebuildStarted, RunBy, SnapshotsDropped,
+    SubjectErased,
 };
 
 /// The longest operator, reason or projection name, in bytes.
@@ -13,6 +14,12 @@ const TEXT_MAX_BYTES: usize = 500;
 
 /// What a fact about the keyring is about.
 const KEYRING: &str = "keyring";
+
+/// What a fact about one person is about: who it is, the fact says. A run is about one.
+const SUBJECT: &str = "subject";
+
+/// What a fact about all data keys is about.
+const DATA_KEYS: &str = "data keys";
 
 /// What a fact about the log's epochs is about.
 const LOG: &str = "log";
@@ -55,6 +62,10 @@ pub enum OperationCommand {
     RecordRestored(LogRestored),
     /// The log goes on from an earlier point.
     RecordEpoch(EpochStarted),
+    /// A person was erased.
+    RecordErased(SubjectErased),
+    /// The data keys are wrapped anew.
+    RecordRewrapped(DataKeysRewrapped),
 }
 
 /// Why a report is refused.
@@ -85,6 +96,9 @@ pub enum OperationRefusal {
     /// A partition that cannot be, a position before the first, or a partition named twice.
     #[error("the positions are no vector of partitions")]
     BadPositions,
+    /// A stream is named as `<aggregate type>/<id>`.
+    #[error("{0:?} names no stream: it is <aggregate type>/<id>")]
+    BadStream(String),
     /// A version does not come after the one it follows.
     #[error("version {later} does not come after {earlier}")]
     BadVersions {
@@ -113,6 +127,8 @@ pub(super) fn decide(
         OperationCommand::RecordBackup(fact) => OperationEvent::BackupTaken(fact),
         OperationCommand::RecordRestored(fact) => OperationEvent::LogRestored(fact),
         OperationCommand::RecordEpoch(fact) => OperationEvent::EpochStarted(fact),
+        OperationCommand::RecordErased(fact) => OperationEvent::SubjectErased(fact),
+        OperationCommand::RecordRewrapped(fact) => OperationEvent::DataKeysRewrapped(fact),
     };
     if let Some(run) = operation.operation_id.filter(|run| *run != event.run().operation_id) {
         return Err(OperationRefusal::OtherRun(run));
@@ -153,11 +169,15 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
             let possible = fact.partition >= 0 && fact.position > 0;
             if possible { Ok(()) } else { Err(OperationRefusal::BadPositions) }
         }
-        OperationEvent::RebuildStarted(_)
-        | OperationEvent::RebuildCancelled(_)
+        OperationEvent::RebuildStarted(fact) => match &fact.only {
+            Some(RebuildOnly::Stream(stream)) => whole_stream(stream),
+            Some(RebuildOnly::Tenant(_)) | None => Ok(()),
+        },
+        OperationEvent::RebuildCancelled(_)
         | OperationEvent::DeadLettersRetried(_)
         | OperationEvent::SnapshotsDropped(_) => Ok(()),
         OperationEvent::LogImported(_) | OperationEvent::BackupTaken(_) => Ok(()),
+        OperationEvent::SubjectErased(_) | OperationEvent::DataKeysRewrapped(_) => Ok(()),
         // A log that was never put back is in epoch 0.
         OperationEvent::LogRestored(fact) => versions(-1, fact.epoch),
         OperationEvent::EpochStarted(fact) => {
@@ -171,6 +191,14 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
 const fn text(field: &'static str, text: &str) -> Result<(), OperationRefusal> {
     let bytes = text.len();
     if bytes == 0 || bytes > TEXT_MAX_BYTES { Err(OperationRefusal::BadText { field, bytes }) } else { Ok(()) }
+}
+
+fn whole_stream(stream: &str) -> Result<(), OperationRefusal> {
+    text("the stream", stream)?;
+    match stream.split_once('/') {
+        Some((kind, id)) if !kind.is_empty() && !id.is_empty() => Ok(()),
+        Some(_) | None => Err(OperationRefusal::BadStream(stream.to_owned())),
+    }
 }
 
 fn positions(positions: &[PartitionPosition]) -> Result<(), OperationRefusal> {
@@ -215,6 +243,8 @@ impl OperationEvent {
             Self::BackupTaken(fact) => &fact.run,
             Self::LogRestored(fact) => &fact.run,
             Self::EpochStarted(fact) => &fact.run,
+            Self::SubjectErased(fact) => &fact.run,
+            Self::DataKeysRewrapped(fact) => &fact.run,
         }
     }
 
@@ -226,7 +256,7 @@ impl OperationEvent {
             Self::ProjectionSwitched(fact) => &fact.projection,
             Self::ProjectionRepaired(fact) => &fact.projection,
             Self::KeyringRotated(_) => KEYRING,
-            Self::RebuildStarted(fact) => &fact.projection,
+            Self::RebuildStarted(fact) => fact.scope.name(),
             Self::RebuildCancelled(fact) => &fact.projection,
             Self::DeadLettersRetried(fact) => &fact.projection,
             Self::DeadLetterSkipped(fact) => &fact.projection,
@@ -235,6 +265,8 @@ impl OperationEvent {
             Self::BackupTaken(fact) => &fact.backup,
             Self::LogRestored(fact) => &fact.backup,
             Self::EpochStarted(_) => LOG,
+            Self::SubjectErased(_) => SUBJECT,
+            Self::DataKeysRewrapped(_) => DATA_KEYS,
         }
     }
 
@@ -251,7 +283,9 @@ impl OperationEvent {
             | Self::DeadLettersRetried(_)
             | Self::DeadLetterSkipped(_)
             | Self::SnapshotsDropped(_)
-            | Self::EpochStarted(_) => &[],
+            | Self::EpochStarted(_)
+            | Self::SubjectErased(_)
+            | Self::DataKeysRewrapped(_) => &[],
             Self::LogImported(fact) => &fact.positions,
             Self::BackupTaken(fact) => &fact.positions,
             Self::LogRestored(fact) => &fact.positions,

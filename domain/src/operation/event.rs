@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use uuid::Uuid;
 
-use crate::{OperationId, Timestamp};
+use crate::{OperationId, SubjectId, TenantId, Timestamp};
+
+use super::upcast;
 
 /// Everything an operator's tool records. Stored as `{"<name>": {…}}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -18,7 +20,7 @@ pub enum OperationEvent {
     ProjectionRepaired(ProjectionRepaired),
     /// The keyring has a new key, and its entries are sealed under it.
     KeyringRotated(KeyringRotated),
-    /// A new version of a projection was asked for, from the server; what came of it is another fact of the same run.
+    /// A new version of a projection was asked for; what came of it is another fact of the same run.
     RebuildStarted(RebuildStarted),
     /// A rebuild was stopped before it was done; the live version is as it was.
     RebuildCancelled(RebuildCancelled),
@@ -36,6 +38,10 @@ pub enum OperationEvent {
     LogRestored(LogRestored),
     /// The log goes on from an earlier point than it had reached; what came after is abandoned.
     EpochStarted(EpochStarted),
+    /// A person was erased: what is sealed for them opens for nobody any more.
+    SubjectErased(SubjectErased),
+    /// The data keys are wrapped by the current master key, so that the one before is needed no more.
+    DataKeysRewrapped(DataKeysRewrapped),
 }
 
 crate::facts!(OperationEvent {
@@ -43,7 +49,7 @@ crate::facts!(OperationEvent {
     ProjectionSwitched => "projection_switched" v "1",
     ProjectionRepaired => "projection_repaired" v "1",
     KeyringRotated => "keyring_rotated" v "1",
-    RebuildStarted => "rebuild_started" v "1",
+    RebuildStarted => "rebuild_started" v "2" after ["1" to "2": upcast::scope_of_a_name],
     RebuildCancelled => "rebuild_cancelled" v "1",
     DeadLettersRetried => "dead_letters_retried" v "1",
     DeadLetterSkipped => "dead_letter_skipped" v "1",
@@ -52,6 +58,8 @@ crate::facts!(OperationEvent {
     BackupTaken => "backup_taken" v "1",
     LogRestored => "log_restored" v "1",
     EpochStarted => "epoch_started" v "1",
+    SubjectErased => "subject_erased" v "1",
+    DataKeysRewrapped => "data_keys_rewrapped" v "1",
 });
 
 /// How far one partition was read.
@@ -243,16 +251,65 @@ pub struct EpochStarted {
     pub started_at: Timestamp,
 }
 
-/// See [`OperationEvent::RebuildStarted`].
+/// What stands for every projection where one could be named.
+pub const EVERY_PROJECTION: &str = "all";
+
+/// See [`OperationEvent::RebuildStarted`]. Version 1 had the projection's name, or `all`, as a text.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RebuildStarted {
     /// Who and why.
     #[serde(flatten)]
     pub run: RunBy,
-    /// The projection's name, or `all`.
-    pub projection: String,
+    /// Which projections.
+    pub scope: RebuildScope,
+    /// What of them; everything when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<RebuildOnly>,
+    /// Up to when the log was to be read; to its head when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// When.
     pub started_at: Timestamp,
+}
+
+/// Which projections a rebuild is of.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebuildScope {
+    /// All there are.
+    Every,
+    /// One.
+    One {
+        /// Its name.
+        projection: String,
+    },
+}
+
+impl RebuildScope {
+    /// From a projection's name, or `all`.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        if name == EVERY_PROJECTION { Self::Every } else { Self::One { projection: name.to_owned() } }
+    }
+
+    /// The projection's name, or `all`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Every => EVERY_PROJECTION,
+            Self::One { projection } => projection,
+        }
+    }
+}
+
+/// What of a projection a rebuild puts right.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebuildOnly {
+    /// What is about one tenant.
+    Tenant(TenantId),
+    /// What is about one stream: `<aggregate type>/<id>`. A wallet is its tenant's `wallet/<tenant>`.
+    Stream(String),
 }
 
 /// See [`OperationEvent::RebuildCancelled`].
@@ -314,4 +371,32 @@ pub struct SnapshotsDropped {
     pub snapshots: u64,
     /// When.
     pub dropped_at: Timestamp,
+}
+
+/// See [`OperationEvent::SubjectErased`]. What ended with it stands on the streams of the account.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SubjectErased {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// Whose data key is destroyed.
+    pub subject: SubjectId,
+    /// When.
+    pub erased_at: Timestamp,
+}
+
+/// See [`OperationEvent::DataKeysRewrapped`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DataKeysRewrapped {
+    /// Who and why.
+    #[serde(flatten)]
+    pub run: RunBy,
+    /// Keys that the previous master key had wrapped.
+    pub rewrapped: u64,
+    /// Keys that the current one had wrapped before.
+    pub already: u64,
+    /// Keys that do not open, and were left as they were.
+    pub unopenable: u64,
+    /// When.
+    pub rewrapped_at: Timestamp,
 }

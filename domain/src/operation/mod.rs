@@ -3,6 +3,7 @@
 mod decide;
 mod event;
 mod state;
+mod upcast;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,8 @@ pub struct Operation {
 
 impl Decider for Operation {
     const KIND: &'static str = "operation";
-    const SNAPSHOT_VERSION: i32 = 1;
+    // 2: the facts it keeps have a rebuild's scope.
+    const SNAPSHOT_VERSION: i32 = 2;
 
     type Command = OperationCommand;
     type Event = OperationEvent;

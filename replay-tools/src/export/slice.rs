@@ -137,19 +137,18 @@ fn book(record: &Record<'_>) -> Result<Option<Booked>, ToolError> {
     let kind = Kind::of(record.aggregate_type).map_err(|error| corrupt(&error))?;
     let booked = match kind {
         Kind::Wallet => {
-            let event: WalletEvent = decode::event(record, WalletEvent::CATALOGUE).map_err(|error| corrupt(&error))?;
+            let event: WalletEvent = decode::event(record).map_err(|error| corrupt(&error))?;
             let tenant = tenant()?;
             let entries = wallet_entries(tenant, &event).map_err(|error| corrupt(&error))?;
             Booked { tenant: Some(tenant), effective_at: effective_at(&event, record.recorded_at), entries }
         }
         Kind::Payment => {
-            let event: PaymentEvent =
-                decode::event(record, PaymentEvent::CATALOGUE).map_err(|error| corrupt(&error))?;
+            let event: PaymentEvent = decode::event(record).map_err(|error| corrupt(&error))?;
             let entries = payment_entries(&event).map_err(|error| corrupt(&error))?;
             Booked { tenant: Some(tenant()?), effective_at: event.occurred_at(), entries }
         }
         Kind::Payout => {
-            let event: PayoutEvent = decode::event(record, PayoutEvent::CATALOGUE).map_err(|error| corrupt(&error))?;
+            let event: PayoutEvent = decode::event(record).map_err(|error| corrupt(&error))?;
             let entries = payout_entries(&event).map_err(|error| corrupt(&error))?;
             Booked { tenant: None, effective_at: event.occurred_at(), entries }
         }

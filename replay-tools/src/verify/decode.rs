@@ -17,30 +17,30 @@ use calos_domain::wallet::WalletEvent;
 use calos_domain::{Fact, Record};
 use calos_projections::Kind;
 
-use crate::decode::{Catalogue, event};
+use crate::decode::event;
 
 /// Decodes an event as the domain event its aggregate, name and version say it is; or says why it is not.
 pub(super) fn check(record: &Record<'_>) -> Result<(), String> {
     let kind = Kind::of(record.aggregate_type).map_err(|error| error.to_string())?;
     match kind {
-        Kind::Wallet => decode::<WalletEvent>(record, WalletEvent::CATALOGUE),
-        Kind::Tenant => decode::<TenantEvent>(record, TenantEvent::CATALOGUE),
-        Kind::Licence => decode::<LicenceEvent>(record, LicenceEvent::CATALOGUE),
-        Kind::ApiKey => decode::<ApiKeyEvent>(record, ApiKeyEvent::CATALOGUE),
-        Kind::Account => decode::<AccountEvent>(record, AccountEvent::CATALOGUE),
-        Kind::Session => decode::<SessionEvent>(record, SessionEvent::CATALOGUE),
-        Kind::Device => decode::<DeviceEvent>(record, DeviceEvent::CATALOGUE),
-        Kind::EmailClaim => decode::<EmailClaimEvent>(record, EmailClaimEvent::CATALOGUE),
-        Kind::Operation => decode::<OperationEvent>(record, OperationEvent::CATALOGUE),
-        Kind::Payment => decode::<PaymentEvent>(record, PaymentEvent::CATALOGUE),
-        Kind::Payout => decode::<PayoutEvent>(record, PayoutEvent::CATALOGUE),
-        Kind::Adjustment => decode::<AdjustmentEvent>(record, AdjustmentEvent::CATALOGUE),
-        Kind::Period => decode::<PeriodEvent>(record, PeriodEvent::CATALOGUE),
-        Kind::Reconciliation => decode::<ReconciliationEvent>(record, ReconciliationEvent::CATALOGUE),
-        Kind::LedgerAccess => decode::<LedgerAccessEvent>(record, LedgerAccessEvent::CATALOGUE),
+        Kind::Wallet => decode::<WalletEvent>(record),
+        Kind::Tenant => decode::<TenantEvent>(record),
+        Kind::Licence => decode::<LicenceEvent>(record),
+        Kind::ApiKey => decode::<ApiKeyEvent>(record),
+        Kind::Account => decode::<AccountEvent>(record),
+        Kind::Session => decode::<SessionEvent>(record),
+        Kind::Device => decode::<DeviceEvent>(record),
+        Kind::EmailClaim => decode::<EmailClaimEvent>(record),
+        Kind::Operation => decode::<OperationEvent>(record),
+        Kind::Payment => decode::<PaymentEvent>(record),
+        Kind::Payout => decode::<PayoutEvent>(record),
+        Kind::Adjustment => decode::<AdjustmentEvent>(record),
+        Kind::Period => decode::<PeriodEvent>(record),
+        Kind::Reconciliation => decode::<ReconciliationEvent>(record),
+        Kind::LedgerAccess => decode::<LedgerAccessEvent>(record),
     }
 }
 
-fn decode<E: Fact>(record: &Record<'_>, catalogue: Catalogue) -> Result<(), String> {
-    event::<E>(record, catalogue).map(drop)
+fn decode<E: Fact>(record: &Record<'_>) -> Result<(), String> {
+    event::<E>(record).map(drop)
 }

@@ -3,7 +3,6 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use calos_adapters::postgres::upcast::upcast;
 use calos_domain::Decider;
 use calos_domain::account::Account;
 use calos_domain::adjustment::Adjustment;
@@ -18,6 +17,7 @@ use calos_domain::period::Periods;
 use calos_domain::reconciliation::Reconciliation;
 use calos_domain::session::Session;
 use calos_domain::tenant::Tenant;
+use calos_domain::upcast::{self, Label};
 use calos_domain::wallet::Wallet;
 use calos_projections::Kind;
 
@@ -142,7 +142,8 @@ async fn fold<D: Decider>(
             return Ok(Err(format!("the snapshot stands at sequence {through}, but the stream ends at {last}")));
         }
         for (sequence, event_type, event_version, payload) in rows {
-            match serde_json::from_value::<D::Event>(upcast(&event_type, &event_version, payload)) {
+            let label = Label { aggregate_type: D::KIND, event_type: &event_type, event_version: &event_version };
+            match upcast::decode_value::<D::Event>(label, payload) {
                 Ok(event) => state.evolve(&event),
                 Err(error) => {
                     return Ok(Err(format!("the event at sequence {sequence} cannot be folded: {error}")));

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use calos_adapters::postgres::reading::{StoredEvent, last_of_stream};
 use calos_commands::ledger_access::{access_stream, access_to_all_stream};
 use calos_domain::ledger_access::{LedgerAccess, LedgerAccessEvent, LedgerView};
+use calos_domain::upcast::{Label, decode_value};
 use calos_domain::{Decider, StreamId, TenantId};
 use calos_projections::Projection;
 use calos_projections::journal::Journal;
@@ -189,8 +190,9 @@ async fn read(
 
 impl LookLine {
     fn new(look: &Look) -> Result<Self, ApiError> {
-        let event: LedgerAccessEvent =
-            serde_json::from_value(look.event.payload.clone()).map_err(ApiError::internal)?;
+        let StoredEvent { aggregate_type, event_type, event_version, payload, .. } = &look.event;
+        let label = Label { aggregate_type, event_type, event_version };
+        let event: LedgerAccessEvent = decode_value(label, payload.clone()).map_err(ApiError::internal)?;
         let LedgerAccessEvent::LedgerViewed(viewed) = event;
         let at = rfc3339(viewed.at)?;
         Ok(Self { by: viewed.by.0, what: viewed.what.as_str(), at, scope: look.scope })

@@ -188,7 +188,7 @@ fn the_histories_reach_every_event_often() {
             *counts.entry(crate::Fact::name(event)).or_insert(0) += 1;
         }
     }
-    for (name, _) in WalletEvent::CATALOGUE {
+    for (name, _) in <WalletEvent as crate::Fact>::CATALOGUE {
         assert!(counts.get(name).is_some_and(|count| *count >= 90), "{name}: {counts:?}");
     }
 }
