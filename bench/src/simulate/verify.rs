@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Fault;
 use super::driver::Driver;
-use super::model::{Model, Verdict, Why};
+use super::model::{Model, Verdict};
 use super::tail::Happened;
 use super::work::{Answer, Order};
 
@@ -108,9 +108,15 @@ impl Driver {
                 return Err(Fault::Violation(format!("nobody asked for {chunk:?}")));
             };
             self.history.order(step, id, &one.order, format!("{} events", chunk.events.len()));
-            one.check(&chunk)?;
+            let refused_again = one.is_refused_again();
+            if !refused_again {
+                one.check(&chunk)?;
+            }
             self.take(place, &one.order, &chunk.events)?;
             self.tenants[place].remember(&mut self.chance, &one.order);
+            if refused_again {
+                open.push(one);
+            }
             open.retain(|one| !self.explained(place, one));
         }
         for one in issued.iter().filter(|one| !moved.contains(&one.command_id)) {
@@ -227,8 +233,14 @@ impl Driver {
 }
 
 impl Issued {
-    /// The answer is the one these events deserve. Asked again, an order that is in the log already has nothing to do, or
-    /// is refused as decided.
+    /// Whether it was refused when it was asked again, its first answer lost. It may have been carried out the first time,
+    /// and what was asked beside it can have gone on from there: a hold that expired is settled late, say, and then its
+    /// expiry is refused. Some moment after its events has to explain that.
+    const fn is_refused_again(&self) -> bool {
+        self.attempts > 1 && matches!(self.answer, Some(Answer::Refused(_)))
+    }
+
+    /// The answer is the one these events deserve. Asked again, an order that is in the log already has nothing to do.
     fn check(&self, chunk: &Chunk) -> Result<(), Fault> {
         let again = self.attempts > 1;
         let deserved = match (&self.order, &self.answer) {
@@ -239,7 +251,6 @@ impl Issued {
                 chunk.facts == [fact.clone()] && (count.is_none() || again)
             }
             (Order::Adjust(..), Some(Answer::Done(_))) => !chunk.adjustments.is_empty(),
-            (Order::Adjust(..), Some(Answer::Refused(Why::ApprovedBefore | Why::Ended))) => again,
             (_, _) => false,
         };
         let Self { order, answer, .. } = self;
