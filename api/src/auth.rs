@@ -74,6 +74,7 @@ pub struct Auth {
     pub offers: Arc<Offers>,
     /// Calls that no wallet counts, by key.
     pub unmetered: Arc<Unmetered>,
+    secrets: Secrets,
 }
 
 /// Failed logins, by where they came from and by which account they were for.
@@ -125,6 +126,7 @@ impl Auth {
             changes: Arc::default(),
             offers: Arc::default(),
             unmetered: Arc::default(),
+            secrets: secrets.clone(),
         }
     }
 }

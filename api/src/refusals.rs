@@ -47,7 +47,9 @@ impl From<SealError> for ApiError {
                 ApiError::new(Code::DatabaseUnavailable, "the key store cannot be reached; try again in a moment")
                     .because(error)
             }
-            SealError::Erased(_) | SealError::Tampered { .. } | SealError::AnotherMasterKey(_) => {
+            // One's own data is all that is opened for anybody, so whoever asks has just been erased.
+            SealError::Erased(_) => said(Code::SessionEnded, &AccountRefusal::Erased).because(error),
+            SealError::Missing(_) | SealError::Tampered { .. } | SealError::AnotherMasterKey(_) => {
                 ApiError::internal(error)
             }
         }
@@ -106,7 +108,7 @@ impl From<AccountRefusal> for ApiError {
         match refusal {
             AccountRefusal::AlreadyRegistered => said(Code::Conflict, &refusal),
             AccountRefusal::TooManyTenants { .. } => said(Code::TooManyTenants, &refusal),
-            AccountRefusal::NotRegistered => said(Code::NotFound, &refusal),
+            AccountRefusal::NotRegistered | AccountRefusal::Erased => said(Code::NotFound, &refusal),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod books;
 pub mod byok;
 pub mod client;
 pub mod complete_chat;
+pub mod erasure;
 pub mod fault;
 pub mod figures;
 pub mod in_request;

@@ -130,10 +130,13 @@ impl NewLogin {
         let replaced = self.replaces.map(|id| plan.stream::<Session>(session_stream(user_id, id)));
         let decide = |unit: &mut Unit<'_>| -> Result<(), LoginRefusal> {
             let unchanged = unit.with(account, |account| {
-                account.profile.as_ref().is_some_and(|now| now.password_hash == self.proven.0.password_hash)
+                account.profile.as_ref().map(|now| now.password_hash == self.proven.0.password_hash)
             });
-            if !unchanged {
-                return Err(LoginRefusal::PasswordChanged);
+            match unchanged {
+                Some(true) => {}
+                Some(false) => return Err(LoginRefusal::PasswordChanged),
+                // Erased while the password was being checked.
+                None => return Err(LoginRefusal::InvalidCredentials),
             }
             unit.decide(device, self.session.device.clone())?;
             if let Some(replaced) = replaced

@@ -56,9 +56,12 @@ impl fmt::Debug for SecretText {
 /// Why personal data could not be sealed or opened. Never carries any of it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SealError {
-    /// The subject has no key: it was erased, or never had one.
-    #[error("the data of {0:?} was erased, or its key is missing")]
+    /// The subject was erased: the log says so, and what was sealed for it opens for nobody any more.
+    #[error("the data of {0:?} was erased")]
     Erased(SubjectId),
+    /// The subject has no key, and nothing says that it was erased: the key was lost, or there never was one.
+    #[error("the key of {0:?} is missing, and nothing says that its data was erased")]
+    Missing(SubjectId),
     /// The ciphertext is not what was sealed under this label for this subject.
     #[error("the {label} of {subject:?} does not open: it was tampered with, or belongs elsewhere")]
     Tampered {
@@ -78,7 +81,8 @@ pub enum SealError {
 /// Seals personal data for events, each subject under a key of its own.
 #[async_trait]
 pub trait PersonalData: Send + Sync {
-    /// Makes the subject's key; durable before it answers. A subject that has one keeps it.
+    /// Makes the subject's key; durable before it answers. A subject that has one keeps it, and one that was erased gets
+    /// none.
     async fn create_key(&self, subject: SubjectId) -> Result<(), SealError>;
 
     /// Destroys the subject's key: everything sealed under it is unreadable from then on.

@@ -1,13 +1,14 @@
 //! Sessions: how one starts, whether it still stands, and how it ends.
 
+use calos_domain::account::Account;
 use calos_domain::device::{DeviceCommand, DeviceSeen, DeviceTrusted, TrustLevel, TrustPath};
 use calos_domain::session::{Session, SessionCommand, SessionEndCause, SessionRefusal, SessionStarted, Started};
 use calos_domain::{DeviceId, SessionId, StreamId, SubjectId, TenantId, Timestamp, UserId};
 
-use crate::accounts::looking;
+use crate::accounts::{account_stream, looking};
 use crate::client::{Client, DEVICE_SECRET_MAX_BYTES};
 use crate::fault::Fault;
-use crate::log::{Done, EventLog, Plan, Request};
+use crate::log::{Done, EventLog, Plan, Request, Unit};
 use crate::ports::{SecretText, SessionClaims, World, label};
 
 /// How long a session lasts at the most: seven days.
@@ -111,9 +112,15 @@ pub async fn check<L: EventLog>(
 ) -> Result<Started, Fault<SessionRefusal>> {
     let mut plan = Plan::default();
     let session = plan.stream::<Session>(session_stream(claims.user_id, claims.session_id));
-    let found =
-        log.execute(&plan, looking().into(), |unit| unit.with(session, |session| session.standing(now))).await?;
-    Ok(found.answer)
+    let account = plan.stream::<Account>(account_stream(claims.user_id));
+    let standing = |unit: &mut Unit<'_>| {
+        // The sessions of somebody who was erased end with the account, whether or not each has been ended by then.
+        if unit.with(account, |account| account.erased.is_some()) {
+            return Err(SessionRefusal::Ended { cause: SessionEndCause::Erased });
+        }
+        unit.with(session, |session| session.standing(now))
+    };
+    Ok(log.execute(&plan, looking().into(), standing).await?.answer)
 }
 
 /// Ends a session of this user. Ending it again changes nothing.

@@ -1,7 +1,7 @@
 //! `read.accounts`: who has an account, since when, and what they do for CALOS.
 //!
 //! Personal data stands here as it stands in the events: sealed under the person's key, never in plain text. The
-//! password's hash is not here at all.
+//! password's hash is not here at all, and whoever was erased is not either.
 
 use std::collections::HashMap;
 
@@ -62,6 +62,8 @@ struct Change {
     password_changed_at: Option<Timestamp>,
     /// Operator, finance, moderator.
     roles: [Option<bool>; 3],
+    /// Whoever had it was erased: the row goes.
+    erased: bool,
 }
 
 const fn role_index(role: StaffRole) -> usize {
@@ -112,6 +114,9 @@ impl Projection for Accounts {
             AccountEvent::StaffRoleGranted(event) => change.roles[role_index(event.role)] = Some(true),
             AccountEvent::StaffRoleRevoked(event) => change.roles[role_index(event.role)] = Some(false),
             AccountEvent::TenantFounded(_) => {}
+            AccountEvent::AccountErased(_) => {
+                *change = Change { partition: record.partition, erased: true, ..Change::default() };
+            }
         }
         Ok(())
     }
@@ -145,6 +150,15 @@ impl Projection for Accounts {
                 .bind(role(0))
                 .bind(role(1))
                 .bind(role(2))
+                .execute(&mut *connection)
+                .await?;
+        }
+        let erased: Vec<_> = rows.iter().filter(|(_, row)| row.erased).collect();
+        if !erased.is_empty() {
+            let statement = schema.sql(DELETE);
+            sqlx::query(&statement)
+                .bind(erased.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+                .bind(erased.iter().map(|(_, row)| row.partition).collect::<Vec<_>>())
                 .execute(connection)
                 .await?;
         }
@@ -192,6 +206,10 @@ UPDATE {schema}.accounts AS a SET
     is_moderator = coalesce(u.is_moderator, a.is_moderator)
 FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::bool[], $5::bool[], $6::bool[])
     AS u (user_id, partition, password_changed_at, is_operator, is_finance, is_moderator)
+WHERE a.user_id = u.user_id AND a.partition = u.partition";
+
+const DELETE: &str = "
+DELETE FROM {schema}.accounts AS a USING unnest($1::uuid[], $2::int4[]) AS u (user_id, partition)
 WHERE a.user_id = u.user_id AND a.partition = u.partition";
 
 fn display_name(event: &AccountRegistered) -> Option<&str> {

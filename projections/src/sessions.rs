@@ -1,17 +1,20 @@
 //! `read.sessions`: the logins of each person as they see them. Whether a session stands is decided on its aggregate.
+//!
+//! Of whoever was erased it is kept that there were logins, and nothing of where they came from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
+use calos_domain::account::AccountEvent;
 use calos_domain::sealed::Sealed;
 use calos_domain::session::{SessionEndCause, SessionEnded, SessionEvent, SessionStarted};
 use calos_domain::{DeviceId, Record, SessionId, SubjectId, TenantId, Timestamp, UserId};
 
 use crate::copy_in::{CopyError, CopySink, Value};
-use crate::decode::{fact, stream_uuid_and_rest};
+use crate::decode::{fact, stream_uuid, stream_uuid_and_rest};
 use crate::kind::Kind;
 use crate::moment::Moment;
 use crate::projection::{ProjectError, Projection};
@@ -48,6 +51,8 @@ const TABLES: &[TableSpec] = &[TableSpec {
 #[derive(Default, Debug)]
 pub struct Changes {
     sessions: HashMap<(Uuid, Uuid), Change>,
+    /// Whoever was erased, with the partition of all they did.
+    erased: BTreeMap<Uuid, i32>,
 }
 
 #[derive(Default, Debug)]
@@ -63,6 +68,7 @@ const fn cause_name(cause: SessionEndCause) -> &'static str {
         SessionEndCause::Revoked => "revoked",
         SessionEndCause::Replaced => "replaced",
         SessionEndCause::PasswordChanged => "password_changed",
+        SessionEndCause::Erased => "erased",
     }
 }
 
@@ -82,11 +88,11 @@ impl Projection for Sessions {
     fn project(changes: &mut Changes, record: &Record<'_>) -> Result<(), ProjectError> {
         match Kind::of(record.aggregate_type)? {
             Kind::Session => {}
+            Kind::Account => return changes.account(record),
             Kind::Wallet
             | Kind::Tenant
             | Kind::Licence
             | Kind::ApiKey
-            | Kind::Account
             | Kind::Device
             | Kind::EmailClaim
             | Kind::Operation
@@ -110,7 +116,7 @@ impl Projection for Sessions {
     }
 
     async fn store(changes: Changes, schema: Schema, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let rows = changes.sorted();
+        let (rows, erased) = changes.sorted();
         let new: Vec<_> = rows.iter().filter_map(|(key, row)| Some((key, row, row.started.as_deref()?))).collect();
         if !new.is_empty() {
             let statement = schema.sql(INSERT);
@@ -136,6 +142,14 @@ impl Projection for Sessions {
                 .bind(over.iter().map(|(_, row, _)| row.partition).collect::<Vec<_>>())
                 .bind(over.iter().map(|(.., event)| Moment(event.ended_at)).collect::<Vec<_>>())
                 .bind(over.iter().map(|(.., event)| cause_name(event.cause)).collect::<Vec<_>>())
+                .execute(&mut *connection)
+                .await?;
+        }
+        if !erased.is_empty() {
+            let statement = schema.sql(BLANK);
+            sqlx::query(&statement)
+                .bind(erased.keys().copied().collect::<Vec<_>>())
+                .bind(erased.values().copied().collect::<Vec<_>>())
                 .execute(connection)
                 .await?;
         }
@@ -143,7 +157,7 @@ impl Projection for Sessions {
     }
 
     fn copy(changes: Changes, sink: &mut CopySink) -> Result<(), CopyError> {
-        for ((user, session), row) in changes.sorted() {
+        for ((user, session), row) in changes.sorted().0 {
             let Some(started) = row.started.as_deref() else { continue };
             sink.row(
                 Self::NAME,
@@ -178,11 +192,38 @@ FROM unnest($1::uuid[], $2::uuid[], $3::int4[], $4::timestamptz[], $5::text[])
     AS u (user_id, session_id, partition, ended_at, end_cause)
 WHERE s.user_id = u.user_id AND s.session_id = u.session_id AND s.partition = u.partition";
 
+const BLANK: &str = "
+UPDATE {schema}.sessions AS s SET address_sealed = NULL, user_agent_sealed = NULL
+FROM unnest($1::uuid[], $2::int4[]) AS u (user_id, partition)
+WHERE s.user_id = u.user_id AND s.partition = u.partition
+    AND (s.address_sealed IS NOT NULL OR s.user_agent_sealed IS NOT NULL)";
+
 impl Changes {
-    fn sorted(self) -> Vec<((Uuid, Uuid), Change)> {
+    fn account(&mut self, record: &Record<'_>) -> Result<(), ProjectError> {
+        match fact(record)? {
+            AccountEvent::AccountErased(_) => {
+                self.erased.insert(stream_uuid(record)?, record.partition);
+            }
+            AccountEvent::AccountRegistered(_)
+            | AccountEvent::PasswordChanged(_)
+            | AccountEvent::StaffRoleGranted(_)
+            | AccountEvent::StaffRoleRevoked(_)
+            | AccountEvent::TenantFounded(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The changes in the order of their rows, with nothing left of where an erased person's logins came from; and who
+    /// those are, for the rows that stand already. An erased person starts no session, so the order does not matter.
+    fn sorted(self) -> (Vec<((Uuid, Uuid), Change)>, BTreeMap<Uuid, i32>) {
         let mut rows: Vec<_> = self.sessions.into_iter().collect();
+        for ((user, _), change) in &mut rows {
+            if let Some(started) = change.started.as_mut().filter(|_| self.erased.contains_key(user)) {
+                (started.address, started.user_agent) = (None, None);
+            }
+        }
         rows.sort_unstable_by_key(|row| row.0);
-        rows
+        (rows, self.erased)
     }
 }
 

@@ -50,8 +50,8 @@ async fn a_destroyed_key_opens_nothing_and_is_not_made_again_by_sealing() {
     keys.create_key(ADA).await.expect("a key is made");
     let sealed = keys.seal(ADA, label::EMAIL, "ada@example.com").await.expect("it is sealed");
     keys.destroy_key(ADA).await.expect("it is destroyed");
-    assert_eq!(keys.open(&sealed, label::EMAIL).await, Err(SealError::Erased(ADA)));
-    assert_eq!(keys.seal(ADA, label::EMAIL, "again").await, Err(SealError::Erased(ADA)));
+    assert_eq!(keys.open(&sealed, label::EMAIL).await, Err(SealError::Missing(ADA)));
+    assert_eq!(keys.seal(ADA, label::EMAIL, "again").await, Err(SealError::Missing(ADA)));
     keys.create_key(ADA).await.expect("another key is made");
     assert_eq!(keys.open(&sealed, label::EMAIL).await, Err(tampered(ADA, label::EMAIL)));
 }

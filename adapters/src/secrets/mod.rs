@@ -33,7 +33,7 @@ pub use keyring::{Keyring, Rotated};
 pub use master_key::{DerivedKey, KeyLabel, derive, ledger_signing_key};
 pub use passwords::Passwords;
 pub use root::RootSecret;
-pub use subject_keys::SubjectKeys;
+pub use subject_keys::{REWRAP_PAGE_MAX_KEYS, Rewrapped, SubjectKeys};
 pub use system::{SystemClock, SystemRandomness};
 pub use tenant_keys::{KeyFingerprint, NoTenantKey, PresentedKey, SECRET_CHARACTERS, TenantKeys};
 pub use tokens::SessionTokens;

@@ -1,9 +1,14 @@
 //! A data key for each subject, wrapped by the master key: what makes personal data in an append-only log erasable.
 //!
-//! Destroying a subject's key makes everything sealed under it unreadable, here and in every backup of the log.
+//! Destroying a subject's key makes everything sealed under it unreadable, here and in every backup of the log. That a key
+//! is gone on purpose stands in the log (`account_erased`): from then on none is opened for the subject and none is made,
+//! whatever the table says. A key that is missing without that is a fault, and is called one.
+
+mod rewrap;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,11 +26,17 @@ use super::aead;
 use super::master_key::{DerivedKey, KeyLabel, derive, version};
 use crate::config::MasterKey;
 
+pub use rewrap::{REWRAP_PAGE_MAX_KEYS, Rewrapped};
+
 /// Data keys kept in memory at a time.
 const CACHE_MAX_KEYS: u64 = 100_000;
 
-/// How long an unwrapped key is kept: the longest an erasure in another process can go unnoticed here.
+/// How long an unwrapped key is kept, unless it is forgotten before: whoever follows the log forgets the key of somebody
+/// who was erased within a second.
 const CACHE_SECONDS: u64 = 60;
+
+/// How long an erasure waits for those who are making keys.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '15s'";
 
 /// Bytes of a data key.
 const KEY_BYTES: usize = 32;
@@ -50,6 +61,8 @@ pub struct SubjectKeys {
     current: Wrapping,
     previous: Option<Wrapping>,
     cache: Cache<SubjectId, DataKey>,
+    /// How often anything was forgotten: a look-up that began before does not put it back.
+    forgotten: AtomicU64,
 }
 
 impl fmt::Debug for SubjectKeys {
@@ -89,6 +102,7 @@ impl SubjectKeys {
                 .max_capacity(CACHE_MAX_KEYS)
                 .time_to_live(Duration::from_secs(CACHE_SECONDS))
                 .build(),
+            forgotten: AtomicU64::new(0),
         }
     }
 
@@ -97,10 +111,8 @@ impl SubjectKeys {
     /// # Errors
     /// The database's.
     pub async fn holds_unopenable(&self) -> Result<bool, sqlx::Error> {
-        let mut known = vec![self.current.version];
-        known.extend(self.previous.as_ref().map(|previous| previous.version));
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM subject_keys WHERE master_version <> ALL($1))")
-            .bind(known)
+            .bind(self.known())
             .fetch_one(&self.pool)
             .await
     }
@@ -142,20 +154,69 @@ impl SubjectKeys {
         if let Some(key) = self.cache.get(&subject) {
             return Ok(key);
         }
-        let row = sqlx::query("SELECT wrapped_key, master_version FROM subject_keys WHERE subject = $1")
-            .bind(subject.0)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(unavailable)?
-            .ok_or(SealError::Erased(subject))?;
-        let wrapped: Vec<u8> = row.try_get("wrapped_key").map_err(unavailable)?;
-        let found: i32 = row.try_get("master_version").map_err(unavailable)?;
+        let begun = self.forgotten.load(Ordering::SeqCst);
+        let row = sqlx::query(
+            "SELECT k.wrapped_key, k.master_version, EXISTS (SELECT FROM events
+                 WHERE aggregate_type = 'account' AND aggregate_id = $1::uuid::text AND event_type = 'account_erased') AS erased
+             FROM (VALUES ($1::uuid)) AS s (subject) LEFT JOIN subject_keys k USING (subject)",
+        )
+        .bind(subject.0)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        if row.try_get("erased").map_err(unavailable)? {
+            return Err(SealError::Erased(subject));
+        }
+        let wrapped: Option<Vec<u8>> = row.try_get("wrapped_key").map_err(unavailable)?;
+        let found: Option<i32> = row.try_get("master_version").map_err(unavailable)?;
+        let (Some(wrapped), Some(found)) = (wrapped, found) else { return Err(SealError::Missing(subject)) };
         let key = self.unwrap_key(subject, &wrapped, found)?;
         if found != self.current.version {
             self.rewrap(subject, &key, found).await?;
         }
-        self.cache.insert(subject, Arc::clone(&key));
+        self.remember(begun, subject, Arc::clone(&key));
         Ok(key)
+    }
+
+    /// Keeps a key, unless anything was forgotten since its look-up began.
+    fn remember(&self, begun: u64, subject: SubjectId, key: DataKey) {
+        self.cache.insert(subject, key);
+        // Whoever forgets raises the count before it removes: either it is seen here, or it removes what was inserted.
+        if self.forgotten.load(Ordering::SeqCst) != begun {
+            self.cache.invalidate(&subject);
+        }
+    }
+
+    /// Reads the subject's key anew when it is next needed.
+    pub fn forget(&self, subject: SubjectId) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.cache.invalidate(&subject);
+    }
+
+    /// Reads every key anew when it is next needed.
+    pub fn forget_all(&self) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.cache.invalidate_all();
+    }
+
+    /// Destroys the key of a subject that the log says was erased; answers whether there was one. Whoever is making a key
+    /// right now has made it before, or does not make it: none is left behind.
+    ///
+    /// # Errors
+    /// [`SealError::Unavailable`], with the key as it was.
+    pub async fn erase(&self, subject: SubjectId) -> Result<bool, SealError> {
+        let erase = async {
+            let mut transaction = self.pool.begin().await?;
+            sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+            sqlx::query("LOCK TABLE subject_keys IN SHARE ROW EXCLUSIVE MODE").execute(&mut *transaction).await?;
+            let destroy = sqlx::query("DELETE FROM subject_keys WHERE subject = $1").bind(subject.0);
+            let destroyed = destroy.execute(&mut *transaction).await?.rows_affected();
+            transaction.commit().await?;
+            Ok(destroyed > 0)
+        };
+        let erased = erase.await.map_err(unavailable);
+        self.forget(subject);
+        erased
     }
 }
 
@@ -165,8 +226,11 @@ impl PersonalData for SubjectKeys {
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         aead::fill(key.as_mut_slice()).map_err(unsealable(subject, "data key"))?;
         let key: DataKey = Arc::new(key);
+        let begun = self.forgotten.load(Ordering::SeqCst);
         let created = sqlx::query(
-            "INSERT INTO subject_keys (subject, wrapped_key, master_version) VALUES ($1, $2, $3)
+            "INSERT INTO subject_keys (subject, wrapped_key, master_version) SELECT $1::uuid, $2, $3
+             WHERE NOT EXISTS (SELECT FROM events WHERE aggregate_type = 'account' AND aggregate_id = $1::uuid::text
+                 AND event_type = 'account_erased')
              ON CONFLICT (subject) DO NOTHING",
         )
         .bind(subject.0)
@@ -176,16 +240,18 @@ impl PersonalData for SubjectKeys {
         .await
         .map_err(unavailable)?;
         if created.rows_affected() == 1 {
-            self.cache.insert(subject, key);
+            self.remember(begun, subject, key);
+            return Ok(());
         }
-        Ok(())
+        // It has one, or must not have one.
+        self.key(subject).await.map(drop)
     }
 
     async fn destroy_key(&self, subject: SubjectId) -> Result<(), SealError> {
         let destroy = sqlx::query("DELETE FROM subject_keys WHERE subject = $1").bind(subject.0);
         let destroyed = destroy.execute(&self.pool).await.map_err(unavailable);
         // Forgotten in memory either way; if the database did not answer, the caller has to try again.
-        self.cache.invalidate(&subject);
+        self.forget(subject);
         destroyed.map(drop)
     }
 

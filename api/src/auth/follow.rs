@@ -1,12 +1,13 @@
-//! Forgetting what another process ended: a session, a key.
+//! Forgetting what another process ended: a session, a key, a person.
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use calos_adapters::postgres::{ChangedStream, PgLog};
-use calos_domain::Decider;
+use calos_domain::account::Account;
 use calos_domain::api_key::ApiKey;
+use calos_domain::{Decider, SubjectId};
 use calos_domain::session::Session;
 
 use super::Auth;
@@ -42,10 +43,16 @@ impl Auth {
         match change {
             ChangedStream::Stream { kind, id } if kind == Session::KIND => self.sessions.forget_stream(id),
             ChangedStream::Stream { kind, id } if kind == ApiKey::KIND => self.keys.forget_stream(id),
+            // Whoever was erased has no data key any more; who was not has theirs read again.
+            ChangedStream::Stream { kind, id } if kind == Account::KIND => match id.parse() {
+                Ok(user) => self.secrets.subject_keys().forget(SubjectId(user)),
+                Err(_) => self.secrets.subject_keys().forget_all(),
+            },
             ChangedStream::Stream { .. } => {}
             ChangedStream::Any => {
                 self.sessions.forget_all();
                 self.keys.forget_all();
+                self.secrets.subject_keys().forget_all();
             }
         }
     }

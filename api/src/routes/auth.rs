@@ -348,7 +348,7 @@ const fn trust_name(trust: Option<TrustLevel>) -> &'static str {
 async fn session(State(app): State<App>, caller: SessionCaller) -> Result<Json<CurrentSession>, ApiError> {
     let session = caller.session;
     let me = who_am_i(&app.log, &app.world, &session, now()).await?;
-    let me = me.ok_or_else(|| ApiError::internal("a standing session without an account"))?;
+    let me = me.ok_or_else(|| ApiError::new(Code::SessionEnded, "this account was erased; it is closed for ever"))?;
     Ok(Json(CurrentSession {
         user_id: session.user_id.0,
         email: me.email,

@@ -1,11 +1,11 @@
 //! Which events a command on an account leads to.
 
 use super::{
-    Account, AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
-    TenantFounded,
+    Account, AccountErased, AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted,
+    StaffRoleRevoked, TenantFounded,
 };
 use crate::sealed::Sealed;
-use crate::{Decider, TenantId, Timestamp};
+use crate::{Decider, OperationId, SubjectId, TenantId, Timestamp};
 
 /// The most tenants one person may create beside their personal one: each begins with the free tier's tokens.
 pub const TENANTS_FOUNDED_MAX: usize = 10;
@@ -43,6 +43,13 @@ pub enum AccountCommand {
         /// When.
         at: Timestamp,
     },
+    /// Erase the person. Their claim on an address, their sessions and devices end beside it, in the same append.
+    Erase {
+        /// The run that does it.
+        operation_id: OperationId,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// Why an account refuses.
@@ -54,6 +61,9 @@ pub enum AccountRefusal {
     /// Nobody registered under this id.
     #[error("there is no such account")]
     NotRegistered,
+    /// Whoever had it was erased.
+    #[error("this account was erased; it is closed for ever")]
+    Erased,
     /// They have created as many tenants as one person may.
     #[error("one person creates {TENANTS_FOUNDED_MAX} tenants at most; you have created {founded}")]
     TooManyTenants {
@@ -64,12 +74,16 @@ pub enum AccountRefusal {
 
 impl Decider for Account {
     const KIND: &'static str = "account";
-    const SNAPSHOT_VERSION: i32 = 2;
+    const SNAPSHOT_VERSION: i32 = 3;
     type Command = AccountCommand;
     type Event = AccountEvent;
     type Refusal = AccountRefusal;
 
     fn decide(&self, command: AccountCommand) -> Result<Vec<AccountEvent>, AccountRefusal> {
+        if self.erased.is_some() {
+            let repeated = matches!(command, AccountCommand::Erase { .. });
+            return if repeated { Ok(Vec::new()) } else { Err(AccountRefusal::Erased) };
+        }
         if let AccountCommand::Register(registered) = command {
             return match &self.profile {
                 None => Ok(vec![AccountEvent::AccountRegistered(registered)]),
@@ -100,6 +114,11 @@ impl Decider for Account {
             }
             AccountCommand::FoundTenant { tenant_id, at } => {
                 vec![AccountEvent::TenantFounded(TenantFounded { tenant_id, founded_at: at })]
+            }
+            AccountCommand::Erase { operation_id, at } => {
+                // A person's data is sealed under a key that has their own id.
+                let subject = SubjectId(profile.user_id.0);
+                vec![AccountEvent::AccountErased(AccountErased { subject, operation_id, erased_at: at })]
             }
         })
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::sealed::Sealed;
-use crate::{TenantId, Timestamp, UserId};
+use crate::{OperationId, SubjectId, TenantId, Timestamp, UserId};
 
 /// Everything that changes an account. Stored as `{"<name>": {…}}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum AccountEvent {
     StaffRoleRevoked(StaffRoleRevoked),
     /// The person created a tenant beside their personal one; written beside what the tenant begins with.
     TenantFounded(TenantFounded),
+    /// The person was erased: the account is closed for ever, and their data key is destroyed.
+    AccountErased(AccountErased),
 }
 
 crate::facts!(AccountEvent {
@@ -27,6 +29,7 @@ crate::facts!(AccountEvent {
     StaffRoleGranted => "staff_role_granted" v "1",
     StaffRoleRevoked => "staff_role_revoked" v "1",
     TenantFounded => "tenant_founded" v "1",
+    AccountErased => "account_erased" v "1",
 });
 
 /// What somebody may do for CALOS itself, beside what their tenants allow them.
@@ -98,4 +101,15 @@ pub struct TenantFounded {
     pub tenant_id: TenantId,
     /// When.
     pub founded_at: Timestamp,
+}
+
+/// See [`AccountEvent::AccountErased`]. Who erased them, and why, is a fact of the operation, in the same append.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccountErased {
+    /// Whose key is destroyed.
+    pub subject: SubjectId,
+    /// The run that did it.
+    pub operation_id: OperationId,
+    /// When.
+    pub erased_at: Timestamp,
 }

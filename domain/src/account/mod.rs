@@ -8,4 +8,4 @@ mod tests;
 
 pub use decide::{AccountCommand, AccountRefusal, TENANTS_FOUNDED_MAX};
 pub use event::*;
-pub use state::{Account, Profile};
+pub use state::{Account, Erased, Profile};

@@ -6,17 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountEvent, StaffRole};
 use crate::sealed::Sealed;
-use crate::{TenantId, UserId};
+use crate::{TenantId, Timestamp, UserId};
 
 /// An account, folded from its events.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Account {
-    /// Who it is; none while nobody has registered under this id.
+    /// Who it is; none while nobody has registered under this id, and none once they were erased.
     pub profile: Option<Profile>,
     /// What they may do for CALOS itself.
     pub staff_roles: BTreeSet<StaffRole>,
     /// The tenants they created beside their personal one.
     pub founded: BTreeSet<TenantId>,
+    /// That they were erased, once they were.
+    pub erased: Option<Erased>,
+}
+
+/// What is left of somebody who was erased.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Erased {
+    /// When.
+    pub erased_at: Timestamp,
+    /// The tenant created with the account: its books outlive the person.
+    pub personal_tenant_id: Option<TenantId>,
 }
 
 /// A registered person. Everything personal is sealed under their own key.
@@ -62,6 +73,11 @@ impl Account {
             }
             AccountEvent::TenantFounded(founded) => {
                 self.founded.insert(founded.tenant_id);
+            }
+            AccountEvent::AccountErased(erased) => {
+                let personal_tenant_id = self.profile.take().map(|profile| profile.personal_tenant_id);
+                self.erased = Some(Erased { erased_at: erased.erased_at, personal_tenant_id });
+                self.staff_roles.clear();
             }
         }
     }

@@ -2,7 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::sealed::Sealed;
-use crate::{Decider, SubjectId, TenantId, Timestamp, UserId};
+use crate::{Decider, OperationId, SubjectId, TenantId, Timestamp, UserId};
 
 const AT: Timestamp = Timestamp::from_micros(1_000_000);
 
@@ -99,4 +99,47 @@ fn one_person_creates_ten_tenants_and_a_repetition_counts_once() {
         assert_eq!(account.decide(found(n)), Ok(Vec::new()));
     }
     assert_eq!(account.decide(found(20)), Err(AccountRefusal::TooManyTenants { founded: TENANTS_FOUNDED_MAX }));
+}
+
+fn erase() -> AccountCommand {
+    AccountCommand::Erase { operation_id: OperationId(Uuid::from_u128(7)), at: AT }
+}
+
+#[test]
+fn an_erased_account_keeps_its_tenants_and_nothing_of_the_person() {
+    let founded = TenantFounded { tenant_id: TenantId(Uuid::from_u128(3)), founded_at: AT };
+    let role = StaffRoleGranted { role: StaffRole::Operator, granted_at: AT };
+    let mut account =
+        given(&[registered(), AccountEvent::TenantFounded(founded), AccountEvent::StaffRoleGranted(role)]);
+    let events = account.decide(erase()).unwrap();
+    let erased = AccountErased {
+        subject: SubjectId(Uuid::from_u128(1)),
+        operation_id: OperationId(Uuid::from_u128(7)),
+        erased_at: AT,
+    };
+    assert_eq!(events, [AccountEvent::AccountErased(erased)]);
+    account.evolve(&events[0]);
+    let left = Erased { erased_at: AT, personal_tenant_id: Some(TenantId(Uuid::from_u128(2))) };
+    assert_eq!((account.profile.clone(), account.erased, account.founded.len()), (None, Some(left), 1));
+    assert!(account.staff_roles.is_empty());
+    assert_eq!(account.decide(erase()), Ok(Vec::new()));
+}
+
+#[test]
+fn an_erased_account_takes_nothing_any_more() {
+    let mut account = given(&[registered()]);
+    assert_eq!(given(&[]).decide(erase()), Err(AccountRefusal::NotRegistered));
+    for event in account.decide(erase()).unwrap() {
+        account.evolve(&event);
+    }
+    for command in [
+        AccountCommand::Register(registration("one")),
+        AccountCommand::Register(registration("two")),
+        AccountCommand::ChangePassword { password_hash: sealed("new"), at: AT },
+        AccountCommand::GrantStaffRole { role: StaffRole::Finance, at: AT },
+        AccountCommand::RevokeStaffRole { role: StaffRole::Finance, at: AT },
+        AccountCommand::FoundTenant { tenant_id: TenantId(Uuid::from_u128(3)), at: AT },
+    ] {
+        assert_eq!(account.decide(command), Err(AccountRefusal::Erased));
+    }
 }

@@ -1,7 +1,7 @@
 //! Which events a command on a device leads to.
 
-use super::{Device, DeviceEvent, DeviceSeen, DeviceTrusted, TrustLevel};
-use crate::Decider;
+use super::{Device, DeviceEvent, DeviceRevoked, DeviceSeen, DeviceTrusted, TrustLevel};
+use crate::{Decider, DeviceId, Timestamp};
 
 /// What can be asked of a device.
 #[derive(Clone, PartialEq, Debug)]
@@ -10,6 +10,13 @@ pub enum DeviceCommand {
     Trust(DeviceTrusted),
     /// Record that the right password came from it. A device that is known already stays as it is.
     See(DeviceSeen),
+    /// Let it act for its user no more. One that is not trusted stays as it is.
+    Revoke {
+        /// The device.
+        device_id: DeviceId,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// Why a device refuses.
@@ -37,6 +44,10 @@ impl Decider for Device {
         let (user_id, fingerprint) = match &command {
             DeviceCommand::Trust(trusted) => (trusted.user_id, &trusted.fingerprint),
             DeviceCommand::See(seen) => (seen.user_id, &seen.fingerprint),
+            DeviceCommand::Revoke { device_id, at } => {
+                let revoked = DeviceRevoked { device_id: *device_id, revoked_at: *at };
+                return Ok(self.trust.map(|_| DeviceEvent::DeviceRevoked(revoked)).into_iter().collect());
+            }
         };
         let same = |known: &super::Known| known.user_id == user_id && known.fingerprint == *fingerprint;
         if self.known.as_ref().is_some_and(|known| !same(known)) {
@@ -48,6 +59,7 @@ impl Decider for Device {
             (DeviceCommand::Trust(_), Some(level)) => Err(DeviceRefusal::AlreadyTrusted { level }),
             (DeviceCommand::See(_), _) if self.known.is_some() => Ok(Vec::new()),
             (DeviceCommand::See(seen), _) => Ok(vec![DeviceEvent::DeviceSeen(seen)]),
+            (DeviceCommand::Revoke { .. }, _) => Ok(Vec::new()),
         }
     }
 

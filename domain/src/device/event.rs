@@ -13,11 +13,14 @@ pub enum DeviceEvent {
     DeviceTrusted(DeviceTrusted),
     /// The right password came from a device nobody has vouched for yet.
     DeviceSeen(DeviceSeen),
+    /// The device may act for its user no more.
+    DeviceRevoked(DeviceRevoked),
 }
 
 crate::facts!(DeviceEvent {
     DeviceTrusted => "device_trusted" v "1",
     DeviceSeen => "device_seen" v "1",
+    DeviceRevoked => "device_revoked" v "1",
 });
 
 /// How far a device is trusted.
@@ -80,4 +83,13 @@ pub struct DeviceSeen {
     pub platform: String,
     /// When first.
     pub seen_at: Timestamp,
+}
+
+/// See [`DeviceEvent::DeviceRevoked`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeviceRevoked {
+    /// The device.
+    pub device_id: DeviceId,
+    /// When.
+    pub revoked_at: Timestamp,
 }

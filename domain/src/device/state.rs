@@ -48,6 +48,7 @@ impl Device {
                     platform: seen.platform.clone(),
                 });
             }
+            DeviceEvent::DeviceRevoked(_) => self.trust = None,
         }
     }
 }

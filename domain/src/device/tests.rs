@@ -82,3 +82,16 @@ fn a_device_trusted_at_one_level_is_not_silently_trusted_at_another() {
         Err(DeviceRefusal::AlreadyTrusted { level: TrustLevel::Password })
     );
 }
+
+#[test]
+fn a_revoked_device_is_known_and_not_trusted() {
+    let mut device = given(&[DeviceEvent::DeviceTrusted(trusted())]);
+    let revoke = || DeviceCommand::Revoke { device_id: trusted().device_id, at: AT };
+    let events = device.decide(revoke()).unwrap();
+    let revoked = DeviceRevoked { device_id: trusted().device_id, revoked_at: AT };
+    assert_eq!(events, [DeviceEvent::DeviceRevoked(revoked)]);
+    device.evolve(&events[0]);
+    assert_eq!((device.trust, device.known.is_some()), (None, true));
+    assert_eq!(device.decide(revoke()), Ok(Vec::new()));
+    assert_eq!(given(&[]).decide(revoke()), Ok(Vec::new()));
+}

@@ -32,6 +32,8 @@ pub enum SessionEndCause {
     Replaced,
     /// The password changed.
     PasswordChanged,
+    /// Its user was erased.
+    Erased,
 }
 
 /// See [`SessionEvent::SessionStarted`].
