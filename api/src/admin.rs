@@ -17,6 +17,8 @@ use calos_domain::email_claim::EmailAddress;
 use calos_domain::operation::{KeyringRotated, OperationCommand};
 use calos_domain::tiers::Tier;
 use calos_replay::operation::{self, run_by};
+use calos_replay::turn::{Deed, Part, Reach, Turn};
+use sqlx::PgPool;
 
 use crate::cli::{AdminCommand, CliError, Role, TierName, say};
 use crate::request::now;
@@ -41,12 +43,12 @@ pub async fn run(config: Config, command: AdminCommand) -> Result<(), CliError> 
 async fn decide(config: &Config, database: &Database, command: AdminCommand) -> Result<String, CliError> {
     let secrets = Secrets::open(database.pool.clone(), &secrets_options(config)).await.map_err(StartError::from)?;
     let log = PgLog::open(database.pool.clone(), LogOptions::default()).await?;
-    let outcome = execute(&log, &secrets, command).await;
+    let outcome = execute(&database.pool, &log, &secrets, command).await;
     log.close().await;
     outcome
 }
 
-async fn execute(log: &PgLog, secrets: &Secrets, command: AdminCommand) -> Result<String, CliError> {
+async fn execute(pool: &PgPool, log: &PgLog, secrets: &Secrets, command: AdminCommand) -> Result<String, CliError> {
     let request = Request::from(Metadata::new(Actor::Console(login_name())));
     let world = secrets.world();
     match command {
@@ -64,20 +66,28 @@ async fn execute(log: &PgLog, secrets: &Secrets, command: AdminCommand) -> Resul
             let done = licences::change_tier(log, TenantId(tenant), tier_of(tier), now(), request).await;
             Ok(changed(&refused(done)?, &format!("tenant {tenant} has the tier {}", name(&tier))))
         }
-        AdminCommand::RotateKeyring { reason } => rotate_keyring(log, secrets, reason).await,
+        AdminCommand::RotateKeyring { reason } => rotate_keyring(pool, log, secrets, reason).await,
     }
 }
 
 /// Rotates the keyring and records that. A rotation that fails to be recorded has happened all the same; the next one is
 /// recorded with its own number.
-async fn rotate_keyring(log: &PgLog, secrets: &Secrets, reason: Option<String>) -> Result<String, CliError> {
+async fn rotate_keyring(
+    pool: &PgPool,
+    log: &PgLog,
+    secrets: &Secrets,
+    reason: Option<String>,
+) -> Result<String, CliError> {
     let run = run_by(Some(login_name()), reason);
+    let turn = Turn::take(pool, Deed::RotateKeyring, &run, Reach::Part(Part::Keyring)).await;
+    let turn = turn.map_err(|error| CliError::Refused(error.to_string()))?;
     let rotated = secrets.keyring().rotate().await.map_err(|error| CliError::Refused(error.to_string()))?;
     let Rotated { version, resealed, unopenable } = rotated;
     let fact = KeyringRotated { run: run.clone(), version, resealed, unopenable, rotated_at: now() };
     let recorded = operation::record(log, &run, OperationCommand::RecordKeyringRotated(fact)).await;
     recorded
         .map_err(|error| CliError::Refused(format!("the keyring was rotated, but that is not recorded: {error}")))?;
+    turn.end().await.map_err(|error| CliError::Refused(error.to_string()))?;
     let report = format!("the keyring has key {version} now; {resealed} entries are sealed anew under it");
     if unopenable == 0 {
         Ok(report)

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use calos_commands::log::{Positions, Request};
 use calos_domain::operation::{OperationCommand, RebuildCancelled, RebuildScope, RebuildStarted, RunBy};
 use calos_domain::{Timestamp, UserId};
-use calos_replay::operation::record;
+use calos_replay::operation::{record, record_as};
 use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use calos_replay::write_guard::{Assent, confirm};
 use calos_replay::{ReadModel, ToolError};
@@ -65,20 +66,29 @@ impl Rebuilds {
         (state.running.as_ref().map(|(begun, _)| begun.clone()), state.last.clone())
     }
 
-    /// Records that a rebuild begins, and begins it in the background.
+    /// Records that a rebuild begins, in the envelope of its request, and begins it in the background.
     ///
     /// # Errors
     /// The one that is running, since there is one at a time; or that it could not be recorded: then none was begun.
-    pub async fn begin(&self, app: &App, begun: Begun, models: Vec<ReadModel>) -> Result<(), NotBegun> {
+    pub async fn begin(
+        &self,
+        app: &App,
+        begun: Begun,
+        models: Vec<ReadModel>,
+        request: Request,
+    ) -> Result<Positions, NotBegun> {
         let cancel = CancellationToken::new();
         let turn = self.enter(begun.clone(), cancel.clone()).map_err(|running| NotBegun::Running(Box::new(running)))?;
         let (run, scope) = (begun.run.clone(), RebuildScope::named(&begun.projection));
         let fact = RebuildStarted { run, scope, only: None, until: None, started_at: begun.at };
-        let recorded = record(&app.log, &begun.run, OperationCommand::RecordRebuildStarted(fact)).await;
-        if let Err(error) = recorded {
-            turn.end(Err(error.to_string()));
-            return Err(NotBegun::Failed(error));
-        }
+        let recorded = record_as(&app.log, &begun.run, request, OperationCommand::RecordRebuildStarted(fact)).await;
+        let positions = match recorded {
+            Ok(positions) => positions,
+            Err(error) => {
+                turn.end(Err(error.to_string()));
+                return Err(NotBegun::Failed(error));
+            }
+        };
         let app = app.clone();
         tokio::spawn(async move {
             let outcome = tokio::select! {
@@ -88,7 +98,7 @@ impl Rebuilds {
             };
             turn.end(outcome);
         });
-        Ok(())
+        Ok(positions)
     }
 
     /// Stops the running rebuild and records that under its own run; none when none is running.
@@ -149,7 +159,8 @@ impl Drop for Turn {
 /// The tools log in for themselves, as the tables' owner.
 async fn rebuild(app: &App, run: &RunBy, models: &[ReadModel]) -> Result<Vec<RebuildReport>, String> {
     let confirmed = confirm(Assent::Given, "rebuild").map_err(|error| error.to_string())?;
-    let rebuilt = rebuild_all(&app.pool, &app.log, models, run, &confirmed, &RebuildOptions::default()).await;
+    let options = RebuildOptions { announced: true, ..RebuildOptions::default() };
+    let rebuilt = rebuild_all(&app.pool, &app.log, models, run, &confirmed, &options).await;
     rebuilt.map_err(|error| error.to_string())
 }
 

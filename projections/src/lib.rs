@@ -37,6 +37,7 @@ mod round;
 pub mod runner;
 #[cfg(test)]
 mod samples;
+pub mod scope;
 pub mod sessions;
 pub mod statement;
 pub mod status;

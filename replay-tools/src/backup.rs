@@ -9,20 +9,19 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use calos_commands::log::EventLog;
 use calos_domain::operation::{BackupTaken, OperationCommand, RunBy};
 
-use crate::connections::Connections;
 use crate::error::ToolError;
 use crate::export_log::vector;
 use crate::import_log::name_of;
 use crate::log_file::{self, LogFormat, Plan, Source, Tables};
 use crate::operation::{self, now};
 use crate::progress::Show;
-use crate::turn::take_log_turn;
+use crate::turn::{Deed, Part, Reach, Turn};
 use crate::versions::Vector;
 
 /// Files one backup may have: take a new one before restoring it takes too many.
@@ -59,16 +58,21 @@ pub struct BackedUp {
 /// # Errors
 /// [`ToolError::Usage`] when the folder is not what it has to be, [`ToolError::Refused`] when the log no longer holds what
 /// an earlier file went up to, [`ToolError::Corrupt`] when the log is not what was sealed; the database's and the file's.
-pub async fn backup(pool: &PgPool, key: &SigningKey, place: Place<'_>, show: Show) -> Result<BackedUp, ToolError> {
-    let connections = Connections::beside(pool, 1);
-    let mut operator = connections.connect().await?;
-    take_log_turn(&mut operator).await?;
+pub async fn backup(
+    pool: &PgPool,
+    key: &SigningKey,
+    place: Place<'_>,
+    run: &RunBy,
+    show: Show,
+) -> Result<BackedUp, ToolError> {
+    let turn = Turn::take(pool, Deed::Backup, run, Reach::Part(Part::Backups)).await?;
     let (folder, number, after) = match place {
         Place::New(folder) => {
             new_folder(folder)?;
             (folder, 0, None)
         }
         Place::Since(folder) => {
+            remove_parts(folder)?;
             let files = files(folder)?;
             let last = files.last().ok_or_else(|| none_in(folder))?;
             let header = Source::header(last, Some(key.verifying_key())).await?.0;
@@ -82,8 +86,7 @@ pub async fn backup(pool: &PgPool, key: &SigningKey, place: Place<'_>, show: Sho
     let (format, tables) = (LogFormat::Jsonl, Tables::All);
     let plan = Plan { format, tables, number, after, path: &path, force: false, show };
     let (header, events) = log_file::write(pool, key, plan).await?;
-    operator.close().await?;
-    connections.close().await;
+    turn.end().await?;
     Ok(BackedUp { log_id: header.log_id(), file: path, number, heads: vector(&header), events })
 }
 
@@ -137,8 +140,22 @@ fn read_folder(folder: &Path) -> Result<std::fs::ReadDir, ToolError> {
     std::fs::read_dir(folder).map_err(|error| ToolError::Usage(format!("{} cannot be read: {error}", folder.display())))
 }
 
+/// Removes what backups that were killed left behind: with the backups' turn in our hands, nobody is writing them.
+fn remove_parts(folder: &Path) -> Result<(), ToolError> {
+    for entry in read_folder(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(".log-") && name.contains(".jsonl.zst.") && name.ends_with(".part") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn new_folder(folder: &Path) -> Result<(), ToolError> {
     std::fs::create_dir_all(folder)?;
+    remove_parts(folder)?;
     if read_folder(folder)?.next().is_some() {
         let folder = folder.display();
         return Err(ToolError::Usage(format!("{folder} is not empty; --since adds to a backup that is there")));
@@ -160,5 +177,19 @@ mod tests {
         assert_eq!(files(folder.path()).unwrap(), [0, 1].map(|number| folder.path().join(file_name(number))));
         std::fs::write(folder.path().join(file_name(3)), "").unwrap();
         assert!(matches!(files(folder.path()), Err(ToolError::Corrupt(what)) if what.contains(&file_name(2))));
+    }
+
+    #[test]
+    fn what_a_killed_backup_left_behind_blocks_no_folder_and_anything_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join(".log-000000.jsonl.zst.0192a5c8-0000-4000-8000-000000000001.part");
+        std::fs::write(&part, "half of it").unwrap();
+        new_folder(folder.path()).unwrap();
+        assert!(!part.exists());
+        for name in [".log.part", ".log-000000.jsonl.zst", "notes"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+            assert!(matches!(new_folder(folder.path()), Err(ToolError::Usage(_))), "{name}");
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
     }
 }

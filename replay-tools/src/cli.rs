@@ -1,6 +1,8 @@
 //! The command line of `calos-replay`.
 
 pub mod log;
+pub mod people;
+pub mod rebuild;
 
 use std::path::PathBuf;
 
@@ -11,8 +13,9 @@ use calos_domain::{Asset, TenantId, Timestamp};
 
 use crate::export::{Format, Holds};
 use crate::place::Place;
-use crate::rebuild::{REBUILD_WORKERS, REBUILD_WORKERS_MAX};
 use crate::time_text;
+
+pub use rebuild::RebuildArgs;
 
 /// Looks at the event log, proves it, and rebuilds from it what CALOS shows.
 ///
@@ -45,7 +48,7 @@ pub enum Verb {
     /// reads and writes go on. A rebuild that is interrupted keeps its finished partitions, and the same command goes on
     /// from there. Differences to the rows that stood are reported and never stop the switch: after an incident they are
     /// the point. The version before stays in read_old until the next rebuild. Run, reason and result are recorded in
-    /// the log.
+    /// the log; so is that it was stopped with Ctrl-C or SIGTERM.
     Rebuild(RebuildArgs),
     /// Prove that the log is what was written, and that everything shown follows from it
     ///
@@ -104,6 +107,19 @@ pub enum Verb {
     /// Keys of subjects erased since stay away. Where the log ends earlier than it once did, a new epoch of it begins, signed
     /// and kept with the anchors, so that `verify` can tell this from a tail that was cut.
     Restore(log::RestoreArgs),
+    /// Erase a person: destroy the key their data is sealed under, close the account for ever, and put right what was made
+    /// from it
+    ///
+    /// Noted outside the database first, so that no restore brings the key back, then recorded in the log, which stays as
+    /// it is: the chain holds, and so do all sums. Their address can be registered anew. Killed at any point, the same
+    /// command finishes it. Tenants outlive a person; keys of those nobody else belongs to are revoked. What it does is shown
+    /// before it asks.
+    Erase(people::EraseArgs),
+    /// Wrap every data key anew by CALOS_MASTER_KEY, so that CALOS_MASTER_KEY_PREVIOUS can go
+    ///
+    /// Set the new master key as CALOS_MASTER_KEY and the old one as CALOS_MASTER_KEY_PREVIOUS, restart the servers, and run
+    /// this; then take the old one out. No event is touched. Killed at any point, the same command goes on.
+    Rekey(people::RekeyArgs),
 }
 
 /// Who changes something, and that they mean it.
@@ -118,28 +134,6 @@ pub struct WriteArgs {
     /// Who, when it is not the login name; recorded in the log
     #[arg(long, value_name = "NAME")]
     pub operator: Option<String>,
-}
-
-/// Arguments of `rebuild`.
-#[derive(Args, Clone, Debug)]
-pub struct RebuildArgs {
-    /// The projection's name, or `all`
-    pub projection: String,
-    /// Replace the live rows in one transaction while their readers wait; for a table that is empty or broken
-    #[arg(long, conflicts_with = "restart")]
-    pub in_place: bool,
-    /// Forget an unfinished rebuild and begin anew
-    #[arg(long)]
-    pub restart: bool,
-    /// Partitions folded at the same time
-    #[arg(long, value_name = "N", default_value_t = REBUILD_WORKERS, value_parser = workers)]
-    pub workers: usize,
-    /// How many differing rows are listed; all are counted
-    #[arg(long, value_name = "N", default_value_t = crate::differences::DIFFERENCES_LISTED_ROWS)]
-    pub limit: i64,
-    /// Confirmation, reason and operator
-    #[command(flatten)]
-    pub write: WriteArgs,
 }
 
 /// Arguments of `verify`.
@@ -355,14 +349,8 @@ pub enum SnapshotsVerb {
     },
 }
 
-fn workers(text: &str) -> Result<usize, String> {
-    let range = || format!("a number from 1 to {REBUILD_WORKERS_MAX}");
-    text.parse().ok().filter(|workers| (1..=REBUILD_WORKERS_MAX).contains(workers)).ok_or_else(range)
-}
-
 fn asset(text: &str) -> Result<Asset, String> {
-    let known = Asset::ALL.into_iter().find(|asset| asset.as_str().eq_ignore_ascii_case(text));
-    known.ok_or_else(|| "expected USD or CREDIT".to_owned())
+    text.to_ascii_uppercase().parse().map_err(|_| "expected USD or CREDIT".to_owned())
 }
 
 fn stream(text: &str) -> Result<(String, String), String> {

@@ -11,6 +11,9 @@ pub const APPLICATION_NAME: &str = "calos-replay";
 /// A fold of the whole log takes as long as it takes; whatever the server's or the role's own limits are.
 const UNHURRIED: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
+/// A statement of a tool that is gone ends within a second, and its locks with it.
+const NOTICE_THE_END: &str = "SET client_connection_check_interval = '1s'";
+
 /// Where long work reads and writes: readers from a pool, writers each on a connection that ends with them.
 pub(crate) struct Connections {
     options: PgConnectOptions,
@@ -37,13 +40,23 @@ impl Connections {
     /// A connection that is closed, and its transaction undone, as soon as it is dropped.
     pub(crate) async fn connect(&self) -> Result<PgConnection, ToolError> {
         let mut connection = self.options.connect().await?;
-        run_sql(&mut connection, UNHURRIED).await?;
+        prepare(&mut connection).await?;
         Ok(connection)
     }
 
     pub(crate) async fn close(self) {
         self.readers.close().await;
     }
+}
+
+/// Makes a connection fit for long work.
+pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    run_sql(connection, UNHURRIED).await?;
+    // Not every system PostgreSQL runs on can notice; there a statement goes on until it has an answer to give.
+    if let Err(error) = run_sql(connection, NOTICE_THE_END).await {
+        tracing::debug!(%error, "this database does not notice when a tool has gone");
+    }
+    Ok(())
 }
 
 /// Runs statements that answer nothing and take no values.

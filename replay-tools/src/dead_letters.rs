@@ -1,20 +1,19 @@
 //! `dead-letters`: what projections set aside, taking it up again, and leaving an event out.
 
 use serde::Serialize;
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 
 use calos_commands::log::EventLog;
 use calos_domain::operation::{DeadLetterSkipped, DeadLettersRetried, OperationCommand, RunBy};
 use calos_projections::dead_letters::{DeadLetter, behind, find, list, retry_dead_letters, skip_dead_letter};
 
-use crate::connections::Connections;
 use crate::error::ToolError;
 use crate::events::{EventLine, event_at};
 use crate::fold::ReadModel;
 use crate::operation::{now, record};
 use crate::place::Place;
-use crate::rebuild::take_turn;
 use crate::time_text::show;
+use crate::turn::{Deed, Reach, Turn};
 use crate::write_guard::Confirmed;
 
 /// Dead letters listed per projection.
@@ -130,9 +129,7 @@ pub async fn retry<L: EventLog>(
     run: &RunBy,
     _confirmed: &Confirmed,
 ) -> Result<RetryReport, ToolError> {
-    let connections = Connections::beside(pool, 1);
-    let mut operator = connections.connect().await?;
-    take_turn(&mut operator, model.name()).await?;
+    let turn = Turn::take(pool, Deed::Retry, run, Reach::Models(&[model])).await?;
     let retried = retry_dead_letters(pool, model).await?;
     let (projection, resumed, streams_failing) = (model.name(), retried.resumed, retried.streams_failing);
     if resumed + streams_failing > 0 {
@@ -145,8 +142,7 @@ pub async fn retry<L: EventLog>(
         };
         record(log, run, OperationCommand::RecordDeadLettersRetried(fact)).await?;
     }
-    operator.close().await?;
-    connections.close().await;
+    turn.end().await?;
     Ok(RetryReport { projection, resumed, streams_failing })
 }
 
@@ -177,9 +173,7 @@ pub async fn skip<L: EventLog>(
     run: &RunBy,
     _confirmed: &Confirmed,
 ) -> Result<SkipReport, ToolError> {
-    let connections = Connections::beside(pool, 1);
-    let mut operator = connections.connect().await?;
-    take_turn(&mut operator, model.name()).await?;
+    let turn = Turn::take(pool, Deed::Skip, run, Reach::Models(&[model])).await?;
     let (version, letter) = found(pool, model, place).await?;
     let name = model.name();
     if letter.parked {
@@ -199,8 +193,7 @@ pub async fn skip<L: EventLog>(
     let taken_up = taken_up.ok_or_else(|| {
         ToolError::Refused(format!("{place} was taken up by somebody else meanwhile; {name} lacks nothing there"))
     })?;
-    operator.close().await?;
-    connections.close().await;
+    turn.end().await?;
     let (resumed, stream_failing) = (taken_up.resumed, taken_up.streams_failing > 0);
     Ok(SkipReport { skipped: SetAside::of(model, letter), resumed, stream_failing })
 }

@@ -13,6 +13,9 @@ use crate::error::ToolError;
 /// Differences listed unless somebody asks for more; all of them are counted.
 pub const DIFFERENCES_LISTED_ROWS: i64 = 100;
 
+/// The condition that every row meets.
+const EVERY_ROW: &str = "true";
+
 /// One row that is not the same on both sides.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,9 +80,24 @@ pub async fn compare_all(
     log: Schema,
     limit: i64,
 ) -> Result<Differences, ToolError> {
+    compare_where(connection, tables, live, log, EVERY_ROW, limit).await
+}
+
+/// Compares the rows that meet a condition, the same on both sides.
+///
+/// # Errors
+/// As [`compare_all`].
+pub(crate) async fn compare_where(
+    connection: &mut PgConnection,
+    tables: &'static [TableSpec],
+    live: Schema,
+    log: Schema,
+    condition: &str,
+    limit: i64,
+) -> Result<Differences, ToolError> {
     let mut all = Differences::default();
     for table in tables {
-        let found = compare(connection, table, live, log, limit).await?;
+        let found = compare(connection, table, live, log, condition, limit).await?;
         all.count += found.count;
         all.listed.extend(found.listed);
     }
@@ -91,10 +109,11 @@ async fn compare(
     table: &'static TableSpec,
     live: Schema,
     log: Schema,
+    condition: &str,
     limit: i64,
 ) -> Result<Differences, ToolError> {
     let rows: Vec<(i64, Option<String>, Option<String>)> =
-        sqlx::query_as(&statement(table, live, log)).bind(limit.max(1)).fetch_all(connection).await?;
+        sqlx::query_as(&statement(table, live, log, condition)).bind(limit.max(1)).fetch_all(connection).await?;
     let count = rows.first().map_or(0, |(count, _, _)| *count);
     let mut listed = Vec::with_capacity(rows.len());
     for (_, live, log) in rows {
@@ -114,7 +133,7 @@ fn row(text: Option<String>) -> Result<Option<Map<String, Value>>, ToolError> {
     text.map(parse).transpose().map_err(|error| ToolError::Corrupt(format!("a row is no JSON object: {error}")))
 }
 
-fn statement(table: &TableSpec, live: Schema, log: Schema) -> String {
+fn statement(table: &TableSpec, live: Schema, log: Schema, condition: &str) -> String {
     let name = table.name;
     let key = |side: &str| table.key.iter().map(|column| format!("{side}.{column}")).collect::<Vec<_>>();
     let joined: Vec<String> = key("l").iter().zip(key("f")).map(|(left, right)| format!("{left} = {right}")).collect();
@@ -123,13 +142,19 @@ fn statement(table: &TableSpec, live: Schema, log: Schema) -> String {
     let values = |side: &str| {
         table.columns.iter().map(|column| format!("{side}.{}", column.name)).collect::<Vec<_>>().join(", ")
     };
+    let side = |schema: Schema| match condition {
+        EVERY_ROW => format!("{schema}.{name}"),
+        condition => format!("(SELECT * FROM {schema}.{name} WHERE {condition})"),
+    };
     let first = table.key.first().copied().unwrap_or("ctid");
     format!(
         "SELECT count(*) OVER (), \
          CASE WHEN l.{first} IS NOT NULL THEN row_to_json(l)::text END, \
          CASE WHEN f.{first} IS NOT NULL THEN row_to_json(f)::text END \
-         FROM {live}.{name} l FULL JOIN {log}.{name} f ON {} \
+         FROM {} l FULL JOIN {} f ON {} \
          WHERE ROW({}) IS DISTINCT FROM ROW({}) ORDER BY {} LIMIT $1",
+        side(live),
+        side(log),
         joined.join(" AND "),
         values("l"),
         values("f"),

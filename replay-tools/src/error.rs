@@ -4,6 +4,8 @@ use calos_commands::log::LogError;
 use calos_projections::as_of::AsOfError;
 use calos_projections::{CopyError, CopyOutError, ProjectError};
 
+use crate::turn::Busy;
+
 /// A verb that did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
@@ -28,9 +30,9 @@ pub enum ToolError {
     /// The operator's own input is refused by the rules.
     #[error("{0}")]
     Refused(String),
-    /// Somebody else works on the same read model.
-    #[error("another operator is rebuilding {0} right now; wait until that has ended")]
-    Busy(&'static str),
+    /// Somebody else has what is needed.
+    #[error("{0}")]
+    Busy(Box<Busy>),
     /// An event that a fold cannot take where nothing may be left out.
     #[error("partition {partition} position {position} cannot be projected: {error}")]
     Project {
@@ -47,6 +49,9 @@ pub enum ToolError {
     /// Stopped by the operator; what was finished is kept.
     #[error("stopped; finished partitions are kept, and the same command goes on where it stopped")]
     Cancelled,
+    /// Stopped by the operator; nothing was left behind.
+    #[error("stopped; nothing was changed")]
+    Stopped,
     /// Output could not be written.
     #[error("the output could not be written: {0}")]
     Output(#[from] std::io::Error),
@@ -95,7 +100,7 @@ impl ToolError {
                 | CopyOutError::AfterTrailer { .. } => Exit::Failed,
             },
             Self::Load(CopyError::Database(_)) => Exit::Environment,
-            Self::Load(_) | Self::Project { .. } | Self::Corrupt(_) | Self::Cancelled => Exit::Failed,
+            Self::Load(_) | Self::Project { .. } | Self::Corrupt(_) | Self::Cancelled | Self::Stopped => Exit::Failed,
         }
     }
 }

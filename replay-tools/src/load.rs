@@ -19,7 +19,6 @@ use crate::error::ToolError;
 use crate::log_file::tables::{self, IDEMPOTENCY};
 use crate::log_file::{Header, Item, Source, Stored, Tails, beginning};
 use crate::progress::{Counter, Progress, Show};
-use crate::turn::take_log_turn;
 use crate::versions::Vector;
 
 /// Somebody else's lock on the log is waited for so long.
@@ -104,12 +103,11 @@ impl Loaded {
     }
 }
 
-/// Loads files that follow one another. Nothing but this transaction sees anything of it before it is all there.
+/// Loads files that follow one another; the caller has the log to itself. Nothing but this transaction sees anything of it before it is all there.
 pub(crate) async fn load(pool: &PgPool, files: &[PathBuf], load: Load<'_>) -> Result<Loaded, ToolError> {
     let loader = Loader::of(files, &load).await?;
     let connections = Connections::beside(pool, 1);
     let mut operator = connections.connect().await?;
-    take_log_turn(&mut operator).await?;
     let mut transaction = operator.begin().await?;
     run_sql(&mut transaction, &format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")).await?;
     run_sql(&mut transaction, "LOCK TABLE log, partitions, events, checkpoints IN ACCESS EXCLUSIVE MODE").await?;

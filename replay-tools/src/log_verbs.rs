@@ -1,11 +1,14 @@
 //! The verbs that move the log itself, for the command line: exports, imports, backups, restores.
 
+use calos_adapters::postgres::PgLog;
+use calos_domain::operation::RunBy;
 use serde_json::json;
 
 use crate::anchor::anchor;
 use crate::backup::{Place, backup, files, record_backup};
 use crate::cli::log::{BackupArgs, ExportLogArgs, ImportArgs, RestoreArgs};
 use crate::environment::Environment;
+use crate::erase::Eraser;
 use crate::error::{Exit, ToolError};
 use crate::export_log::{LogExport, export_log};
 use crate::import_log::{import_log, record_import};
@@ -46,12 +49,16 @@ pub(crate) async fn import(
     let given = args.key.as_deref().map(receipt::key).transpose()?;
     let own = wrapped_root(&args.file).await?.map(|root| environment.signing_key_of(&root)).transpose()?;
     let key = given.or_else(|| own.as_ref().map(|key| key.verifying_key()));
-    let imported = import_log(&environment.owner, &args.file, key, show, confirmed).await?;
     let run = run_by(args.write.operator, args.write.reason);
+    let imported = import_log(&environment.owner, &args.file, environment.anchor_directory(), key, &run, show, confirmed).await?;
     let log = environment.log().await?;
-    let recorded = record_import(&log, &run, &args.file, &imported, started_at).await;
+    let again = async {
+        record_import(&log, &run, &args.file, &imported, started_at).await?;
+        erase_again(environment, &log, &run).await
+    };
+    let again = again.await;
     log.close().await;
-    recorded?;
+    let again = again?;
     if let Some(key) = &own {
         anchor(&environment.owner, key, environment.anchor_directory()).await?;
     }
@@ -66,7 +73,11 @@ pub(crate) async fn import(
         output
             .say("  without keys: what is sealed in it stays so, and this database will sign with a key of its own")?;
     }
-    output.document(&json!({ "operationId": run.operation_id, "imported": imported }))?;
+    if imported.erased > 0 {
+        output.say(format!("  {} keys were left out: their subjects have been erased since", imported.erased))?;
+    }
+    say_erased(again, output)?;
+    output.document(&json!({ "operationId": run.operation_id, "imported": imported, "erasedAgain": again }))?;
     Ok(Exit::Done)
 }
 
@@ -83,8 +94,8 @@ pub(crate) async fn back_up(
         (Some(_), Some(_)) | (None, None) => return Err(ToolError::Usage("--output or --since".to_owned())),
     };
     let key = environment.signing_key().await?;
-    let taken = backup(&environment.owner, &key, place, show).await?;
     let run = run_by(args.operator, args.reason);
+    let taken = backup(&environment.owner, &key, place, &run, show).await?;
     let log = environment.log().await?;
     let recorded = record_backup(&log, &run, &taken).await;
     log.close().await;
@@ -120,9 +131,13 @@ pub(crate) async fn put_back(
     let options = RestoreOptions { target, key: &key, directory, run: &run, show };
     let restored = restore(&environment.owner, &args.folder, &options, confirmed).await?;
     let log = environment.log().await?;
-    let recorded = record_restore(&log, &run, &args.folder, &restored).await;
+    let again = async {
+        record_restore(&log, &run, &args.folder, &restored).await?;
+        erase_again(environment, &log, &run).await
+    };
+    let again = again.await;
     log.close().await;
-    recorded?;
+    let again = again?;
     anchor(&environment.owner, &key, directory).await?;
     let (events, models) = (restored.events, restored.read_models);
     output.say(format!("{events} events of the log {}, {models} read models", restored.log_id))?;
@@ -135,6 +150,21 @@ pub(crate) async fn put_back(
     if let Some(epoch) = &restored.epoch {
         output.say(format!("  epoch {} of the log begins, signed and kept with the anchors", epoch.epoch))?;
     }
-    output.document(&json!({ "operationId": run.operation_id, "restored": restored }))?;
+    say_erased(again, output)?;
+    output.document(&json!({ "operationId": run.operation_id, "restored": restored, "erasedAgain": again }))?;
     Ok(Exit::Done)
+}
+
+/// Whoever was erased since what was loaded is erased in it too, before anybody serves from it.
+async fn erase_again(environment: &Environment, log: &PgLog, run: &RunBy) -> Result<u64, ToolError> {
+    let secrets = environment.secrets().await?;
+    let directory = environment.anchor_directory();
+    Eraser { owner: &environment.owner, log, secrets: &secrets, directory, run }.erase_again().await
+}
+
+fn say_erased(again: u64, output: Output) -> Result<(), ToolError> {
+    if again == 0 {
+        return Ok(());
+    }
+    output.say(format!("  {again} people who were erased since are erased here too"))
 }

@@ -1,11 +1,15 @@
 //! How far long work is: a bar on a terminal, a plain line now and then elsewhere, nothing when called from a program.
 
+pub mod estimate;
+
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use estimate::{Estimate, Outlook};
 
 /// A plain line at most this often.
 const PLAIN_LINE_EVERY_SECONDS: u64 = 5;
@@ -29,10 +33,11 @@ pub struct Progress(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     title: String,
-    total: u64,
+    total: AtomicU64,
     done: AtomicU64,
     started: Instant,
     last_line_seconds: AtomicU64,
+    estimate: Mutex<Estimate>,
     bar: Option<ProgressBar>,
     plain: bool,
 }
@@ -46,10 +51,11 @@ impl Progress {
         let bar = terminal.then(|| bar(title, total));
         Self(Arc::new(Inner {
             title: title.to_owned(),
-            total,
+            total: AtomicU64::new(total),
             done: AtomicU64::new(0),
             started: Instant::now(),
             last_line_seconds: AtomicU64::new(0),
+            estimate: Mutex::default(),
             bar,
             plain: standard && !terminal,
         }))
@@ -70,13 +76,41 @@ impl Progress {
     /// Events there are to do.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.total
+        self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// Says that so many are left to do, which may be more than was known: the log grows while it is read.
+    pub fn left(&self, events: u64) {
+        self.0.total.fetch_max(self.events() + events, Ordering::Relaxed);
+        if let Some(bar) = &self.0.bar {
+            bar.set_length(self.total());
+        }
     }
 
     /// Since the beginning.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.started.elapsed()
+    }
+
+    /// How fast it goes, and how long it will take.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        let (at, done) = (self.elapsed(), self.events());
+        let mut estimate = self.0.estimate.lock().unwrap_or_else(PoisonError::into_inner);
+        estimate.look(at, done);
+        estimate.outlook(at, done, self.total())
+    }
+
+    /// Names what is being done now that is not counted in events.
+    pub fn step(&self, what: &str) {
+        let inner = &self.0;
+        if let Some(bar) = &inner.bar {
+            bar.set_message(format!("{}: {what}", inner.title));
+        }
+        if inner.plain && self.elapsed().as_secs() >= PLAIN_LINE_EVERY_SECONDS {
+            line(&format!("{}: {what}", inner.title));
+        }
     }
 
     /// Says that the work has ended.
@@ -93,8 +127,13 @@ impl Progress {
     fn add(&self, events: u64) {
         let inner = &self.0;
         let done = inner.done.fetch_add(events, Ordering::Relaxed) + events;
+        if inner.bar.is_none() && !inner.plain {
+            return;
+        }
+        let outlook = self.outlook();
         if let Some(bar) = &inner.bar {
             bar.set_position(done);
+            bar.set_message(format!("{}: {}", inner.title, said(outlook)));
         }
         if inner.plain {
             let seconds = inner.started.elapsed().as_secs();
@@ -102,11 +141,24 @@ impl Progress {
             let due = seconds >= last + PLAIN_LINE_EVERY_SECONDS;
             let turn = Ordering::Relaxed;
             if due && inner.last_line_seconds.compare_exchange(last, seconds, turn, turn).is_ok() {
-                let rate = done / seconds.max(1);
-                let left = inner.total.saturating_sub(done) / rate.max(1);
-                line(&format!("{}: {done} of {} events, {rate} events/s, {left} s left", inner.title, inner.total));
+                let total = self.total().max(done);
+                line(&format!("{}: {done} of {total} events, {}", inner.title, said(outlook)));
             }
         }
+    }
+}
+
+fn said(Outlook { events_per_second, percent, left }: Outlook) -> String {
+    let left = left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
+    format!("{percent} %, {events_per_second} events/s{left}")
+}
+
+fn duration(left: Duration) -> String {
+    let seconds = left.as_secs_f64().ceil() as u64;
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
 }
 
@@ -135,8 +187,7 @@ impl Drop for Counter {
 
 fn bar(title: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let template = "{msg} {bar:30} {pos}/{len} events, {per_sec}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}") {
         bar.set_style(style);
     }
     bar.set_message(title.to_owned());
@@ -146,4 +197,31 @@ fn bar(title: &str, total: u64) -> ProgressBar {
 /// A line on standard error. Progress that nobody can read any more stops nothing.
 fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_said_in_words_a_person_counts_in() {
+        for (seconds, expected) in [(0.2, "1 s"), (59.0, "59 s"), (61.0, "1 min 1 s"), (7_300.0, "2 h 1 min")] {
+            assert_eq!(duration(Duration::from_secs_f64(seconds)), expected);
+        }
+        let outlook = Outlook { events_per_second: 85_000, percent: 45, left: Some(Duration::from_secs(12)) };
+        assert_eq!(said(outlook), "45 %, 85000 events/s, 12 s left");
+        assert_eq!(said(Outlook { left: None, ..outlook }), "45 %, 85000 events/s");
+    }
+
+    #[test]
+    fn a_log_that_grows_while_it_is_read_makes_the_work_more_and_never_less() {
+        let progress = Progress::new(Show::Silent, "test", 10);
+        let mut counter = progress.counter();
+        (0..8).for_each(|_| counter.event());
+        drop(counter);
+        progress.left(1);
+        assert_eq!((progress.events(), progress.total()), (8, 10));
+        progress.left(5);
+        assert_eq!(progress.total(), 13);
+    }
 }

@@ -28,6 +28,7 @@ use crate::operation::{self, now};
 use crate::place::Place;
 use crate::progress::Show;
 use crate::rebuild::replay_all;
+use crate::turn::{Deed, Reach, Turn};
 use crate::versions::Vector;
 use crate::write_guard::Confirmed;
 
@@ -92,6 +93,7 @@ pub async fn restore(
     _confirmed: &Confirmed,
 ) -> Result<Restored, ToolError> {
     let started_at = now();
+    let turn = Turn::take(pool, Deed::Restore, options.run, Reach::WholeLog).await?;
     let files = files(folder)?;
     let key = options.key.verifying_key();
     let Some(last) = files.last() else { return Err(ToolError::Usage("there is nothing to restore".to_owned())) };
@@ -119,6 +121,7 @@ pub async fn restore(
         epochs::keep(options.directory, epoch).map_err(|error| ToolError::Environment(error.to_string()))?;
     }
     let read_models = replay_all(pool, options.show).await?;
+    turn.end().await?;
     let number = |epochs: &[Epoch]| epochs.iter().map(|epoch| epoch.epoch).max().unwrap_or_default();
     let epoch_number = loaded.epoch.as_ref().map_or_else(|| number(&known), |epoch| epoch.epoch);
     let (heads, events, left_out, erased) = (loaded.heads(), loaded.events, loaded.left_out, loaded.erased);

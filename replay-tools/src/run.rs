@@ -1,26 +1,26 @@
 //! From a parsed command line to an exit code.
 
-use calos_adapters::postgres::PgLog;
 use calos_projections::registry;
 use serde_json::json;
 
 use crate::check;
-use crate::cli::{Cli, DiffArgs, EventsArgs, ExportVerb, RebuildArgs, ReceiptVerb, Verb, VerifyArgs};
+use crate::cli::{Cli, DiffArgs, EventsArgs, ExportVerb, ReceiptVerb, Verb, VerifyArgs};
 use crate::diff::{DiffReport, diff};
 use crate::environment::Environment;
 use crate::error::{Exit, ToolError};
 use crate::events::{EventFilter, events};
 use crate::finance;
 use crate::fold::ReadModel;
+use crate::interrupt::interrupted;
 use crate::log_verbs;
-use crate::operation::run_by;
 use crate::output::{Output, json_line};
+use crate::people;
 use crate::progress::Show;
-use crate::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
-use crate::status::{show_status, status};
+use crate::rebuild_verb;
+use crate::status::{measured, show_status};
 use crate::tending;
 use crate::verify::{VerifyOptions, VerifyReport, verify};
-use crate::write_guard::{Assent, Confirmed, confirm};
+use crate::write_guard::{Assent, Confirmed, can_ask, confirm};
 
 /// Runs one command line.
 ///
@@ -36,10 +36,12 @@ pub async fn run(cli: Cli) -> Result<Exit, ToolError> {
     // Confirmed and looked up before anything is opened, so that a typing error starts no database.
     let ready = prepare(&cli.verb)?;
     let environment = Environment::open().await?;
+    // A rebuild records that it was stopped.
+    let stops_by_itself = matches!(cli.verb, Verb::Rebuild(_));
     let ended = tokio::select! {
         ended = verb(&environment, cli.verb, ready, output, show) => ended,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
+        stopped = interrupted(), if !stops_by_itself => {
+            stopped?;
             Err(ToolError::Cancelled)
         }
     };
@@ -61,8 +63,8 @@ fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
     match verb {
         Verb::Rebuild(args) => {
             let models = models(&args.projection)?;
-            let confirmed = confirm(assent(args.write.yes), &format!("rebuild {}", args.projection))?;
-            Ok(Ready { models, confirmed: Some(confirmed) })
+            let change = args.change().map(|change| confirm(assent(args.write.yes), &change));
+            Ok(Ready { models, confirmed: change.transpose()? })
         }
         Verb::DeadLetters(verb) => tending::prepare_letters(verb),
         Verb::Snapshots(verb) => tending::prepare_snapshots(verb),
@@ -74,6 +76,12 @@ fn prepare(verb: &Verb) -> Result<Ready, ToolError> {
         }
         Verb::Restore(args) => {
             let confirmed = confirm(assent(args.write.yes), &format!("restore {}", args.folder.display()))?;
+            Ok(Ready { models: Vec::new(), confirmed: Some(confirmed) })
+        }
+        // Whom it is about is looked up and shown before it asks.
+        Verb::Erase(args) => can_ask(assent(args.yes), "erase").map(|()| Ready::default()),
+        Verb::Rekey(args) => {
+            let confirmed = confirm(assent(args.yes), "rekey")?;
             Ok(Ready { models: Vec::new(), confirmed: Some(confirmed) })
         }
         Verb::Backup(_) | Verb::Export(ExportVerb::Log(_)) => Ok(Ready::default()),
@@ -113,16 +121,15 @@ async fn verb(
     let pool = &environment.owner;
     match (verb, ready.confirmed) {
         (Verb::Status, _) => {
-            show_status(&status(pool).await?, output)?;
+            show_status(&measured(pool).await?, output)?;
             Ok(Exit::Done)
         }
-        (Verb::Rebuild(args), Some(confirmed)) => {
-            let log = environment.log().await?;
-            let ended = rebuild_and_say(environment, &log, &ready.models, &args, &confirmed, output, show).await;
-            log.close().await;
-            ended
+        (Verb::Rebuild(args), confirmed) => {
+            rebuild_verb::rebuild(environment, &ready.models, &args, confirmed.as_ref(), output, show).await
         }
-        (Verb::Rebuild(_) | Verb::Import(_) | Verb::Restore(_), None) => {
+        (Verb::Erase(args), _) => people::erase(environment, args, output).await,
+        (Verb::Rekey(args), Some(confirmed)) => people::rekey(environment, args, &confirmed, output, show).await,
+        (Verb::Import(_) | Verb::Restore(_) | Verb::Rekey(_), None) => {
             Err(ToolError::Usage("not confirmed; nothing was changed".to_owned()))
         }
         (Verb::DeadLetters(verb), confirmed) => {
@@ -145,58 +152,6 @@ async fn verb(
         (Verb::Receipt(ReceiptVerb::Show { place }), _) => finance::show_receipt(environment, place).await,
         (Verb::Receipt(ReceiptVerb::Check { file, key }), _) => finance::check_receipt(&file, key.as_deref(), output),
         (Verb::Events(args), _) => event_lines(environment, args).await,
-    }
-}
-
-async fn rebuild_and_say(
-    environment: &Environment,
-    log: &PgLog,
-    models: &[ReadModel],
-    args: &RebuildArgs,
-    confirmed: &Confirmed,
-    output: Output,
-    show: Show,
-) -> Result<Exit, ToolError> {
-    let run = run_by(args.write.operator.clone(), args.write.reason.clone());
-    let options = RebuildOptions {
-        workers: args.workers,
-        in_place: args.in_place,
-        restart: args.restart,
-        listed_rows: args.limit,
-        show,
-    };
-    let reports = rebuild_all(&environment.owner, log, models, &run, confirmed, &options).await?;
-    for report in &reports {
-        say_rebuilt(report, output)?;
-    }
-    output.document(&json!({ "operationId": run.operation_id, "rebuilt": reports }))?;
-    Ok(Exit::Done)
-}
-
-fn say_rebuilt(report: &RebuildReport, output: Output) -> Result<(), ToolError> {
-    let RebuildReport { projection, from_version, to_version, events, seconds, parity, .. } = report;
-    let rate = if *seconds > 0.0 { *events as f64 / seconds } else { 0.0 };
-    output.say(format!("{projection}: {events} events in {seconds:.1} s ({rate:.0} events/s)"))?;
-    if report.resumed_partitions > 0 {
-        output.say(format!("  went on with {} partitions of an earlier run", report.resumed_partitions))?;
-    }
-    match (&parity.differences, &parity.unreadable) {
-        (Some(differences), _) => {
-            output.say(format!("  {} rows compared, {} differed", parity.rows, differences.count))?;
-            for difference in &differences.listed {
-                output.say(format!("  {difference}"))?;
-            }
-        }
-        (None, Some(why)) => output.say(format!("  the rows that stood could not be compared: {why}"))?,
-        (None, None) => {}
-    }
-    if report.dead_letters > 0 {
-        output.say(format!("  {} events were set aside as dead letters", report.dead_letters))?;
-    }
-    if from_version == to_version {
-        output.say(format!("  version {to_version} replaced in place"))
-    } else {
-        output.say(format!("  version {to_version} is live; version {from_version} rests in read_old"))
     }
 }
 

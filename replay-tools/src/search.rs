@@ -80,7 +80,7 @@ fn wanted(heads: &Vector, filter: &EventFilter, after: Option<Place>) -> Vector 
 }
 
 /// The first position recorded at a moment or later; one beyond the head when there is none.
-async fn first_at(pool: &PgPool, partition: i32, head: i64, at: Timestamp) -> Result<i64, ToolError> {
+pub(crate) async fn first_at(pool: &PgPool, partition: i32, head: i64, at: Timestamp) -> Result<i64, ToolError> {
     let (mut low, mut high) = (1, head + 1);
     while low < high {
         let middle = low + (high - low) / 2;

@@ -9,6 +9,7 @@ use calos_domain::operation::{OperationCommand, RunBy, SnapshotsDropped};
 
 use crate::error::ToolError;
 use crate::operation::{now, record};
+use crate::turn::{Deed, Part, Reach, Turn};
 use crate::write_guard::Confirmed;
 
 /// Snapshots deleted in one statement, so that none holds its locks for long.
@@ -35,6 +36,7 @@ pub async fn drop_snapshots<L: EventLog>(
     run: &RunBy,
     _confirmed: &Confirmed,
 ) -> Result<Dropped, ToolError> {
+    let turn = Turn::take(pool, Deed::Snapshots, run, Reach::Part(Part::Snapshots)).await?;
     let mut snapshots = 0;
     loop {
         let deleted = sqlx::query(
@@ -54,5 +56,6 @@ pub async fn drop_snapshots<L: EventLog>(
     }
     let fact = SnapshotsDropped { run: run.clone(), kind: kind.clone(), snapshots, dropped_at: now() };
     record(log, run, OperationCommand::RecordSnapshotsDropped(fact)).await?;
+    turn.end().await?;
     Ok(Dropped { kind, snapshots })
 }

@@ -13,6 +13,7 @@ use crate::output::Output;
 use crate::place::Place;
 use crate::run::{Ready, models};
 use crate::snapshots::drop_snapshots;
+use crate::turn::{Deed, Part, Reach, Turn};
 use crate::write_guard::{Assent, Confirmed, confirm};
 
 fn assent(yes: bool) -> Assent {
@@ -193,7 +194,9 @@ pub(crate) async fn snapshots(
 /// Runs `anchor`.
 pub(crate) async fn anchor_now(environment: &Environment, output: Output) -> Result<Exit, ToolError> {
     let (key, places) = (environment.signing_key().await?, environment.anchors().await?);
+    let turn = Turn::take(&environment.owner, Deed::Anchor, &run_by(None, None), Reach::Part(Part::Anchors)).await?;
     let anchored = anchor(&environment.owner, &key, &places.directory).await?;
+    turn.end().await?;
     let (events, at, file) = (anchored.events, &anchored.anchored_at, &anchored.file);
     output.say(format!("{events} events are vouched for as of {at}, in {file}"))?;
     output.document(&anchored)?;

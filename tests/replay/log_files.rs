@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use calos_adapters::erasures::{self, Erasure};
 use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_adapters::receipt::Receipt;
+use calos_domain::{SubjectId, Timestamp};
 use calos_projections::as_of::AsOf;
 use calos_projections::registry;
 use calos_replay::export_log::{LogExport, LogExported, export_log};
@@ -21,6 +23,7 @@ use calos_tests::cluster;
 use calos_tests::database::TestDatabase;
 use ed25519_dalek::SigningKey;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::history::{History, now, operator};
 
@@ -35,7 +38,7 @@ async fn export(history: &History, file: &Path, export: LogExport) -> Result<Log
 async fn import(database: &TestDatabase, file: &Path, history: &History) -> Result<Imported, ToolError> {
     let confirmed = confirm(Assent::Given, "import").expect("it is confirmed");
     let key = Some(history.key.verifying_key());
-    import_log(&database.owner_pool, file, key, Show::Silent, &confirmed).await
+    import_log(&database.owner_pool, file, history.anchors.path(), key, &operator(), Show::Silent, &confirmed).await
 }
 
 /// Every column of every event that is no operation, as text, in order.
@@ -137,6 +140,26 @@ async fn keys_go_only_with_an_export_that_asks_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_whoever_was_erased_since_do_not_come_back_with_an_import() {
+    let history = History::of(1, 1).await;
+    let (gone, stays) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    history.run(&format!("INSERT INTO subject_keys VALUES ('{gone}', '\\x01', 7), ('{stays}', '\\x02', 7)")).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("log");
+    let exported = export(&history, &file, LogExport { keys: true, ..JSONL }).await.expect("it is exported");
+    let erased_at = Timestamp::from_micros(1);
+    let erasure = Erasure { subject: SubjectId(gone), log_id: exported.log_id, erased_at };
+    erasures::keep(history.anchors.path(), &erasure).expect("it is kept");
+
+    let database = TestDatabase::create().await;
+    assert_eq!(import(&database, &file, &history).await.expect("it is imported").erased, 1);
+    let left: Vec<Uuid> =
+        sqlx::query_scalar("SELECT subject FROM subject_keys").fetch_all(&database.owner_pool).await.expect("keys");
+    assert_eq!(left, [stays]);
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_changed_or_cut_is_refused_and_leaves_nothing_behind() {
     let history = History::of(3, 2).await;
     history.run("INSERT INTO subject_keys VALUES ('0192a5c8-0000-7000-8000-000000000001', '\\x0102', 7)").await;
@@ -180,7 +203,8 @@ async fn a_file_that_was_changed_or_cut_is_refused_and_leaves_nothing_behind() {
     }
     let confirmed = confirm(Assent::Given, "import").expect("it is confirmed");
     let other = Some(SigningKey::from_bytes(&[9; 32]).verifying_key());
-    let refused = import_log(&database.owner_pool, &file, other, Show::Silent, &confirmed).await;
+    let anchors = history.anchors.path();
+    let refused = import_log(&database.owner_pool, &file, anchors, other, &operator(), Show::Silent, &confirmed).await;
     assert!(matches!(refused, Err(ToolError::Corrupt(_))), "{refused:?}");
     // The file as it was is taken by the same database: nothing of the others stands in its way.
     import(&database, &file, &history).await.expect("it is imported");
@@ -219,10 +243,10 @@ async fn an_import_whose_connection_dies_says_so_and_leaves_nothing_behind() {
     sqlx::raw_sql(wait).execute(&database.owner_pool).await.expect("the barrier stands");
     let importing = {
         let (database, file) = (Arc::clone(&database), file.clone());
-        let key = history.key.verifying_key();
+        let (key, anchors) = (history.key.verifying_key(), history.anchors.path().to_owned());
         tokio::spawn(async move {
             let confirmed = confirm(Assent::Given, "import").expect("it is confirmed");
-            import_log(&database.owner_pool, &file, Some(key), Show::Silent, &confirmed).await
+            import_log(&database.owner_pool, &file, &anchors, Some(key), &operator(), Show::Silent, &confirmed).await
         })
     };
     kill_the_sleeper(&database).await;
@@ -237,7 +261,7 @@ async fn an_import_whose_connection_dies_says_so_and_leaves_nothing_behind() {
 /// Ends the backend of the tools that sleeps in a trigger.
 async fn kill_the_sleeper(database: &TestDatabase) {
     let statement = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
-                     WHERE application_name = $1 AND wait_event = 'PgSleep' AND datname = current_database()";
+                     WHERE application_name LIKE $1 || '%' AND wait_event = 'PgSleep' AND datname = current_database()";
     cluster::until("somebody sleeps, and is killed", 30, async || {
         let killed: i64 = sqlx::query_scalar(statement)
             .bind(APPLICATION_NAME)

@@ -6,11 +6,17 @@
 mod exporting;
 mod finding;
 mod history;
+mod later;
 mod log_files;
 mod looking;
 mod mending;
 mod mending_letters;
+mod old_versions;
+mod parts;
+mod previews;
+mod periods;
 mod receipts;
 mod restoring;
 mod stopping;
+mod turns;
 mod year;

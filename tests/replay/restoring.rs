@@ -27,7 +27,7 @@ use crate::history::{History, now, operator, spend};
 use crate::log_files::{events, is_untouched, verify_of};
 
 async fn back_up(history: &History, to: To<'_>) -> Result<BackedUp, ToolError> {
-    backup(&history.database.owner_pool, &history.key, to, Show::Silent).await
+    backup(&history.database.owner_pool, &history.key, to, &operator(), Show::Silent).await
 }
 
 async fn put_back(
@@ -210,12 +210,12 @@ async fn a_backup_older_than_the_last_anchor_goes_on_in_an_epoch_too_and_is_back
         (0, epoch.from.iter().filter(|head| head.position > 0).count())
     );
     passed(&verify_of(&database, history.anchors()).await);
-    let forked = backup(&database.owner_pool, &history.key, To::Since(folder.path()), Show::Silent).await;
+    let forked = backup(&database.owner_pool, &history.key, To::Since(folder.path()), &operator(), Show::Silent).await;
     assert_eq!(forked.expect("the log still holds the backup").events, 2);
 
     // A third life: the second one's backup brings the epoch along, and another one is counted on from it.
     let whole = tempfile::tempdir().expect("a folder");
-    backup(&database.owner_pool, &history.key, To::New(whole.path()), Show::Silent).await.expect("a backup");
+    backup(&database.owner_pool, &history.key, To::New(whole.path()), &operator(), Show::Silent).await.expect("a backup");
     std::fs::remove_file(history.anchors.path().join(EPOCH_FILE)).expect("it goes");
     let third = TestDatabase::create().await;
     let restored =
@@ -223,7 +223,7 @@ async fn a_backup_older_than_the_last_anchor_goes_on_in_an_epoch_too_and_is_back
     assert_eq!((restored.epoch_number, restored.left_out), (2, 2));
     assert_eq!(number(&third, "SELECT count(*) FROM log_epochs").await, 2);
     passed(&verify_of(&third, history.anchors()).await);
-    let gone = backup(&third.owner_pool, &history.key, To::Since(whole.path()), Show::Silent).await;
+    let gone = backup(&third.owner_pool, &history.key, To::Since(whole.path()), &operator(), Show::Silent).await;
     assert!(matches!(gone, Err(ToolError::Refused(_))), "{gone:?}");
     history.log.close().await;
 }
@@ -310,7 +310,7 @@ async fn a_backup_that_is_not_whole_or_not_ours_is_refused_and_leaves_nothing_be
         .await
         .expect("the turn is taken");
     let busy = back_up(&history, To::Since(folder.path())).await.expect_err("another operator is at it");
-    assert!(matches!(busy, ToolError::Environment(_)), "{busy}");
+    assert!(matches!(busy, ToolError::Busy(_)), "{busy}");
     drop(operator);
     put_back(&database, folder.path(), &history, Target::Whole).await.expect("it is restored");
     assert!(!history.anchors.path().join(ANCHOR_FILE).exists());

@@ -18,6 +18,7 @@ const ONE_BY_ONE: RebuildOptions = RebuildOptions {
     workers: 1,
     in_place: false,
     restart: false,
+    announced: false,
     listed_rows: 10,
     show: calos_replay::progress::Show::Silent,
 };
@@ -36,7 +37,7 @@ async fn blocked(history: &History) -> i32 {
     let waiting = async {
         loop {
             let pid: Option<i32> = sqlx::query_scalar(
-                "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock' \
+                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE $1 || '%' AND wait_event_type = 'Lock' \
                  AND datname = current_database() LIMIT 1",
             )
             .bind(APPLICATION_NAME)
@@ -193,7 +194,7 @@ async fn a_lost_operators_connection_means_no_switch() {
     blocked(&history).await;
     let operator: i32 = sqlx::query_scalar(
         "SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted \
-         AND a.application_name = $1 AND a.datname = current_database()",
+         AND a.application_name LIKE $1 || '%' AND a.datname = current_database()",
     )
     .bind(APPLICATION_NAME)
     .fetch_one(&history.database.owner_pool)

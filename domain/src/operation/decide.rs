@@ -3,10 +3,10 @@
 use crate::{Fact, OperationId};
 
 use super::{
-    BackupTaken, DataKeysRewrapped, DeadLetterSkipped, DeadLettersRetried, EpochStarted, FACTS_MAX_COUNT, KeyringRotated, LogImported,
-    LogRestored, Operation, OperationEvent, PartitionHead, PartitionPosition, ProjectionRebuilt, ProjectionRepaired,
-    ProjectionSwitched, RebuildCancelled, RebuildOnly, RebuildStarted, RunBy, SnapshotsDropped,
-    SubjectErased,
+    BackupTaken, DataKeysRewrapped, DeadLetterSkipped, DeadLettersRetried, EpochStarted, FACTS_MAX_COUNT,
+    KeyringRotated, LogImported, LogRestored, Operation, OperationEvent, PartitionHead, PartitionPosition,
+    ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RebuildCancelled, RebuildOnly, RebuildStarted, RunBy,
+    SnapshotsDropped, SubjectErased,
 };
 
 /// The longest operator, reason or projection name, in bytes.
@@ -161,7 +161,10 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
         // Going back to the version before is a switch too.
         OperationEvent::ProjectionSwitched(fact) if fact.from_version != fact.to_version => Ok(()),
         OperationEvent::ProjectionSwitched(fact) => versions(fact.from_version, fact.to_version),
-        OperationEvent::ProjectionRepaired(fact) => versions(0, fact.version),
+        OperationEvent::ProjectionRepaired(fact) => {
+            versions(0, fact.version)?;
+            whole(fact.only.as_ref())
+        }
         // A new database has the first one already.
         OperationEvent::KeyringRotated(fact) => versions(1, fact.version),
         OperationEvent::DeadLetterSkipped(fact) => {
@@ -169,10 +172,7 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
             let possible = fact.partition >= 0 && fact.position > 0;
             if possible { Ok(()) } else { Err(OperationRefusal::BadPositions) }
         }
-        OperationEvent::RebuildStarted(fact) => match &fact.only {
-            Some(RebuildOnly::Stream(stream)) => whole_stream(stream),
-            Some(RebuildOnly::Tenant(_)) | None => Ok(()),
-        },
+        OperationEvent::RebuildStarted(fact) => whole(fact.only.as_ref()),
         OperationEvent::RebuildCancelled(_)
         | OperationEvent::DeadLettersRetried(_)
         | OperationEvent::SnapshotsDropped(_) => Ok(()),
@@ -191,6 +191,13 @@ fn check(event: &OperationEvent) -> Result<(), OperationRefusal> {
 const fn text(field: &'static str, text: &str) -> Result<(), OperationRefusal> {
     let bytes = text.len();
     if bytes == 0 || bytes > TEXT_MAX_BYTES { Err(OperationRefusal::BadText { field, bytes }) } else { Ok(()) }
+}
+
+fn whole(only: Option<&RebuildOnly>) -> Result<(), OperationRefusal> {
+    match only {
+        Some(RebuildOnly::Stream(stream)) => whole_stream(stream),
+        Some(RebuildOnly::Tenant(_)) | None => Ok(()),
+    }
 }
 
 fn whole_stream(stream: &str) -> Result<(), OperationRefusal> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use uuid::Uuid;
 
-use crate::{OperationId, SubjectId, TenantId, Timestamp};
+use crate::{OperationId, SubjectId, TenantId, Timestamp, UserId};
 
 use super::upcast;
 
@@ -78,6 +78,9 @@ pub struct RunBy {
     pub operation_id: OperationId,
     /// Who: a login name or a user.
     pub operator: String,
+    /// The user, when it was one rather than somebody at the console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
     /// Why, in their words.
     pub reason: String,
 }
@@ -140,6 +143,9 @@ pub struct ProjectionRepaired {
     pub positions: Vec<PartitionPosition>,
     /// Rows that were put right.
     pub differences: u64,
+    /// Whose rows were put right, at the position of their partition alone; all when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<RebuildOnly>,
     /// When.
     pub repaired_at: Timestamp,
 }
@@ -176,6 +182,9 @@ pub struct LogImported {
     pub events: u64,
     /// Whether keys came with it: without them what is sealed in it stays so.
     pub with_keys: bool,
+    /// Keys that were left out, of subjects erased since the file was written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub erased: u64,
     /// When it began.
     pub started_at: Timestamp,
     /// When it was done.
@@ -399,4 +408,10 @@ pub struct DataKeysRewrapped {
     pub unopenable: u64,
     /// When.
     pub rewrapped_at: Timestamp,
+}
+
+/// For fields that are left out while they say nothing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

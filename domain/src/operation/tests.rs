@@ -10,6 +10,7 @@ fn run() -> RunBy {
     RunBy {
         operation_id: OperationId(Uuid::from_u128(1)),
         operator: "ada".to_owned(),
+        user_id: None,
         reason: "balances were edited by hand".to_owned(),
     }
 }
@@ -51,6 +52,7 @@ fn repaired(version: i32) -> ProjectionRepaired {
         version,
         positions: positions(),
         differences: 4,
+        only: None,
         repaired_at: Timestamp::from_micros(3),
     }
 }
@@ -251,6 +253,7 @@ fn a_rebuild_that_was_recorded_as_a_name_is_read_as_one_with_a_scope() {
         run: RunBy {
             operation_id: OperationId(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00e1)),
             operator: "ada".to_owned(),
+            user_id: None,
             reason: "an event that cannot be read".to_owned(),
         },
         scope: RebuildScope::One { projection: "wallet_balance".to_owned() },
@@ -281,6 +284,9 @@ fn a_rebuild_of_a_part_names_a_tenant_or_a_stream_with_its_kind() {
         let refusal = OperationRefusal::BadStream(wrong.to_owned());
         assert_eq!(Operation::default().decide(started(stream(wrong))), Err(refusal));
     }
+    let part = ProjectionRepaired { only: Some(stream("wallet")), ..repaired(1) };
+    let refusal = OperationRefusal::BadStream("wallet".to_owned());
+    assert_eq!(Operation::default().decide(OperationCommand::RecordRepaired(part)), Err(refusal));
     let refused = Operation::default().decide(started(stream("")));
     assert_eq!(refused, Err(OperationRefusal::BadText { field: "the stream", bytes: 0 }));
 }

@@ -17,7 +17,7 @@ pub(super) async fn begin(operator: &mut PgConnection, model: ReadModel, restart
     let known = versions(&mut transaction, model.name(), true).await?;
     let building = match resumable(&mut transaction, model, known, restart).await? {
         Some(building) => building,
-        None => start(&mut transaction, model, known).await?,
+        None => start(&mut transaction, model, known, FOLD_FINGERPRINT).await?,
     };
     transaction.commit().await?;
     Ok(building)
@@ -53,11 +53,18 @@ async fn resumable(
     Ok(usable.then_some(Building { model, live: known.live, version, reached }))
 }
 
-/// Puts empty tables and checkpoints for the next version beside the live one; what an earlier rebuild left goes.
-async fn start(connection: &mut PgConnection, model: ReadModel, known: Versions) -> Result<Building, ToolError> {
+/// Puts empty tables and checkpoints for the next version beside the live one; what an earlier one left there goes, and the
+/// version before the live one with it when this one is to go live. `fold` is what may go on with it.
+pub(super) async fn start(
+    connection: &mut PgConnection,
+    model: ReadModel,
+    known: Versions,
+    fold: &str,
+) -> Result<Building, ToolError> {
     let (name, version) = (model.name(), known.live + 1);
     for table in model.tables() {
-        for schema in [Schema::Next, Schema::Old] {
+        let gone = if fold == FOLD_FINGERPRINT { &[Schema::Next, Schema::Old][..] } else { &[Schema::Next] };
+        for schema in gone {
             run_sql(connection, &format!("DROP TABLE IF EXISTS {schema}.{}", table.name)).await?;
         }
         run_sql(connection, &table.create_table(Schema::Next)).await?;
@@ -80,7 +87,7 @@ async fn start(connection: &mut PgConnection, model: ReadModel, known: Versions)
     sqlx::query("UPDATE projections SET building_version = $2, building_fold = $3 WHERE name = $1")
         .bind(name)
         .bind(version)
-        .bind(FOLD_FINGERPRINT)
+        .bind(fold)
         .execute(&mut *connection)
         .await?;
     let reached: Vector = positions(connection, name, version).await?;

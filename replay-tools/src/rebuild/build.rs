@@ -16,7 +16,8 @@ use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
 use crate::fold::{ReadModel, VersionAt};
 use crate::progress::Progress;
-use crate::versions::{at_most, heads, positions};
+use crate::skips::Skips;
+use crate::versions::{Vector, at_most, heads, positions};
 
 /// Memory one index build may use.
 const INDEX_BUILD_MEGABYTES: u32 = 256;
@@ -32,12 +33,14 @@ struct Share {
     through: i64,
 }
 
-/// Folds every partition as far as the live versions have read, wherever that has not been done yet, then adds the keys.
+/// Folds every partition up to `until`, or as far as the live versions have read, wherever that has not been done yet, then
+/// adds the keys.
 /// A partition that several read models need is read once for all of them.
 pub(super) async fn build(
     connections: &Connections,
     operator: &mut PgConnection,
     buildings: &[Building],
+    until: Option<&Vector>,
     workers: usize,
     progress: &Progress,
 ) -> Result<(), ToolError> {
@@ -45,7 +48,10 @@ pub(super) async fn build(
     let mut todo: BTreeMap<i32, Vec<Share>> = BTreeMap::new();
     for building in buildings {
         let Building { model, version, .. } = *building;
-        let live = positions(operator, model.name(), building.live).await?;
+        let live = match until {
+            Some(until) => until.clone(),
+            None => positions(operator, model.name(), building.live).await?,
+        };
         for (partition, through) in at_most(&live, &heads) {
             let unfinished = building.reached.get(&partition).is_none_or(|&position| position == 0);
             if unfinished && through > 0 {
@@ -54,6 +60,7 @@ pub(super) async fn build(
         }
     }
     load(connections, todo, workers, progress).await?;
+    progress.step("building keys");
     let keys: Vec<_> = buildings.iter().map(|building| add_keys(connections, building.model)).collect();
     stream::iter(keys).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
 }
@@ -72,10 +79,12 @@ async fn load(
     progress: &Progress,
 ) -> Result<(), ToolError> {
     let workers = workers.min(todo.len());
+    let skips = Arc::new(Skips::read(connections.readers()).await?);
     let queue = Arc::new(Mutex::new(todo));
     let mut running = JoinSet::new();
     for _ in 0..workers {
-        let worker = Worker { readers: connections.readers().clone(), writer: connections.connect().await? };
+        let (readers, writer) = (connections.readers().clone(), connections.connect().await?);
+        let worker = Worker { readers, writer, skips: Arc::clone(&skips) };
         running.spawn(worker.work(Arc::clone(&queue), progress.clone()));
     }
     // The first failure ends the others: dropping the set aborts them, and their connections undo what was not done.
@@ -88,6 +97,7 @@ async fn load(
 struct Worker {
     readers: PgPool,
     writer: PgConnection,
+    skips: Arc<Skips>,
 }
 
 impl Worker {
@@ -107,7 +117,7 @@ impl Worker {
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
         let empty = Bulk::new(partition, Schema::Next);
         let bulk = shares.iter().fold(empty, |bulk, share| bulk.with(share.model, share.through));
-        let folded = bulk.load(&self.readers, &mut transaction, &mut counter).await?;
+        let folded = bulk.load(&self.readers, &mut transaction, &self.skips, &mut counter).await?;
         for (share, folded) in shares.iter().zip(&folded) {
             let at = VersionAt { projection: share.model.name(), version: share.version, schema: Schema::Next };
             at.move_checkpoint(&mut transaction, partition, share.through, folded).await?;

@@ -11,6 +11,7 @@ use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
 use crate::fold::{ReadModel, VersionAt};
 use crate::progress::Progress;
+use crate::skips::Skips;
 use crate::versions::{Vector, at_most, heads, lag_events, lock_positions, versions};
 
 /// Folds the log into new live tables and keeps the version's number. Readers of this model wait until it has ended;
@@ -89,10 +90,11 @@ async fn load(
     target: &Vector,
     progress: &Progress,
 ) -> Result<(), ToolError> {
+    let skips = Skips::read(connections.readers()).await?;
     let mut counter = progress.counter();
     for (&partition, &through) in target {
         let bulk = Bulk::new(partition, at.schema).with(model, through);
-        for folded in bulk.load(connections.readers(), connection, &mut counter).await? {
+        for folded in bulk.load(connections.readers(), connection, &skips, &mut counter).await? {
             at.move_checkpoint(connection, partition, through, &folded).await?;
         }
     }

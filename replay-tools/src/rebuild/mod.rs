@@ -8,17 +8,20 @@
 mod begin;
 mod build;
 mod in_place;
+pub mod only;
 mod parity;
+pub mod preview;
 mod switch;
-
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use calos_commands::log::EventLog;
 use calos_domain::Timestamp;
-use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RunBy};
+use calos_domain::operation::{
+    OperationCommand, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RebuildCancelled, RebuildOnly,
+    RebuildScope, RebuildStarted, RunBy,
+};
 use calos_projections::{Schema, registry};
 
 use crate::connections::{Connections, run_sql};
@@ -27,6 +30,8 @@ use crate::error::ToolError;
 use crate::fold::{PartitionFold, ReadModel, VersionAt};
 use crate::operation::{self, now};
 use crate::progress::{Counter, Progress, Show};
+use crate::skips::Skips;
+use crate::turn::{Deed, Reach, Turn};
 use crate::versions::{Vector, heads, lag_events, lock_positions, positions};
 use crate::write_guard::Confirmed;
 
@@ -47,12 +52,6 @@ const CATCH_UP_ROUNDS_MAX: u32 = 20;
 /// Locks that would make readers queue are given up after this long; the rebuild can then be repeated.
 const LOCK_TIMEOUT_SECONDS: u64 = 15;
 
-/// How long somebody else's lock is waited for.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// How often it is asked for meanwhile.
-const TURN_ASKED_EVERY: Duration = Duration::from_millis(50);
-
 /// How a rebuild is done.
 #[derive(Clone, Copy, Debug)]
 pub struct RebuildOptions {
@@ -62,6 +61,8 @@ pub struct RebuildOptions {
     pub in_place: bool,
     /// Forget an unfinished rebuild instead of going on with it.
     pub restart: bool,
+    /// The caller has recorded already that it begins.
+    pub announced: bool,
     /// How many differing rows the parity report lists.
     pub listed_rows: i64,
     /// Where progress is shown.
@@ -74,6 +75,7 @@ impl Default for RebuildOptions {
             workers: REBUILD_WORKERS,
             in_place: false,
             restart: false,
+            announced: false,
             listed_rows: DIFFERENCES_LISTED_ROWS,
             show: Show::Silent,
         }
@@ -136,48 +138,91 @@ pub async fn rebuild_all<L: EventLog>(
     _confirmed: &Confirmed,
     options: &RebuildOptions,
 ) -> Result<Vec<RebuildReport>, ToolError> {
+    let mut turn = Turn::take(pool, Deed::Rebuild, run, Reach::Models(models)).await?;
     let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
     let connections = Connections::beside(pool, u32::try_from(workers + 1).unwrap_or(u32::MAX));
-    let mut operator = connections.connect().await?;
-    for model in models {
-        take_turn(&mut operator, model.name()).await?;
+    if !options.announced {
+        announce(log, run, models, None).await?;
     }
+    let operator = turn.connection();
     let mut reports = Vec::with_capacity(models.len());
     if options.in_place {
         for &model in models {
-            let report = in_place::rebuild(&connections, &mut operator, model, options).await?;
+            let report = in_place::rebuild(&connections, operator, model, options).await?;
             operation::record(log, run, OperationCommand::RecordRepaired(repaired(&report, run))).await?;
             reports.push(report);
         }
     } else {
         let mut buildings = Vec::with_capacity(models.len());
         for &model in models {
-            buildings.push(begin::begin(&mut operator, model, options.restart).await?);
+            buildings.push(begin::begin(operator, model, options.restart).await?);
         }
-        let progress = progress(&mut operator, &buildings, options.show).await?;
-        build::build(&connections, &mut operator, &buildings, workers, &progress).await?;
+        let progress = progress(operator, &buildings, None, options.show).await?;
+        build::build(&connections, operator, &buildings, None, workers, &progress).await?;
         let site = Site { connections: &connections, run, options, progress: &progress, started_at: now() };
         let build_seconds = progress.elapsed().as_secs_f64();
         build::analyze(&connections, &buildings).await?;
         for building in &buildings {
-            reports.push(site.take_over(&mut operator, log, building, build_seconds).await?);
+            reports.push(site.take_over(operator, log, building, build_seconds).await?);
         }
         progress.finish();
     }
-    // Closed in order, so that the lock is free when the caller goes on.
-    operator.close().await?;
+    turn.end().await?;
     connections.close().await;
     Ok(reports)
 }
 
+/// Records that a rebuild of these read models begins: all of them, one, or some.
+pub(crate) async fn announce<L: EventLog>(
+    log: &L,
+    run: &RunBy,
+    models: &[ReadModel],
+    only: Option<&RebuildOnly>,
+) -> Result<(), ToolError> {
+    let scopes: Vec<RebuildScope> = if models.len() == registry::ALL.len() {
+        vec![RebuildScope::Every]
+    } else {
+        models.iter().map(|model| RebuildScope::named(model.name())).collect()
+    };
+    for scope in scopes {
+        let fact = RebuildStarted { run: run.clone(), scope, only: only.cloned(), until: None, started_at: now() };
+        operation::record(log, run, OperationCommand::RecordRebuildStarted(fact)).await?;
+    }
+    Ok(())
+}
+
+/// Records that the operator stopped a rebuild, if it had begun: what it finished is kept, and the live versions are as they
+/// were.
+///
+/// # Errors
+/// It could not be looked up or recorded; it is stopped all the same.
+pub async fn record_cancelled<L: EventLog>(
+    pool: &PgPool,
+    log: &L,
+    projection: &str,
+    run: &RunBy,
+) -> Result<(), ToolError> {
+    let begun: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM events WHERE aggregate_type = 'operation' AND aggregate_id = $1 \
+         AND event_type = 'rebuild_started')",
+    )
+    .bind(run.operation_id.to_string())
+    .fetch_one(pool)
+    .await?;
+    if !begun {
+        return Ok(());
+    }
+    let fact = RebuildCancelled { run: run.clone(), projection: projection.to_owned(), cancelled_at: now() };
+    operation::record(log, run, OperationCommand::RecordRebuildCancelled(fact)).await
+}
+
 /// Makes every read model from a log that was just read in, in place and without a trace of its own: what brought the log
-/// records that. Answers how many there are.
+/// records that, and has the log to itself. Answers how many there are.
 pub(crate) async fn replay_all(pool: &PgPool, show: Show) -> Result<usize, ToolError> {
     let connections = Connections::beside(pool, u32::try_from(REBUILD_WORKERS).unwrap_or(u32::MAX));
     let mut operator = connections.connect().await?;
     let options = RebuildOptions { in_place: true, show, ..RebuildOptions::default() };
     for model in registry::ALL {
-        take_turn(&mut operator, model.name()).await?;
         in_place::rebuild(&connections, &mut operator, *model, &options).await?;
     }
     operator.close().await?;
@@ -252,13 +297,22 @@ fn repaired(report: &RebuildReport, run: &RunBy) -> ProjectionRepaired {
         version: report.to_version,
         positions: operation::positions(&report.positions),
         differences: report.parity.differing_rows(),
+        only: None,
         repaired_at: now(),
     }
 }
 
-/// The events that are left to read for the version that has come least far.
-async fn progress(operator: &mut PgConnection, buildings: &[Building], show: Show) -> Result<Progress, ToolError> {
-    let heads = heads(operator).await?;
+/// The events that are left to read for the version that has come least far: up to `until`, or to the heads.
+async fn progress(
+    operator: &mut PgConnection,
+    buildings: &[Building],
+    until: Option<&Vector>,
+    show: Show,
+) -> Result<Progress, ToolError> {
+    let heads = match until {
+        Some(until) => until.clone(),
+        None => heads(operator).await?,
+    };
     let left = buildings.iter().map(|building| lag_events(&building.reached, &heads)).max().unwrap_or_default();
     let title = match buildings {
         [only] => only.model.name().to_owned(),
@@ -287,24 +341,6 @@ impl Building {
     }
 }
 
-/// One operator at a time per read model: a lock that ends with the connection, whatever happens to the operator.
-///
-/// A rebuild that was killed holds it until the database notices, so a taken lock is asked for again for a moment.
-pub(crate) async fn take_turn(operator: &mut PgConnection, projection: &'static str) -> Result<(), ToolError> {
-    let begun = Instant::now();
-    loop {
-        let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('calos-replay rebuild'), hashtext($1))");
-        let mine: bool = lock.bind(projection).fetch_one(&mut *operator).await?;
-        if mine {
-            return Ok(());
-        }
-        if begun.elapsed() >= TURN_WAIT_MAX {
-            return Err(ToolError::Busy(projection));
-        }
-        tokio::time::sleep(TURN_ASKED_EVERY).await;
-    }
-}
-
 /// Folds what a version lacks of `target` on top of its rows, a transaction per partition.
 async fn catch_up(
     connections: &Connections,
@@ -314,11 +350,12 @@ async fn catch_up(
     target: &Vector,
     counter: &mut Counter,
 ) -> Result<(), ToolError> {
+    let skips = Skips::read(connections.readers()).await?;
     for (&partition, &through) in target {
         let mut transaction = writer.begin().await?;
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
         let one = Vector::from([(partition, through)]);
-        catch_up_in(connections, &mut transaction, model, at, &one, counter).await?;
+        advance(connections, &mut transaction, model, at, &one, &skips, counter).await?;
         transaction.commit().await?;
     }
     Ok(())
@@ -333,11 +370,25 @@ async fn catch_up_in(
     target: &Vector,
     counter: &mut Counter,
 ) -> Result<(), ToolError> {
+    let skips = Skips::read(connections.readers()).await?;
+    advance(connections, writer, model, at, target, &skips, counter).await
+}
+
+async fn advance(
+    connections: &Connections,
+    writer: &mut PgConnection,
+    model: ReadModel,
+    at: &VersionAt<'_>,
+    target: &Vector,
+    skips: &Skips,
+    counter: &mut Counter,
+) -> Result<(), ToolError> {
     let reached = positions(writer, at.projection, at.version).await?;
     for (&partition, &through) in target {
         let after = reached.get(&partition).copied().unwrap_or_default();
         if after < through {
-            let fold = PartitionFold::new(model, partition);
+            let mut fold = PartitionFold::new(model, partition);
+            fold.leave_out(skips);
             fold.advance(at, connections.readers(), writer, after, through, counter).await?;
         }
     }

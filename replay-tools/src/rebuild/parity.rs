@@ -93,6 +93,7 @@ pub(super) async fn compare(
     run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let reached = positions(&mut snapshot, model.name(), building.version).await?;
     still.rollback().await?;
+    progress.step("comparing");
 
     if reached != target {
         let (name, version) = (model.name(), building.version);
@@ -119,9 +120,11 @@ pub(super) async fn near(
         let live = positions(writer, model.name(), building.live).await?;
         let target = at_most(&live, &heads(writer).await?);
         let reached = positions(writer, model.name(), building.version).await?;
-        if lag_events(&reached, &target) <= CATCH_UP_REST_EVENTS {
+        let left = lag_events(&reached, &target);
+        if left <= CATCH_UP_REST_EVENTS {
             return Ok(());
         }
+        progress.left(left);
         catch_up(connections, writer, model, &building.at(), &target, &mut progress.counter()).await?;
     }
     Ok(())

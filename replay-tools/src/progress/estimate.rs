@@ -1,0 +1,145 @@
+//! How fast work goes and how long it will take, from what was done when.
+
+use std::time::Duration;
+
+/// Looks kept; when there are more, every other one goes, so that they always span the whole of the work.
+const LOOKS_MAX: usize = 256;
+
+/// What has been seen of a piece of work.
+///
+/// The speed is the later half's: beginnings are slow, and a machine that has got something else to do says so soon, while a
+/// moment's pause still counts for little.
+#[derive(Clone, Debug)]
+pub struct Estimate {
+    looks: Vec<(Duration, u64)>,
+    /// Looks closer together than this are not kept.
+    apart: Duration,
+}
+
+/// What is to be said of work in progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outlook {
+    /// Events a second.
+    pub events_per_second: u64,
+    /// How much is done, in whole percent; 100 only when all is.
+    pub percent: u64,
+    /// How long the rest will take; none before anything is known.
+    pub left: Option<Duration>,
+}
+
+impl Default for Estimate {
+    fn default() -> Self {
+        Self { looks: vec![(Duration::ZERO, 0)], apart: Duration::from_millis(1) }
+    }
+}
+
+impl Estimate {
+    /// Takes note of how many events were done, so long after the beginning. Looks come in the order of time.
+    pub fn look(&mut self, at: Duration, done: u64) {
+        let last = self.looks.last().copied().unwrap_or_default();
+        if at < last.0 + self.apart {
+            return;
+        }
+        if self.looks.len() >= LOOKS_MAX {
+            let mut keep = false;
+            self.looks.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.apart *= 2;
+        }
+        self.looks.push((at, done));
+    }
+
+    /// What there is to say when `done` of `total` events were done, so long after the beginning.
+    #[must_use]
+    pub fn outlook(&self, at: Duration, done: u64, total: u64) -> Outlook {
+        let total = total.max(done);
+        let percent = if total == 0 { 100 } else { done.saturating_mul(100) / total };
+        let half = at / 2;
+        let index = self.looks.partition_point(|look| look.0 <= half).saturating_sub(1);
+        let (since, before) = self.looks.get(index).copied().unwrap_or_default();
+        let (events, seconds) = (done.saturating_sub(before), at.saturating_sub(since).as_secs_f64());
+        if events == 0 || seconds <= 0.0 {
+            return Outlook { events_per_second: 0, percent, left: (done == total).then_some(Duration::ZERO) };
+        }
+        let rate = events as f64 / seconds;
+        let left = Duration::try_from_secs_f64((total - done) as f64 / rate).ok();
+        Outlook { events_per_second: rate as u64, percent, left }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// The furthest that what was said of the whole time, said + passed, was from what it was, once a tenth was done; as a
+    /// part of it.
+    fn worst(samples: &[(f64, u64)]) -> f64 {
+        let &(took, total) = samples.last().unwrap();
+        let (mut estimate, mut worst) = (Estimate::default(), 0.0_f64);
+        for &(at, done) in samples {
+            estimate.look(seconds(at), done);
+            let outlook = estimate.outlook(seconds(at), done, total);
+            if done >= total / 10 {
+                let said = at + outlook.left.unwrap().as_secs_f64();
+                worst = worst.max((said - took).abs() / took);
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn steady_work_is_foretold_exactly() {
+        let samples: Vec<(f64, u64)> = (1..=1_000_u32).map(|at| (f64::from(at) * 0.1, u64::from(at) * 5_000)).collect();
+        assert!(worst(&samples) < 0.01, "{}", worst(&samples));
+    }
+
+    #[test]
+    fn a_slow_beginning_is_forgotten_and_a_slower_machine_noticed() {
+        let (mut estimate, mut done) = (Estimate::default(), 0);
+        for tenth in 1..=300_u32 {
+            // Nothing for two seconds, then 10,000 a second, and half of that from the twentieth on.
+            done += if tenth <= 20 {
+                0
+            } else if tenth <= 200 {
+                1_000
+            } else {
+                500
+            };
+            estimate.look(seconds(f64::from(tenth) * 0.1), done);
+            let rate = estimate.outlook(seconds(f64::from(tenth) * 0.1), done, 1_000_000).events_per_second;
+            match tenth {
+                60 => assert!((9_500..=10_000).contains(&rate), "{rate}"),
+                300 => assert!((6_000..=8_000).contains(&rate), "{rate}"),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_foretold_from_nothing_and_more_than_all_is_all() {
+        let estimate = Estimate::default();
+        let nothing = estimate.outlook(seconds(3.0), 0, 10);
+        assert_eq!(nothing, Outlook { events_per_second: 0, percent: 0, left: None });
+        assert_eq!(estimate.outlook(seconds(3.0), 0, 0).left, Some(Duration::ZERO));
+        let more = estimate.outlook(seconds(2.0), 12, 10);
+        assert_eq!((more.percent, more.left), (100, Some(Duration::ZERO)));
+        assert_eq!(estimate.outlook(seconds(2.0), 999, 1_000).percent, 99);
+    }
+
+    #[test]
+    fn looks_are_bounded_however_long_it_takes() {
+        let mut estimate = Estimate::default();
+        for at in 0..100_000_u32 {
+            estimate.look(seconds(f64::from(at) * 0.01), u64::from(at) * 100);
+        }
+        assert!(estimate.looks.len() <= LOOKS_MAX + 1, "{}", estimate.looks.len());
+        let rate = estimate.outlook(seconds(1_000.0), 10_000_000, 20_000_000).events_per_second;
+        assert!((9_900..=10_100).contains(&rate), "{rate}");
+    }
+}
