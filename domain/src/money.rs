@@ -1,6 +1,7 @@
 //! Money is an integer. A float never touches it, and arithmetic that would overflow is refused, never wrapped.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,20 @@ impl Asset {
 impl fmt::Display for Asset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A text that is no [`Asset`]'s stored name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither USD nor CREDIT")]
+pub struct NoAsset;
+
+impl FromStr for Asset {
+    type Err = NoAsset;
+
+    /// By the stored name, letter for letter.
+    fn from_str(name: &str) -> Result<Self, NoAsset> {
+        Self::ALL.into_iter().find(|asset| asset.as_str() == name).ok_or(NoAsset)
     }
 }
 
@@ -141,5 +156,20 @@ impl MicroUsd {
     #[must_use]
     pub const fn cents_down(self) -> i64 {
         self.0.div_euclid(MICROS_PER_CENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asset, NoAsset};
+
+    #[test]
+    fn an_asset_is_read_back_from_its_stored_name_and_from_nothing_else() {
+        for asset in Asset::ALL {
+            assert_eq!(asset.to_string().parse(), Ok(asset));
+        }
+        for wrong in ["", "usd", "USD ", "EUR"] {
+            assert_eq!(wrong.parse::<Asset>(), Err(NoAsset), "{wrong:?}");
+        }
     }
 }
