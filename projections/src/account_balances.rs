@@ -14,7 +14,7 @@ use calos_domain::{Asset, GrantId, Record, TenantId};
 
 use crate::book::{NOBODY, amount, booked};
 use crate::copy_in::{CopyError, CopySink, Value};
-use crate::page::{PAGE_MAX_ROWS, page_rows};
+use crate::page::{Page, page_rows};
 use crate::projection::{Pace, ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
 
@@ -194,15 +194,6 @@ pub struct AccountBalance {
 /// The place of the last row of a page: account and asset.
 pub type AccountCursor = (String, Asset);
 
-/// A page of accounts.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AccountPage {
-    /// The accounts, by name and asset.
-    pub rows: Vec<AccountBalance>,
-    /// Where the next page begins; none when this one is the last.
-    pub next: Option<AccountCursor>,
-}
-
 /// Accounts whose name begins with `prefix` (all of them when it is empty), by name, after the one at `cursor`.
 ///
 /// # Errors
@@ -212,7 +203,7 @@ pub async fn page(
     prefix: &str,
     cursor: Option<&AccountCursor>,
     limit: usize,
-) -> Result<AccountPage, sqlx::Error> {
+) -> Result<Page<AccountBalance, AccountCursor>, sqlx::Error> {
     let mut query = QueryBuilder::<Postgres>::new(
         "SELECT account COLLATE \"C\", asset, sum(balance)::int8, sum(entries)::int8 FROM read.account_balances
          WHERE true",
@@ -229,11 +220,8 @@ pub async fn page(
     }
     query.push(" GROUP BY account COLLATE \"C\", asset ORDER BY account COLLATE \"C\", asset LIMIT ");
     let rows = query.push_bind(page_rows(limit)).build().fetch_all(pool).await?;
-    let fits = limit.clamp(1, PAGE_MAX_ROWS);
-    let more = rows.len() > fits;
-    let rows = rows.iter().take(fits).map(balance).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { rows.last().map(|row| (row.account.clone(), row.asset)) } else { None };
-    Ok(AccountPage { rows, next })
+    let rows = rows.iter().map(balance).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::new(rows, limit, |row| (row.account.clone(), row.asset)))
 }
 
 /// The first text, byte by byte, that is beyond everything that begins with `prefix`. None when there is no such text.
@@ -275,7 +263,7 @@ pub async fn find(
 ///
 /// # Errors
 /// As [`page`].
-pub async fn of_grants(
+pub(crate) async fn of_grants(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
     grants: &[GrantId],
@@ -301,11 +289,10 @@ pub async fn of_grants(
 }
 
 fn balance(row: &PgRow) -> Result<AccountBalance, sqlx::Error> {
-    let asset: &str = row.try_get(1)?;
-    let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
+    let asset = row.try_get::<&str, _>(1)?.parse();
     Ok(AccountBalance {
         account: row.try_get(0)?,
-        asset: asset.ok_or_else(|| sqlx::Error::Decode("read.account_balances holds an unknown asset".into()))?,
+        asset: asset.map_err(|_| sqlx::Error::Decode("read.account_balances holds an unknown asset".into()))?,
         balance: row.try_get(2)?,
         entries: row.try_get(3)?,
     })

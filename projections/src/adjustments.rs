@@ -15,7 +15,7 @@ use crate::copy_in::{CopyError, CopySink, Value};
 use crate::decode::{fact, stream_uuid_and_rest};
 use crate::kind::Kind;
 use crate::moment::Moment;
-use crate::page::{PAGE_MAX_ROWS, page_rows};
+use crate::page::{Page, page_rows};
 use crate::projection::{ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
 
@@ -324,15 +324,6 @@ pub struct Adjustment {
     pub grant_id: Option<GrantId>,
 }
 
-/// A page of adjustments.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AdjustmentPage {
-    /// Newest first.
-    pub rows: Vec<Adjustment>,
-    /// Where the next page begins; none when this one is the last.
-    pub next: Option<AdjustmentId>,
-}
-
 const SELECT: &str =
     "SELECT adjustment_id, tenant_id, asset, amount, reason, evidence, effective_at, proposed_by, proposed_at,
     lapses_at, approvals_needed, approvals, status, ended_at, rejected_by, rejection, grant_id FROM read.adjustments";
@@ -347,7 +338,7 @@ pub async fn page(
     status: Option<Status>,
     before: Option<AdjustmentId>,
     limit: usize,
-) -> Result<AdjustmentPage, sqlx::Error> {
+) -> Result<Page<Adjustment, AdjustmentId>, sqlx::Error> {
     let mut query = QueryBuilder::<Postgres>::new(format!("{SELECT} WHERE true"));
     if let Some(tenant) = tenant {
         query.push(" AND tenant_id = ").push_bind(tenant.0);
@@ -360,11 +351,8 @@ pub async fn page(
     }
     query.push(" ORDER BY adjustment_id DESC LIMIT ").push_bind(page_rows(limit));
     let rows = query.build().fetch_all(pool).await?;
-    let fits = limit.clamp(1, PAGE_MAX_ROWS);
-    let more = rows.len() > fits;
-    let rows = rows.iter().take(fits).map(adjustment).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { rows.last().map(|row| row.adjustment_id) } else { None };
-    Ok(AdjustmentPage { rows, next })
+    let rows = rows.iter().map(adjustment).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::new(rows, limit, |row| row.adjustment_id))
 }
 
 /// One adjustment, whoever's wallet it is about.
@@ -403,7 +391,7 @@ fn adjustment(row: &PgRow) -> Result<Adjustment, sqlx::Error> {
     Ok(Adjustment {
         adjustment_id: AdjustmentId(row.try_get(0)?),
         tenant_id: TenantId(row.try_get(1)?),
-        asset: Asset::ALL.into_iter().find(|known| known.as_str() == asset).ok_or_else(|| unknown("asset"))?,
+        asset: asset.parse().map_err(|_| unknown("asset"))?,
         amount: row.try_get(3)?,
         reason: row.try_get(4)?,
         evidence: row.try_get(5)?,

@@ -6,7 +6,7 @@ use calos_domain::time::MICROS_PER_SECOND;
 use crate::ProjectError;
 
 /// The finest stretch, in minutes. Finer ones would make the sums as many as the entries they spare.
-pub const FINEST_BUCKET_MINUTES: i64 = 10;
+const FINEST_BUCKET_MINUTES: i64 = 10;
 
 const FINEST_MICROS: i64 = FINEST_BUCKET_MINUTES * 60 * MICROS_PER_SECOND;
 
@@ -21,7 +21,7 @@ pub enum Level {
     Month,
     /// A day of UTC.
     Day,
-    /// [`FINEST_BUCKET_MINUTES`].
+    /// Ten minutes of UTC.
     TenMinutes,
 }
 

@@ -20,7 +20,7 @@ use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_
 use crate::text::{Text, Texts};
 
 pub use money::money;
-pub use reading::{Cursor, Entry, JournalFilter, JournalPage, NoCursor, entry, forward, page};
+pub use reading::{Cursor, Entry, JournalFilter, NoCursor, entry, forward, page};
 
 /// The projection.
 #[derive(Debug)]

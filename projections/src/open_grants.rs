@@ -178,7 +178,7 @@ pub async fn due(
 ///
 /// # Errors
 /// The database's.
-pub async fn lapsed(
+pub(crate) async fn lapsed(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
     at: Timestamp,

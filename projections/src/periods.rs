@@ -145,7 +145,7 @@ FROM unnest($1::text[], $2::int4[], $3::uuid[], $4::timestamptz[], $5::timestamp
     AS u (month, partition, closed_by, closed_at, as_known_at, heads, lines, hash, previous_hash)";
 
 /// The most months listed at once: two hundred and fifty years.
-pub const LIST_MAX_ROWS: i64 = 3_000;
+const LIST_MAX_ROWS: i64 = 3_000;
 
 const SELECT: &str =
     "SELECT month, closed_by, closed_at, as_known_at, heads, hash, previous_hash, lines FROM read.periods";

@@ -20,7 +20,7 @@ use crate::moment::Moment;
 use crate::projection::{ProjectError, Projection};
 use crate::table::{Column, ColumnType, Growth, Index, Schema, TableSpec, column_names};
 
-pub use reading::{ExceptionPage, ExceptionRow, ReconciliationPage, ReconciliationRow, exceptions, find, page};
+pub use reading::{ExceptionRow, ReconciliationRow, exceptions, find, page};
 
 /// The projection.
 #[derive(Debug)]

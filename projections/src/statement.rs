@@ -11,7 +11,7 @@ use uuid::Uuid;
 use calos_domain::{Asset, TenantId, Timestamp};
 
 use crate::moment::Moment;
-use crate::page::{PAGE_MAX_ROWS, page_rows};
+use crate::page::{Page, page_rows};
 
 /// Which movements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +71,8 @@ impl Movement {
     }
 }
 
-/// The movements in the order they were recorded, at most `limit` (and never more than [`PAGE_MAX_ROWS`]), and whether
-/// there are more.
+/// The movements behind a place, in the order they were recorded, at most `limit` (and never more than
+/// [`PAGE_MAX_ROWS`](crate::page::PAGE_MAX_ROWS)).
 ///
 /// # Errors
 /// The database's, or a row that cannot be read.
@@ -81,7 +81,7 @@ pub async fn movements(
     span: &Span,
     behind: Option<Behind>,
     limit: usize,
-) -> Result<(Vec<Movement>, bool), sqlx::Error> {
+) -> Result<Page<Movement, Behind>, sqlx::Error> {
     let behind = behind.unwrap_or(Behind { recorded_at: BEFORE_EVERYTHING, position: 0 });
     let rows = sqlx::query(MOVEMENTS)
         .bind(span.tenant.0)
@@ -94,9 +94,8 @@ pub async fn movements(
         .bind(page_rows(limit))
         .fetch_all(pool)
         .await?;
-    let fits = limit.clamp(1, PAGE_MAX_ROWS);
-    let movements = rows.iter().take(fits).map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok((movements, rows.len() > fits))
+    let movements = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::new(movements, limit, Movement::behind))
 }
 
 /// The year 1: no event was recorded before.
@@ -128,15 +127,14 @@ LEFT JOIN read.wallet_ledger l ON l.tenant_id = m.tenant_id AND l.position = m.p
 ORDER BY m.recorded_at, m.position";
 
 fn read(row: &PgRow) -> Result<Movement, sqlx::Error> {
-    let asset: &str = row.try_get(5)?;
-    let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
+    let asset = row.try_get::<&str, _>(5)?.parse();
     Ok(Movement {
         partition: row.try_get(0)?,
         position: row.try_get(1)?,
         recorded_at: row.try_get::<Moment, _>(2)?.0,
         effective_at: row.try_get::<Moment, _>(3)?.0,
         event: row.try_get(4)?,
-        asset: asset.ok_or_else(|| sqlx::Error::Decode("read.journal holds an asset nobody knows".into()))?,
+        asset: asset.map_err(|_| sqlx::Error::Decode("read.journal holds an asset nobody knows".into()))?,
         amount: row.try_get(6)?,
         debt: row.try_get(7)?,
         usage_id: row.try_get(8)?,

@@ -12,7 +12,7 @@ use calos_domain::{Asset, TenantId, Timestamp};
 
 use crate::book::{NOBODY, read_postings};
 use crate::moment::Moment;
-use crate::page::{PAGE_MAX_ROWS, page_rows};
+use crate::page::{Page, page_rows};
 
 /// One entry of the book: what one event means in one asset.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,25 +93,15 @@ impl FromStr for Cursor {
         let micros: i64 = part()?.parse().map_err(|_| NoCursor)?;
         let partition = part()?.parse().map_err(|_| NoCursor)?;
         let position = part()?.parse().map_err(|_| NoCursor)?;
-        let name = part()?;
-        let asset = Asset::ALL.into_iter().find(|asset| asset.as_str() == name).ok_or(NoCursor)?;
+        let asset = part()?.parse().map_err(|_| NoCursor)?;
         // What a table cannot hold is no place in it either.
         let recorded_at = crate::bucket::effective(Timestamp::from_micros(micros)).map_err(|_| NoCursor)?;
         parts.next().is_none().then_some(Self { recorded_at, partition, position, asset }).ok_or(NoCursor)
     }
 }
 
-/// A page of the journal.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct JournalPage {
-    /// The entries, in the order that was asked for.
-    pub rows: Vec<Entry>,
-    /// Where the next page begins; none when this one is the last.
-    pub next: Option<Cursor>,
-}
-
 /// A page of the journal, newest first: what was recorded before the entry at `cursor`, at most `limit` entries (and
-/// never more than [`PAGE_MAX_ROWS`]).
+/// never more than [`PAGE_MAX_ROWS`](crate::page::PAGE_MAX_ROWS)).
 ///
 /// # Errors
 /// The database's, or a row that cannot be read.
@@ -120,7 +110,7 @@ pub async fn page(
     filter: JournalFilter,
     cursor: Option<Cursor>,
     limit: usize,
-) -> Result<JournalPage, sqlx::Error> {
+) -> Result<Page<Entry, Cursor>, sqlx::Error> {
     turn(pool, Direction { beyond: "<", order: "DESC" }, filter, cursor, limit).await
 }
 
@@ -133,7 +123,7 @@ pub async fn forward(
     filter: JournalFilter,
     cursor: Option<Cursor>,
     limit: usize,
-) -> Result<JournalPage, sqlx::Error> {
+) -> Result<Page<Entry, Cursor>, sqlx::Error> {
     turn(pool, Direction { beyond: ">", order: "ASC" }, filter, cursor, limit).await
 }
 
@@ -153,7 +143,7 @@ async fn turn(
     filter: JournalFilter,
     cursor: Option<Cursor>,
     limit: usize,
-) -> Result<JournalPage, sqlx::Error> {
+) -> Result<Page<Entry, Cursor>, sqlx::Error> {
     // Only what is asked for becomes a condition, so that each shape of a question has a plan of its own.
     let mut query = QueryBuilder::<Postgres>::new(format!("SELECT {COLUMNS} FROM read.journal j WHERE true"));
     if let Some(tenant) = filter.tenant {
@@ -181,11 +171,8 @@ async fn turn(
     let columns = ["recorded_at", places[0], places[1], "asset"].map(|column| format!("{column} {}", direction.order));
     query.push(format!(" ORDER BY {} LIMIT ", columns.join(", "))).push_bind(page_rows(limit));
     let rows = query.build().fetch_all(pool).await?;
-    let fits = limit.clamp(1, PAGE_MAX_ROWS);
-    let more = rows.len() > fits;
-    let rows = rows.iter().take(fits).map(read_entry).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { rows.last().map(Entry::cursor) } else { None };
-    Ok(JournalPage { rows, next })
+    let rows = rows.iter().map(read_entry).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::new(rows, limit, Entry::cursor))
 }
 
 /// What the event at a position means for the book: an entry per asset, none when it moves nothing there.
@@ -211,15 +198,14 @@ fn damaged(what: &str) -> sqlx::Error {
 /// A row of [`COLUMNS`].
 pub(super) fn read_entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
     let tenant = TenantId(row.try_get(0)?);
-    let asset: &str = row.try_get(4)?;
-    let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
+    let asset = row.try_get::<&str, _>(4)?.parse();
     let postings: &str = row.try_get(8)?;
     Ok(Entry {
         tenant_id: (tenant != NOBODY).then_some(tenant),
         recorded_at: row.try_get::<Moment, _>(1)?.0,
         position: row.try_get(2)?,
         partition: row.try_get(3)?,
-        asset: asset.ok_or_else(|| damaged("an asset nobody knows"))?,
+        asset: asset.map_err(|_| damaged("an asset nobody knows"))?,
         effective_at: row.try_get::<Moment, _>(5)?.0,
         event_type: row.try_get(6)?,
         amount: row.try_get(7)?,

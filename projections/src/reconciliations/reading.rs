@@ -8,7 +8,7 @@ use calos_domain::reconciliation::Side;
 use calos_domain::{MicroUsd, ReconciliationId, Timestamp, UserId};
 
 use crate::moment::Moment;
-use crate::page::{PAGE_MAX_ROWS, page_rows};
+use crate::page::{Page, page_rows};
 
 /// A run as finance sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,15 +37,6 @@ pub struct ReconciliationRow {
     pub open: i64,
 }
 
-/// A page of runs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReconciliationPage {
-    /// Newest first.
-    pub rows: Vec<ReconciliationRow>,
-    /// Where the next page begins; none when this one is the last.
-    pub next: Option<ReconciliationId>,
-}
-
 const RUNS: &str = "SELECT r.reconciliation_id, r.source, r.from_at, r.to_at, r.matched, r.found, r.outside,
         r.statement_hash, r.run_by, r.run_at,
         (SELECT count(*) FROM read.reconciliation_exceptions e
@@ -60,18 +51,15 @@ pub async fn page(
     pool: &PgPool,
     before: Option<ReconciliationId>,
     limit: usize,
-) -> Result<ReconciliationPage, sqlx::Error> {
+) -> Result<Page<ReconciliationRow, ReconciliationId>, sqlx::Error> {
     let mut query = QueryBuilder::<Postgres>::new(RUNS);
     if let Some(before) = before {
         query.push(" WHERE r.reconciliation_id < ").push_bind(before.0);
     }
     query.push(" ORDER BY r.reconciliation_id DESC LIMIT ").push_bind(page_rows(limit));
     let rows = query.build().fetch_all(pool).await?;
-    let fits = limit.clamp(1, PAGE_MAX_ROWS);
-    let more = rows.len() > fits;
-    let rows = rows.iter().take(fits).map(run).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { rows.last().map(|row| row.reconciliation_id) } else { None };
-    Ok(ReconciliationPage { rows, next })
+    let rows = rows.iter().map(run).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::new(rows, limit, |row| row.reconciliation_id))
 }
 
 /// One run, if there is such a one.
@@ -134,15 +122,6 @@ pub struct ExceptionRow {
     pub resolved_at: Option<Timestamp>,
 }
 
-/// A page of exceptions.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ExceptionPage {
-    /// By their numbers.
-    pub rows: Vec<ExceptionRow>,
-    /// The number after which the next page begins; none when this one is the last.
-    pub next: Option<i64>,
-}
-
 /// The exceptions of a run after the number `after`, by their numbers; only those nobody has resolved, if so wanted.
 ///
 /// # Errors
@@ -153,7 +132,7 @@ pub async fn exceptions(
     only_open: bool,
     after: i64,
     limit: usize,
-) -> Result<ExceptionPage, sqlx::Error> {
+) -> Result<Page<ExceptionRow>, sqlx::Error> {
     let open = if only_open { "AND resolution IS NULL" } else { "" };
     let statement = format!(
         "SELECT reconciliation_id, number, kind, reference, ours_amount, ours_fee, ours_at, theirs_amount, theirs_fee,
@@ -162,11 +141,8 @@ pub async fn exceptions(
     );
     let query = sqlx::query(&statement).bind(id.0).bind(after).bind(page_rows(limit));
     let rows = query.fetch_all(pool).await?;
-    let fits = limit.clamp(1, PAGE_MAX_ROWS);
-    let more = rows.len() > fits;
-    let rows = rows.iter().take(fits).map(exception).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { rows.last().map(|row| row.number) } else { None };
-    Ok(ExceptionPage { rows, next })
+    let rows = rows.iter().map(exception).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::new(rows, limit, |row| row.number))
 }
 
 fn exception(row: &PgRow) -> Result<ExceptionRow, sqlx::Error> {

@@ -36,6 +36,7 @@ use crate::calendar;
 use crate::error::{ApiError, Code};
 use crate::ledger::{Cut, closing_before, closing_of, closings, tenant_name};
 use crate::openapi::ErrorBody;
+use crate::paging;
 use crate::position::After;
 use crate::request::{Query, now};
 use crate::wiring::App;
@@ -122,10 +123,7 @@ impl StatementQuery {
             Format::Csv if self.cursor.is_some() => return Err(ApiError::field("cursor", "a CSV is always whole")),
             Format::Csv => (PAGE_MAX_ROWS, PAGE_MAX_ROWS),
         };
-        let limit = self.limit.unwrap_or(default);
-        if !(1..=max).contains(&limit) {
-            return Err(ApiError::field("limit", format!("must be 1 to {max}")).with_fact("max", max));
-        }
+        let limit = paging::limit_of(self.limit, default, max)?;
         Ok(Asked { month, format, limit })
     }
 }
@@ -214,11 +212,11 @@ impl Sheet {
         let mut behind = behind;
         loop {
             let wanted = (limit - lines.len()).min(PAGE_MAX_ROWS);
-            let (movements, more) = statement::movements(&self.app.pool, &self.span, behind, wanted).await?;
-            behind = movements.last().map(Movement::behind).or(behind);
-            lines.extend(movements);
-            if !more || lines.len() >= limit {
-                return Ok((lines, behind.filter(|_| more)));
+            let page = statement::movements(&self.app.pool, &self.span, behind, wanted).await?;
+            lines.extend(page.rows);
+            behind = page.next;
+            if behind.is_none() || lines.len() >= limit {
+                return Ok((lines, behind));
             }
         }
     }

@@ -16,10 +16,11 @@ use calos_projections::journal::Journal;
 use calos_projections::trial_balance::TrialBalance;
 use calos_projections::wallet_days::WalletDays;
 
-use super::{looks, paging, span};
+use super::{looks, span};
 use crate::auth::FinanceReader;
 use crate::error::ApiError;
 use crate::openapi::ErrorBody;
+use crate::paging;
 use crate::position::After;
 use crate::request::{Path, Query, RequestContext};
 use crate::wiring::App;
@@ -130,7 +131,7 @@ fn write_cursor((account, asset): &AccountCursor) -> String {
 
 fn read_cursor(text: &str) -> Result<AccountCursor, ApiError> {
     let (asset, account) = text.split_once(':').ok_or_else(paging::no_cursor)?;
-    let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset).ok_or_else(paging::no_cursor)?;
+    let asset = asset.parse().map_err(|_| paging::no_cursor())?;
     account.parse::<Account>().map_err(|_| paging::no_cursor())?;
     Ok((account.to_owned(), asset))
 }
@@ -183,10 +184,7 @@ pub async fn one(
 ) -> Result<Json<AccountAnswer>, ApiError> {
     let asset = match query.asset.as_deref() {
         None => Asset::Usd,
-        Some(name) => Asset::ALL
-            .into_iter()
-            .find(|asset| asset.as_str() == name)
-            .ok_or_else(|| ApiError::field("asset", "must be USD or CREDIT"))?,
+        Some(name) => name.parse().map_err(|_| ApiError::field("asset", "must be USD or CREDIT"))?,
     };
     let at = span::as_of(query.as_of.as_deref(), query.as_known_at.as_deref())?;
     let account = known(&name)?;
