@@ -26,7 +26,8 @@
 //! A tenant's wallet goes the same way with one width, the day (`wallet_days`), and single entries of that tenant alone.
 //!
 //! Sums and entries are two read models, each with its own checkpoints, read in one snapshot: entries beyond what the
-//! sums have taken are left out, and when the journal is behind the sums, the reader waits a moment.
+//! sums have taken are left out, and when the journal is behind the sums, the reader waits a moment. Grants whose time is
+//! over are told by two more, which have to stand where the sums stand.
 
 mod snapshot;
 mod wallet;
@@ -35,6 +36,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use futures_util::TryStreamExt;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, Row};
 
 use calos_domain::book::{AccountClass, NoAccount};
@@ -47,7 +50,7 @@ use crate::projection::Projection as _;
 use crate::trial_balance::TrialBalance;
 
 pub use snapshot::AsOfError;
-pub use wallet::{WalletAt, lapsed, wallet};
+pub use wallet::{SPENDABLE_MODELS, WalletAt, spendable, wallet};
 
 use snapshot::{Snapshot, before, until};
 
@@ -121,7 +124,7 @@ impl FromStr for AccountAt {
 /// # Errors
 /// [`AsOfError`]
 pub async fn trial_balance(pool: &PgPool, at: AsOf) -> Result<Vec<TrialLine>, AsOfError> {
-    let mut snapshot = Snapshot::open(pool, TrialBalance::NAME).await?;
+    let mut snapshot = Snapshot::open(pool, TrialBalance::NAME, None).await?;
     let lines = lines(&mut snapshot, at, None).await?;
     snapshot.close().await?;
     Ok(lines)
@@ -138,7 +141,7 @@ pub async fn account(pool: &PgPool, account: &AccountAt, asset: Asset, at: AsOf)
     };
     match account {
         AccountAt::Class(class) => {
-            let mut snapshot = Snapshot::open(pool, TrialBalance::NAME).await?;
+            let mut snapshot = Snapshot::open(pool, TrialBalance::NAME, None).await?;
             let lines = lines(&mut snapshot, at, Some((class, asset))).await?;
             snapshot.close().await?;
             // At most one line; the difference of two sums of 64 bits that are not below zero has 64 bits.
@@ -221,8 +224,8 @@ async fn whole_cells(
     query.push(") AS cells GROUP BY account, asset");
     for row in query.build().fetch_all(connection).await? {
         let (asset, debit, credit): (&str, &str, &str) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
-        let asset = asset.ok_or_else(|| AsOfError::damaged("read.trial_balance holds an unknown asset"))?;
+        let asset = asset.parse();
+        let asset = asset.map_err(|_| AsOfError::damaged("read.trial_balance holds an unknown asset"))?;
         let number = |text: &str| text.parse::<i128>().map_err(|_| AsOfError::OutOfRange);
         let sum = sums.entry((row.try_get(0)?, asset)).or_default();
         *sum = (sum.0 + number(debit)?, sum.1 + number(credit)?);
@@ -294,27 +297,34 @@ async fn single_entries(
     for mut query in strips {
         snapshot.only_taken(&mut query);
         query.push(" GROUP BY asset, partition, position / ").push(TEXTS_TOGETHER);
-        let rows = query.build().fetch_all(&mut *snapshot.transaction).await?;
-        let mut found: HashMap<(&str, Asset), (i128, i128)> = HashMap::new();
-        for row in &rows {
-            let (asset, postings): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-            let asset = Asset::ALL.into_iter().find(|known| known.as_str() == asset);
-            let read = asset.and_then(|asset| {
-                each_class(postings, |class, amount| {
-                    let sum = found.entry((class, asset)).or_default();
-                    let amount = i128::from(amount);
-                    *sum = (sum.0 + amount.max(0), sum.1 - amount.min(0));
-                })
-            });
-            read.ok_or_else(|| AsOfError::damaged("read.journal holds an entry that cannot be read"))?;
+        // One piece of text at a time: a stretch has as many entries as there was traffic.
+        let mut rows = query.build().fetch(&mut *snapshot.transaction);
+        while let Some(row) = rows.try_next().await? {
+            add_entries(&row, sums)?;
         }
-        for ((class, asset), (debit, credit)) in found {
-            if class.parse::<AccountClass>().is_err() {
-                return Err(AsOfError::damaged("read.journal holds an account that nobody knows"));
-            }
-            let sum = sums.entry((class.to_owned(), asset)).or_default();
-            *sum = (sum.0 + debit, sum.1 + credit);
+    }
+    Ok(())
+}
+
+/// Adds up the entries of one piece of text.
+fn add_entries(row: &PgRow, sums: &mut Sums) -> Result<(), AsOfError> {
+    let (asset, postings): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+    let mut found: HashMap<&str, (i128, i128)> = HashMap::new();
+    let read = asset.parse::<Asset>().ok().and_then(|asset| {
+        each_class(postings, |class, amount| {
+            let sum = found.entry(class).or_default();
+            let amount = i128::from(amount);
+            *sum = (sum.0 + amount.max(0), sum.1 - amount.min(0));
+        })?;
+        Some(asset)
+    });
+    let asset = read.ok_or_else(|| AsOfError::damaged("read.journal holds an entry that cannot be read"))?;
+    for (class, (debit, credit)) in found {
+        if class.parse::<AccountClass>().is_err() {
+            return Err(AsOfError::damaged("read.journal holds an account that nobody knows"));
         }
+        let sum = sums.entry((class.to_owned(), asset)).or_default();
+        *sum = (sum.0 + debit, sum.1 + credit);
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! What finance asks of the command line: balances, the trial balance, the journal as a file, receipts.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use calos_adapters::receipt::{Receipt, ReceiptError};
@@ -79,13 +78,9 @@ async fn wallet_at(pool: &PgPool, args: &BalanceArgs) -> Result<Vec<WalletAsset>
         return Err(ToolError::Usage(format!("there is no wallet {}", args.tenant)));
     }
     let at = AsOf { effective: args.as_of, recorded: args.as_known_at };
-    let lapsed: BTreeMap<Asset, i64> = as_of::lapsed(pool, args.tenant, at).await?.into_iter().collect();
-    let lines = as_of::wallet(pool, args.tenant, at).await?.into_iter();
+    let lines = as_of::spendable(pool, args.tenant, at).await?.into_iter();
     let asked = lines.filter(|line| args.asset.is_none_or(|asset| asset == line.asset));
-    let figures = |WalletAt { asset, available, held, debt }| {
-        let available = available - lapsed.get(&asset).copied().unwrap_or_default();
-        WalletAsset { asset, available, held, debt }
-    };
+    let figures = |WalletAt { asset, available, held, debt }| WalletAsset { asset, available, held, debt };
     Ok(asked.map(figures).collect())
 }
 

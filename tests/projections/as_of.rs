@@ -254,5 +254,5 @@ async fn entries_that_the_sums_have_not_taken_yet_do_not_count_and_a_journal_tha
     }
     catch_up(pool, &[find("trial_balance")], 4_000).await;
     let behind = as_of::trial_balance(pool, AsOf::default()).await;
-    assert!(matches!(behind, Err(AsOfError::Behind { sums: "trial_balance", .. })), "{behind:?}");
+    assert!(matches!(behind, Err(AsOfError::Behind { model: "journal", other: "trial_balance", .. })), "{behind:?}");
 }

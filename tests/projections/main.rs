@@ -12,4 +12,5 @@ mod histories;
 mod raw_log;
 mod schema;
 mod sharing;
+mod spendable;
 mod waiting;

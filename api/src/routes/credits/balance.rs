@@ -10,14 +10,12 @@ use calos_domain::tiers::Tier;
 use calos_domain::{Asset, MicroUsd, TenantId};
 use calos_projections::Projection;
 use calos_projections::as_of::{self, AsOf};
-use calos_projections::journal::Journal;
 use calos_projections::wallet_balance::{self, WalletBalance};
-use calos_projections::wallet_days::WalletDays;
 
 use crate::auth::TenantCaller;
-use crate::calendar::moment_or_day;
+use crate::calendar;
 use crate::error::ApiError;
-use crate::moment::rfc3339;
+use crate::moment::shown;
 use crate::openapi::ErrorBody;
 use crate::position::After;
 use crate::request::Query;
@@ -40,9 +38,7 @@ impl BalanceQuery {
     /// # Errors
     /// 400 `invalid_field`.
     pub fn checked(&self) -> Result<Option<AsOf>, ApiError> {
-        let effective = self.as_of.as_deref().map(|text| moment_or_day("asOf", text)).transpose()?;
-        let recorded = self.as_known_at.as_deref().map(|text| moment_or_day("asKnownAt", text)).transpose()?;
-        let at = AsOf { effective, recorded };
+        let at = calendar::as_of(self.as_of.as_deref(), self.as_known_at.as_deref())?;
         Ok(Some(at).filter(|at| *at != AsOf::default()))
     }
 }
@@ -123,19 +119,17 @@ pub async fn of(app: &App, tenant: TenantId, at: Option<AsOf>, after: &After) ->
             dated: None,
         });
     };
-    after.wait(app, WalletDays::NAME).await?;
-    after.wait(app, Journal::NAME).await?;
-    let wallet = as_of::wallet(&app.pool, tenant, at).await?;
-    let lapsed = as_of::lapsed(&app.pool, tenant, at).await?;
+    for model in as_of::SPENDABLE_MODELS {
+        after.wait(app, model).await?;
+    }
+    let wallet = as_of::spendable(&app.pool, tenant, at).await?;
     let figures = |asset: Asset| {
         let at = wallet.iter().find(|wallet| wallet.asset == asset);
-        let over = lapsed.iter().find(|(of, _)| *of == asset).map_or(0, |(_, amount)| *amount);
-        let (available, held, debt) = at.map_or((0, 0, 0), |at| (at.available, at.held, at.debt));
-        (available.saturating_sub(over), held, debt)
+        at.map_or((0, 0, 0), |at| (at.available, at.held, at.debt))
     };
     let ((available, held_micros, debt_micros), (credits_remaining, credits_held, credits_owed)) =
         (figures(Asset::Usd), figures(Asset::Credit));
-    let (as_of, as_known_at) = (at.effective.map(rfc3339).transpose()?, at.recorded.map(rfc3339).transpose()?);
+    let (as_of, as_known_at) = (shown(at.effective)?, shown(at.recorded)?);
     Ok(Balance {
         tenant_id: tenant.0,
         balance_cents: MicroUsd::new(available).cents_down(),
