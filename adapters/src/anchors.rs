@@ -3,8 +3,7 @@
 //! A chain alone cannot tell that its tail was cut off and the heads rewound to match. An anchor can: it says, under the
 //! ledger's key, that a position once had a hash. Whoever holds one needs the log to still contain it.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,9 @@ use uuid::Uuid;
 
 use calos_domain::Timestamp;
 
+use crate::json_lines::append_line;
 use crate::postgres::Timestamptz;
+use crate::seal::put_text;
 
 /// The file in the anchor directory; one JSON object per line, oldest first.
 pub const ANCHOR_FILE: &str = "anchors.jsonl";
@@ -28,6 +29,9 @@ const FORMAT: &str = "calos.anchor.v1";
 pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest interval that may be set: what is cut off between two anchors is not found.
 pub const ANCHOR_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long saying an anchor on standard output may take: whoever reads it may have stopped.
+const SAY_MAX: Duration = Duration::from_secs(5);
 
 /// Where anchors go, and how often.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -144,11 +148,6 @@ impl Anchor {
     }
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    bytes.extend_from_slice(text.as_bytes());
-}
-
 /// Reads the heads as of one snapshot and signs them.
 ///
 /// # Errors
@@ -191,27 +190,17 @@ fn say(anchor: &Anchor) -> Result<(), AnchorError> {
         .map_err(|source| AnchorError::Unreadable { place: "a new anchor".to_owned(), source })?;
     let mut output = std::io::stdout().lock();
     let written = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
-    written.map_err(|source| AnchorError::File { path: PathBuf::from("standard output"), source })
+    written.map_err(unsaid)
+}
+
+fn unsaid(source: std::io::Error) -> AnchorError {
+    AnchorError::File { path: PathBuf::from("standard output"), source }
 }
 
 /// An anchor among other lines of output, told apart by its name.
 #[derive(Serialize)]
 struct Said<'a> {
     calos_anchor: &'a Anchor,
-}
-
-/// In one write, on a line of its own: behind a line that a crash cut short, an end of line comes first.
-pub(crate) fn append_line(directory: &Path, path: &Path, line: &str) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
-    let mut last = [b'\n'];
-    if file.seek(SeekFrom::End(0))? > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-    }
-    let before = if last == [b'\n'] { "" } else { "\n" };
-    file.write_all(format!("{before}{line}\n").as_bytes())?;
-    file.sync_all()
 }
 
 /// The anchors of one place, and what stood between them.
@@ -279,12 +268,21 @@ impl Anchoring {
     pub fn start(pool: PgPool, key: Arc<SigningKey>, places: AnchorPlaces) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
-            let mut last: Option<Vec<AnchoredHead>> = None;
+            let mut turns = Turns::default();
+            let say = places.standard_output.then_some(say as Say);
             loop {
                 // Looked at first: a stop that comes while this anchor is taken gets one more turn, and a closing anchor.
                 let closing = *stopped.borrow_and_update();
-                if let Err(error) = anchor_growth(&pool, &key, &places, &mut last).await {
-                    tracing::error!(%error, "the heads could not be anchored");
+                match turns.anchor_growth(&pool, &key, &places.directory).await {
+                    Ok(None) => {}
+                    Ok(Some(anchor)) => {
+                        if let Some(say) = say
+                            && let Err(error) = turns.say(say, anchor, SAY_MAX).await
+                        {
+                            tracing::error!(%error, "an anchor is kept, but could not be said on standard output");
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "the heads could not be anchored"),
                 }
                 if closing {
                     return;
@@ -304,27 +302,58 @@ impl Anchoring {
     }
 }
 
-async fn anchor_growth(
-    pool: &PgPool,
-    key: &SigningKey,
-    places: &AnchorPlaces,
-    last: &mut Option<Vec<AnchoredHead>>,
-) -> Result<(), AnchorError> {
-    let anchor = take(pool, key).await?;
-    if last.as_ref() == Some(&anchor.heads) {
-        return Ok(());
+/// Says an anchor; it may block.
+type Say = fn(&Anchor) -> Result<(), AnchorError>;
+
+/// What one turn leaves to the next.
+#[derive(Default)]
+struct Turns {
+    /// The heads that were kept last.
+    last: Option<Vec<AnchoredHead>>,
+    /// An anchor that is still being said, because nobody reads standard output.
+    saying: Option<JoinHandle<Result<(), AnchorError>>>,
+}
+
+impl Turns {
+    /// Takes and keeps an anchor where the log has grown, and answers it. It is kept once, whatever becomes of saying it.
+    async fn anchor_growth(
+        &mut self,
+        pool: &PgPool,
+        key: &SigningKey,
+        directory: &Path,
+    ) -> Result<Option<Anchor>, AnchorError> {
+        let anchor = take(pool, key).await?;
+        if self.last.as_ref() == Some(&anchor.heads) {
+            return Ok(None);
+        }
+        keep(pool, directory, &anchor).await?;
+        self.last = Some(anchor.heads.clone());
+        Ok(Some(anchor))
     }
-    keep(pool, &places.directory, &anchor).await?;
-    if places.standard_output {
-        say(&anchor)?;
+
+    /// Says an anchor, beside everything else, and gives up waiting after `most`. One at a time: a thread that nobody reads
+    /// from is enough.
+    async fn say(&mut self, say: Say, anchor: Anchor, most: Duration) -> Result<(), AnchorError> {
+        if self.saying.as_ref().is_some_and(|saying| !saying.is_finished()) {
+            return Err(unsaid(std::io::Error::other("an earlier anchor is still being written")));
+        }
+        let mut saying = tokio::task::spawn_blocking(move || say(&anchor));
+        match tokio::time::timeout(most, &mut saying).await {
+            Ok(Ok(said)) => said,
+            Ok(Err(error)) => Err(unsaid(std::io::Error::other(error))),
+            Err(_) => {
+                self.saying = Some(saying);
+                Err(unsaid(std::io::ErrorKind::TimedOut.into()))
+            }
+        }
     }
-    *last = Some(anchor.heads);
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ANCHOR_FILE, Anchor, AnchoredHead, append_line, read_file};
+    use super::{ANCHOR_FILE, Anchor, AnchorError, AnchoredHead, Say, Turns, append_line, read_file, unsaid};
+    use std::time::{Duration, Instant};
+
     use calos_domain::Timestamp;
     use ed25519_dalek::SigningKey;
     use uuid::Uuid;
@@ -358,6 +387,23 @@ mod tests {
         for changed in [rewound, rehashed, shortened, moved, later] {
             assert!(changed.verify(&key.verifying_key()).is_err(), "{changed:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_output_nobody_reads_is_given_up_and_waited_for_by_one_thread_alone() {
+        fn blocked(_: &Anchor) -> Result<(), AnchorError> {
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(())
+        }
+        let (mut turns, key) = (Turns::default(), SigningKey::from_bytes(&[1; 32]));
+        let mut say = async |say: Say, most: u64| turns.say(say, anchor(&key), Duration::from_millis(most)).await;
+        assert!(say(|_| Err(unsaid(std::io::ErrorKind::StorageFull.into())), 10_000).await.is_err());
+        let began = Instant::now();
+        assert!(say(blocked, 20).await.is_err(), "it is not waited for");
+        assert!(say(|_| Ok(()), 10_000).await.is_err(), "the first still blocks");
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        say(|_| Ok(()), 10_000).await.unwrap();
     }
 
     #[test]

@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use calos_domain::Timestamp;
 
-use crate::anchors::{Anchor, AnchoredHead, append_line};
+use crate::anchors::{Anchor, AnchoredHead};
+use crate::json_lines::{LinesError, append_line, read_lines};
 use crate::postgres::Timestamptz;
+use crate::seal::put_text;
 
 /// The file beside the anchors; one JSON object per line, oldest first.
 pub const EPOCH_FILE: &str = "epochs.jsonl";
@@ -154,11 +156,6 @@ impl Epoch {
     }
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    bytes.extend_from_slice(text.as_bytes());
-}
-
 /// Notes an epoch in the database, in the caller's transaction.
 ///
 /// # Errors
@@ -194,24 +191,10 @@ fn text_of(epoch: &Epoch) -> Result<String, EpochError> {
 /// # Errors
 /// The file's, or [`EpochError::Unreadable`].
 pub fn read_file(directory: &Path) -> Result<Vec<Epoch>, EpochError> {
-    let path = directory.join(EPOCH_FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(EpochError::File { path, source }),
-    };
-    let mut epochs = Vec::new();
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(epoch) => epochs.push(epoch),
-            Err(error) if error.is_eof() => {}
-            Err(source) => {
-                let place = format!("{}:{}", path.display(), index + 1);
-                return Err(EpochError::Unreadable { place, source });
-            }
-        }
-    }
-    Ok(epochs)
+    read_lines(&directory.join(EPOCH_FILE)).map_err(|error| match error {
+        LinesError::File { path, source } => EpochError::File { path, source },
+        LinesError::Unreadable { place, source } => EpochError::Unreadable { place, source },
+    })
 }
 
 /// The epochs noted in the database, oldest first. Signatures are not checked yet.

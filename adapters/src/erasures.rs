@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use calos_domain::{SubjectId, Timestamp};
 
-use crate::anchors::append_line;
+use crate::json_lines::{LinesError, append_line, read_lines};
 
 /// The file beside the anchors; one JSON object per line, oldest first.
 pub const ERASURE_FILE: &str = "erasures.jsonl";
@@ -66,25 +66,11 @@ pub fn keep(directory: &Path, erasure: &Erasure) -> Result<(), ErasureError> {
 /// The file's, or [`ErasureError::Unreadable`]. A last line that a crash cut short is no error: the erasure it was to
 /// note had not begun.
 pub fn read(directory: &Path, log_id: Uuid) -> Result<BTreeSet<Uuid>, ErasureError> {
-    let path = directory.join(ERASURE_FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(source) => return Err(ErasureError::File { path, source }),
-    };
-    let mut subjects = BTreeSet::new();
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-        match serde_json::from_slice::<Erasure>(line) {
-            Ok(erasure) if erasure.log_id == log_id => drop(subjects.insert(erasure.subject.0)),
-            Ok(_) => {}
-            Err(error) if error.is_eof() => {}
-            Err(source) => {
-                let place = format!("{}:{}", path.display(), index + 1);
-                return Err(ErasureError::Unreadable { place, source });
-            }
-        }
-    }
-    Ok(subjects)
+    let erasures: Vec<Erasure> = read_lines(&directory.join(ERASURE_FILE)).map_err(|error| match error {
+        LinesError::File { path, source } => ErasureError::File { path, source },
+        LinesError::Unreadable { place, source } => ErasureError::Unreadable { place, source },
+    })?;
+    Ok(erasures.into_iter().filter(|erasure| erasure.log_id == log_id).map(|erasure| erasure.subject.0).collect())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod embedded;
 pub mod epochs;
 pub mod erasures;
 pub mod fetch;
+mod json_lines;
 pub mod postgres;
 pub mod probe;
 pub mod providers;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use calos_domain::{Record, Timestamp};
 
 use crate::postgres::Timestamptz;
-use crate::seal::{GENESIS_HASH, HASH_BYTES, chain};
+use crate::seal::{GENESIS_HASH, HASH_BYTES, chain, put_text};
 
 /// Names the encoding that is signed; another encoding gets another name.
 pub const RECEIPT_FORMAT: &str = "calos.receipt.v1";
@@ -217,11 +217,6 @@ impl Receipt {
         }
         bytes
     }
-}
-
-fn put_text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    bytes.extend_from_slice(text.as_bytes());
 }
 
 fn bytes<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], ReceiptError> {

@@ -45,6 +45,13 @@ pub fn chain(previous: &[u8; HASH_BYTES], record: &Record<'_>) -> [u8; HASH_BYTE
     hasher.finalize().into()
 }
 
+/// Adds a text behind its length in bytes (u32, big-endian), as everything that is signed takes it: no two lists of texts
+/// encode alike.
+pub(crate) fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::{GENESIS_HASH, chain};

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -26,6 +27,9 @@ pub struct Cli {
     #[command(flatten)]
     serve: ServeArgs,
 }
+
+/// How long the end waits for what still blocks a thread: output that nobody reads would hold it up for ever.
+const BLOCKED_MAX: Duration = Duration::from_secs(2);
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 refused or a check failed, 2 wrong usage, 3 the environment is not as needed.";
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
     if let Some(telemetry) = telemetry {
         telemetry.stop();
     }
+    runtime.shutdown_timeout(BLOCKED_MAX);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
