@@ -10,7 +10,7 @@ use calos_adapters::config::{Config, Vars};
 use calos_adapters::database::Database;
 use calos_adapters::embedded::{Cluster, ClusterOptions};
 use calos_adapters::postgres;
-use calos_tests::cluster::{TestCluster, open_folder, shared, until};
+use calos_tests::cluster::{TestCluster, kill, open_folder, shared, until};
 use calos_tests::database::TestDatabase;
 
 const HOLDER_VARIABLE: &str = "CALOS_TEST_HOLD_A_LEASE_IN";
@@ -126,7 +126,7 @@ async fn root_without_the_right_to_look_into_other_users_processes_starts_finds_
     first.kill();
     second.kill();
     // Its backends outlive it for a moment: they have to be found and ended too.
-    Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    kill(pid);
     let next = Holder::wait_until_it_holds(Holder::spawn_as_in_a_container(&data_dir));
     let pid = next.postmaster;
     assert!(is_alive(pid));

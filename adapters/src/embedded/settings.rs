@@ -1,7 +1,15 @@
 //! What PostgreSQL is told: settings for a small machine that loses nothing, and who may come in.
 
+use std::num::NonZero;
+
 use super::OWNER_ROLE;
 use super::location::{Location, SOCKET_PORT};
+
+/// Connections the product's own cluster takes: two servers and an operator's tools, with room to spare.
+const MAX_CONNECTIONS: usize = 200;
+
+/// Connections a test takes at most, its servers and tools together.
+const TEST_CONNECTIONS_PER_CORE: usize = 60;
 
 /// Whether a commit survives the machine's crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +26,7 @@ pub(super) fn settings(location: &Location, durability: Durability) -> String {
         Durability::Full => "fsync = on\nsynchronous_commit = on\nfull_page_writes = on\n",
         Durability::None => "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n",
     };
+    let max_connections = max_connections(durability);
     let socket_dir = location.socket_dir().to_string_lossy().replace('\'', "''");
     format!(
         "# Written by CALOS before every start. Your own settings belong into postgresql.conf, below the include.\n\
@@ -25,7 +34,7 @@ pub(super) fn settings(location: &Location, durability: Durability) -> String {
          port = {SOCKET_PORT}\n\
          unix_socket_directories = '{socket_dir}'\n\
          unix_socket_permissions = 0700\n\
-         max_connections = 200\n\
+         max_connections = {max_connections}\n\
          shared_buffers = 256MB\n\
          work_mem = 16MB\n\
          maintenance_work_mem = 128MB\n\
@@ -45,6 +54,17 @@ pub(super) fn settings(location: &Location, durability: Durability) -> String {
          log_checkpoints = off\n\
          cluster_name = 'calos'\n"
     )
+}
+
+/// Connections of every process on the machine together. Tests run a process per core at once, each with pools of its own.
+fn max_connections(durability: Durability) -> usize {
+    match durability {
+        Durability::Full => MAX_CONNECTIONS,
+        Durability::None => {
+            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+            MAX_CONNECTIONS.max(cores.saturating_mul(TEST_CONNECTIONS_PER_CORE))
+        }
+    }
 }
 
 /// Only over the socket, and only the system user CALOS runs as and the one PostgreSQL runs as: both can read the files
