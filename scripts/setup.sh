@@ -1,7 +1,9 @@
 #!/bin/sh
-# Installs what CALOS needs beside a Rust toolchain, which is PostgreSQL's server programs, or says in one line what to
-# install. Does nothing on a machine that has them. `setup.sh tests` adds what the tests need: hledger, which reads the
-# exported journal as somebody outside would.
+# Installs what CALOS needs beside a Rust toolchain, or says in one line what to install: a C compiler with the headers of
+# the C library, which some libraries are built with and every program is linked with, and PostgreSQL's server programs,
+# which are not needed where DATABASE_URL names another PostgreSQL. Does nothing on a machine that has them. `setup.sh tests`
+# adds what the tests need: PostgreSQL's programs whatever DATABASE_URL says, for they never use another, and hledger, which
+# reads the exported journal as somebody outside would.
 set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -40,6 +42,30 @@ have_postgres() {
     serves "$folder"
 }
 
+# Whether the programs would use a PostgreSQL that somebody else runs. They read the environment first, where empty is as
+# good as absent, and then the nearest .env; of those, only the one in this folder is looked at here.
+has_database() {
+    if [ -n "${DATABASE_URL+set}" ]; then
+        [ -n "$DATABASE_URL" ]
+        return
+    fi
+    [ -r .env ] || return 1
+    url=$(sed -n "s/^[[:space:]]*\(export[[:space:]][[:space:]]*\)\{0,1\}DATABASE_URL[[:space:]]*=[[:space:]]*//p" .env |
+        tail -n 1 | sed "s/[[:space:]]*\(#.*\)\{0,1\}$//; s/^[\"']//; s/[\"']$//")
+    [ -n "$url" ]
+}
+
+# Whether a program in C can be compiled and linked: a compiler alone cannot, without the C library's own files.
+have_c() {
+    command -v cc >/dev/null 2>&1 || return 1
+    folder=$(mktemp -d) || fail 'no temporary folder can be made'
+    printf '#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n' >"$folder/try.c"
+    works=0
+    cc -o "$folder/try" "$folder/try.c" >/dev/null 2>&1 || works=1
+    rm -rf "$folder"
+    return "$works"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -48,6 +74,22 @@ as_root() {
     else
         fail "this user may not install $missing: as root, run: $*"
     fi
+}
+
+install_c() {
+    missing='a C compiler and the headers of the C library'
+    say 'no C compiler that links a program found, which building needs; installing one'
+    if command -v apt-get >/dev/null 2>&1; then
+        as_root apt-get update -q
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends gcc libc6-dev
+    elif command -v dnf >/dev/null 2>&1; then
+        as_root dnf install -y gcc glibc-devel
+    elif command -v xcode-select >/dev/null 2>&1; then
+        fail 'a C compiler is missing: run xcode-select --install'
+    else
+        fail "a C compiler is missing: install cc and the C library's headers (gcc and libc6-dev, or what they are called here)"
+    fi
+    have_c || fail 'a C compiler was installed, but cc does not compile and link a program'
 }
 
 install_postgres() {
@@ -71,9 +113,14 @@ install_postgres() {
     have_postgres || fail "PostgreSQL was installed, but no postgres and initdb of version $minimum_version or later are where CALOS looks"
 }
 
+# Old ones do not know the layout the tests ask for.
+have_hledger() {
+    command -v hledger >/dev/null 2>&1 && hledger bal --layout=bare -f /dev/null >/dev/null 2>&1
+}
+
 install_hledger() {
-    missing=hledger
-    say 'no hledger found, which the tests hold the exported journal against; installing it'
+    missing='hledger, which is missing or too old'
+    say 'no hledger 1.25 or later found, which the tests hold the exported journal against; installing it'
     if command -v apt-get >/dev/null 2>&1; then
         as_root apt-get update -q
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends hledger
@@ -84,7 +131,7 @@ install_hledger() {
     else
         fail 'hledger is missing, which the tests need: install it from https://hledger.org/install'
     fi
-    command -v hledger >/dev/null 2>&1 || fail 'hledger was installed, but is not on the PATH'
+    have_hledger || fail 'no hledger 1.25 or later is on the PATH after installing it: take one from https://hledger.org/install'
 }
 
 command -v cargo >/dev/null 2>&1 || fail 'a Rust toolchain is missing: install it from https://rustup.rs'
@@ -98,7 +145,10 @@ for component in rustfmt clippy; do
         rustup component add "$component"
     fi
 done
-have_postgres || install_postgres
+have_c || install_c
+if [ "${1:-}" = tests ] || ! has_database; then
+    have_postgres || install_postgres
+fi
 if [ "${1:-}" = tests ]; then
-    command -v hledger >/dev/null 2>&1 || install_hledger
+    have_hledger || install_hledger
 fi
