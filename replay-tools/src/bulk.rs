@@ -55,14 +55,14 @@ impl Bulk {
         mut self,
         readers: &PgPool,
         writer: &mut PgConnection,
+        skips: &Skips,
         counter: &mut Counter,
     ) -> Result<Vec<Folded>, ToolError> {
         let through = self.shares.iter().map(|share| share.through).max().unwrap_or_default();
         let per_event = self.shares.iter().any(|share| share.growth == Growth::PerEvent);
         let step = if per_event { PER_EVENT_STEP_EVENTS } else { PER_KEY_STEP_EVENTS };
         let schema = self.schema.as_str();
-        let skips = Skips::of(readers, self.partition).await?;
-        self.shares.iter_mut().for_each(|share| share.fold.leave_out(&skips));
+        self.shares.iter_mut().for_each(|share| share.fold.leave_out(skips));
         for slice in steps(self.partition, 0, through, step) {
             let read = read(readers, slice, &mut self.shares, counter);
             let sent = send(&mut self.sinks, writer, schema);

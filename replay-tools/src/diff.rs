@@ -11,6 +11,7 @@ use crate::differences::{Differences, compare_all};
 use crate::error::ToolError;
 use crate::fold::ReadModel;
 use crate::progress::{Progress, Show};
+use crate::skips::Skips;
 use crate::versions::{Vector, lag_events, positions, versions};
 
 /// What a comparison with the log found.
@@ -84,10 +85,11 @@ async fn compare(
         run_sql(&mut snapshot, &table.create_table(Schema::Scratch)).await?;
     }
     let progress = Progress::new(show, name, lag_events(&Vector::new(), &live));
+    let skips = Skips::read(connections.readers()).await?;
     let mut counter = progress.counter();
     for (&partition, &through) in &live {
         let bulk = Bulk::new(partition, Schema::Scratch).with(model, through);
-        bulk.load(connections.readers(), &mut snapshot, &mut counter).await?;
+        bulk.load(connections.readers(), &mut snapshot, &skips, &mut counter).await?;
     }
     drop(counter);
     progress.finish();

@@ -65,7 +65,7 @@ impl PartitionFold {
 
     /// From now on leaves out what operators said is left out.
     pub(crate) fn leave_out(&mut self, skips: &Skips) {
-        self.skipped = skips.for_projection(self.model.name());
+        self.skipped = skips.of(self.model.name(), self.partition);
     }
 
     /// Folds one event in, or sets it aside.
@@ -133,7 +133,6 @@ impl PartitionFold {
         counter: &mut Counter,
     ) -> Result<(), ToolError> {
         self.set_aside = at.streams_set_aside(writer, self.partition).await?;
-        self.leave_out(&Skips::of(readers, self.partition).await?);
         for slice in steps(self.partition, after, through, CATCH_UP_STEP_EVENTS) {
             self.read(readers, slice, counter).await?;
             self.restart().store(at.schema, writer).await?;

@@ -13,13 +13,14 @@ use crate::error::ToolError;
 /// The fact that an event is left out.
 const SKIPPED: &str = "dead_letter_skipped";
 
-/// What is left out of a partition: positions, by projection.
+/// What is left out: positions, by projection and partition.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Skips(HashMap<String, HashSet<i64>>);
+pub(crate) struct Skips(HashMap<(String, i32), HashSet<i64>>);
 
 impl Skips {
-    /// What the log says is left out of one partition.
-    pub(crate) async fn of(pool: &PgPool, partition: i32) -> Result<Self, ToolError> {
+    /// What the log says is left out. Its facts stand among all other events of their kind, so they are read once for all
+    /// partitions.
+    pub(crate) async fn read(pool: &PgPool) -> Result<Self, ToolError> {
         let facts: Vec<(String, String)> = sqlx::query_as(
             "SELECT event_version, payload::text FROM events WHERE aggregate_type = $1 AND event_type = $2",
         )
@@ -32,17 +33,15 @@ impl Skips {
             let label = Label { aggregate_type: Operation::KIND, event_type: SKIPPED, event_version: &event_version };
             let fact = upcast::decode(label, &fact)
                 .map_err(|error| ToolError::Corrupt(format!("a skipped dead letter cannot be read: {error}")))?;
-            if let OperationEvent::DeadLetterSkipped(skip) = fact
-                && skip.partition == partition
-            {
-                skips.0.entry(skip.projection).or_default().insert(skip.position);
+            if let OperationEvent::DeadLetterSkipped(skip) = fact {
+                skips.0.entry((skip.projection, skip.partition)).or_default().insert(skip.position);
             }
         }
         Ok(skips)
     }
 
-    /// What is left out of one projection.
-    pub(crate) fn for_projection(&self, projection: &str) -> HashSet<i64> {
-        self.0.get(projection).cloned().unwrap_or_default()
+    /// What is left out of one partition of one projection.
+    pub(crate) fn of(&self, projection: &str, partition: i32) -> HashSet<i64> {
+        self.0.get(&(projection.to_owned(), partition)).cloned().unwrap_or_default()
     }
 }
