@@ -1,10 +1,12 @@
 //! Status, balances and events, as an operator asks for them.
 
+use std::time::Duration;
+
 use calos_domain::{Asset, TenantId};
 use calos_replay::ToolError;
 use calos_replay::balance::{BalanceAt, balance};
 use calos_replay::events::{EventFilter, events};
-use calos_replay::status::status;
+use calos_replay::status::{SPEED_MEASURED_MILLISECONDS, measured, status};
 use uuid::Uuid;
 
 use crate::history::{COST, GRANTED, History, now};
@@ -20,6 +22,47 @@ async fn status_shows_every_projection_and_how_far_it_is() {
     let behind = shown.projections.iter().find(|projection| projection.name == "usage_log").expect("it is there");
     assert_eq!(behind.lag_events, 4 * 5);
     assert!(behind.lag_seconds > 0.0);
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_model_is_behind_by_the_age_of_the_oldest_event_it_has_not_read_and_its_speed_is_measured() {
+    let history = History::of(4, 1).await;
+    let (partition, head) = history.longest().await;
+    // Its oldest unread event was recorded an hour ago, and the one after it only just now.
+    let unread = head - 1;
+    history
+        .tamper(&format!(
+            "UPDATE events SET recorded_at = now() - interval '1 hour' WHERE partition = {partition} AND position = {unread}"
+        ))
+        .await;
+    let back = format!(
+        "UPDATE checkpoints SET position = {} WHERE projection = 'usage_log' AND partition = {partition}",
+        unread - 1
+    );
+    history.run(&back).await;
+    let pool = history.database.owner_pool.clone();
+    let looking = tokio::spawn(async move { measured(&pool).await.expect("a status") });
+    tokio::time::sleep(Duration::from_millis(SPEED_MEASURED_MILLISECONDS / 4)).await;
+    // Half of what was unread is taken between the two looks.
+    history
+        .run(&format!(
+            "UPDATE checkpoints SET position = {unread} WHERE projection = 'usage_log' AND partition = {partition}; \
+             UPDATE checkpoints SET position = position - 2 WHERE projection = 'tenants' AND partition = {partition}"
+        ))
+        .await;
+    let shown = looking.await.expect("it ends");
+    let of = |name: &str| shown.projections.iter().find(|projection| projection.name == name).expect("it is there");
+    let usage = of("usage_log");
+    assert_eq!(usage.lag_events, 1);
+    assert!(usage.lag_seconds < 60.0, "{} s", usage.lag_seconds);
+    let speed = usage.events_per_second.expect("it was measured");
+    let most = 1_000.0 / SPEED_MEASURED_MILLISECONDS as f64;
+    assert!(speed > 0.0 && speed <= most, "{speed}");
+    assert_eq!(of("wallet_ledger").events_per_second, Some(0.0));
+    let older = of("tenants").partitions.iter().find(|at| at.partition == partition).expect("it is there");
+    assert_eq!(older.lag_events, 2);
+    assert!((3_599.0..3_700.0).contains(&older.lag_seconds), "{} s", older.lag_seconds);
     history.log.close().await;
 }
 

@@ -3,9 +3,14 @@
 // Helpers panic with a reason instead of returning errors: a test that cannot be set up has failed.
 #![expect(clippy::expect_used, reason = "a test's helper fails the test")]
 
+#[path = "../crash/binaries.rs"]
+mod binaries;
+mod erasing;
+mod erasing_live;
 mod exporting;
 mod finding;
 mod history;
+mod interrupting;
 mod later;
 mod log_files;
 mod looking;
@@ -16,7 +21,11 @@ mod parts;
 mod previews;
 mod periods;
 mod receipts;
+mod rekeying;
 mod restoring;
+#[path = "../crash/server.rs"]
+#[expect(dead_code, reason = "the crash tests hand sockets over and kill servers, which nothing here does")]
+mod server;
 mod stopping;
 mod turns;
 mod year;
