@@ -53,8 +53,9 @@ pub enum Verb {
     /// Prove that the log is what was written, and that everything shown follows from it
     ///
     /// Recomputes the chain of every partition from its first event, holds it against the heads and against the signed
-    /// anchors kept outside the database, decodes every payload, checks every stream and every data key, and folds
-    /// every read model once more to compare it row by row. One line per check; exit code 1 names the first difference.
+    /// anchors kept outside the database, decodes every payload, checks every stream, every data key and the hash of
+    /// every closed month, and folds every read model once more to compare it row by row. One line per check; exit code
+    /// 1 names the first difference.
     Verify(VerifyArgs),
     /// Compare a read model's rows with a fresh fold of the log, row by row, changing nothing
     Diff(DiffArgs),

@@ -5,7 +5,7 @@ use std::path::Path;
 use calos_adapters::config::Config;
 use calos_adapters::database::Database;
 use calos_adapters::postgres::{LogOptions, PgLog};
-use calos_adapters::secrets::{RootSecret, ledger_signing_key};
+use calos_adapters::secrets::{BCRYPT_COST_DEFAULT, RootSecret, Secrets, SecretsOptions, ledger_signing_key};
 use calos_projections::{checkpoint, registry};
 use ed25519_dalek::SigningKey;
 use sqlx::PgPool;
@@ -43,6 +43,20 @@ impl Environment {
     /// The log, for recording what is done.
     pub(crate) async fn log(&self) -> Result<PgLog, ToolError> {
         Ok(PgLog::open(self.database.pool.clone(), LogOptions::default()).await?)
+    }
+
+    /// Everything secret, as a server has it.
+    pub(crate) async fn secrets(&self) -> Result<Secrets, ToolError> {
+        let secrets = &self.config.secrets;
+        let options = SecretsOptions {
+            master_key: secrets.master_key.clone(),
+            master_key_previous: secrets.master_key_previous.clone(),
+            jwt_secret: secrets.jwt.clone(),
+            issuer: self.config.server.domain.clone(),
+            password_cost: BCRYPT_COST_DEFAULT,
+        };
+        let opened = Secrets::open(self.database.pool.clone(), &options).await;
+        opened.map_err(|error| ToolError::Environment(error.to_string()))
     }
 
     /// Where the signed heads are, and whose signature they bear.

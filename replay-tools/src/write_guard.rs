@@ -27,6 +27,18 @@ pub enum Assent {
     Ask,
 }
 
+/// Whether somebody can say yes: given already, or there is a terminal to ask on. For a verb that looks before it asks.
+///
+/// # Errors
+/// [`ToolError::Usage`] when there is nobody to ask.
+pub fn can_ask(assent: Assent, what: &str) -> Result<(), ToolError> {
+    match assent {
+        Assent::Given => Ok(()),
+        Assent::Ask if std::io::stdin().is_terminal() => Ok(()),
+        Assent::Ask => Err(ToolError::Usage(format!("`{what}` changes state: add --yes"))),
+    }
+}
+
 /// Confirms a change, described in words that can be typed: `rebuild wallet_balance`.
 ///
 /// # Errors

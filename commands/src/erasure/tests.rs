@@ -21,7 +21,12 @@ fn sealed() -> Sealed {
 }
 
 fn run() -> RunBy {
-    RunBy { operation_id: OperationId(Uuid::from_u128(9)), operator: "olga".to_owned(), reason: "a letter".to_owned() }
+    RunBy {
+        operation_id: OperationId(Uuid::from_u128(9)),
+        user_id: None,
+        operator: "olga".to_owned(),
+        reason: "a letter".to_owned(),
+    }
 }
 
 fn signed_in() -> SignedIn {
