@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use sqlx::PgPool;
-use uuid::Uuid;
 
 use calos_adapters::postgres::partitioning::partition_of;
 use calos_adapters::seal::{GENESIS_HASH, HASH_BYTES, chain};
@@ -26,8 +25,8 @@ pub(super) struct Walked {
     pub(super) payloads: Check,
     /// Anchored heads that the log contains.
     pub(super) anchored: u64,
-    /// Whose data keys seal something, and where that was seen first.
-    pub(super) subjects: HashMap<Uuid, (i32, i64)>,
+    /// Whose data is sealed, and who was erased.
+    pub(super) subjects: keys::Subjects,
     pub(super) last_position: i64,
     pub(super) last_hash: Option<Vec<u8>>,
     pub(super) last_recorded_at: Option<Timestamp>,
@@ -42,7 +41,7 @@ impl Default for Walked {
             streams: Check::new("streams"),
             payloads: Check::new("payloads"),
             anchored: 0,
-            subjects: HashMap::new(),
+            subjects: keys::Subjects::default(),
             last_position: 0,
             last_hash: None,
             last_recorded_at: None,
@@ -59,9 +58,7 @@ impl Walked {
         self.streams.take_in(next.streams);
         self.payloads.take_in(next.payloads);
         self.anchored += next.anchored;
-        for (subject, place) in next.subjects {
-            self.subjects.entry(subject).or_insert(place);
-        }
+        self.subjects.take_in(next.subjects);
     }
 }
 
