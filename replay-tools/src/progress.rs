@@ -4,7 +4,7 @@ pub mod estimate;
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,12 +18,14 @@ const PLAIN_LINE_EVERY_SECONDS: u64 = 5;
 const SHOWN_EVERY_EVENTS: u64 = 8_192;
 
 /// Where progress is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Show {
     /// A bar when standard error is a terminal, else plain lines.
     Standard,
     /// Nothing at all.
     Silent,
+    /// Nothing; the program that asked for the work is handed its progress when it begins, and can look for itself.
+    Followed(fn(&Progress)),
 }
 
 /// The progress of one piece of work, shared by everybody who does a part of it.
@@ -46,10 +48,10 @@ impl Progress {
     /// Progress of `total` events under a title.
     #[must_use]
     pub fn new(show: Show, title: &str, total: u64) -> Self {
-        let standard = show == Show::Standard;
+        let standard = matches!(show, Show::Standard);
         let terminal = standard && std::io::stderr().is_terminal();
         let bar = terminal.then(|| bar(title, total));
-        Self(Arc::new(Inner {
+        let progress = Self(Arc::new(Inner {
             title: title.to_owned(),
             total: AtomicU64::new(total),
             done: AtomicU64::new(0),
@@ -58,7 +60,11 @@ impl Progress {
             estimate: Mutex::default(),
             bar,
             plain: standard && !terminal,
-        }))
+        }));
+        if let Show::Followed(follow) = show {
+            follow(&progress);
+        }
+        progress
     }
 
     /// A counter for one worker.
@@ -159,6 +165,23 @@ fn duration(left: Duration) -> String {
         (0, 0, seconds) => format!("{seconds} s"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// Where whoever waits for a piece of work sees how far it is, once it is known how much there is to do. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<OnceLock<Progress>>);
+
+impl Watch {
+    /// The progress; none before the work has begun.
+    #[must_use]
+    pub fn progress(&self) -> Option<&Progress> {
+        self.0.get()
+    }
+
+    /// Lets the work be seen; the first is.
+    pub(crate) fn see(&self, progress: &Progress) {
+        self.0.get_or_init(|| progress.clone());
     }
 }
 

@@ -29,7 +29,7 @@ use crate::differences::DIFFERENCES_LISTED_ROWS;
 use crate::error::ToolError;
 use crate::fold::{PartitionFold, ReadModel, VersionAt};
 use crate::operation::{self, now};
-use crate::progress::{Counter, Progress, Show};
+use crate::progress::{Counter, Progress, Show, Watch};
 use crate::skips::Skips;
 use crate::turn::{Deed, Reach, Turn};
 use crate::versions::{Vector, heads, lag_events, lock_positions, positions};
@@ -135,8 +135,24 @@ pub async fn rebuild_all<L: EventLog>(
     log: &L,
     models: &[ReadModel],
     run: &RunBy,
+    confirmed: &Confirmed,
+    options: &RebuildOptions,
+) -> Result<Vec<RebuildReport>, ToolError> {
+    rebuild_watched(pool, log, models, run, confirmed, options, &Watch::default()).await
+}
+
+/// As [`rebuild_all`], seen by whoever has the watch.
+///
+/// # Errors
+/// As [`rebuild_all`].
+pub async fn rebuild_watched<L: EventLog>(
+    pool: &PgPool,
+    log: &L,
+    models: &[ReadModel],
+    run: &RunBy,
     _confirmed: &Confirmed,
     options: &RebuildOptions,
+    watch: &Watch,
 ) -> Result<Vec<RebuildReport>, ToolError> {
     let mut turn = Turn::take(pool, Deed::Rebuild, run, Reach::Models(models)).await?;
     let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
@@ -158,6 +174,7 @@ pub async fn rebuild_all<L: EventLog>(
             buildings.push(begin::begin(operator, model, options.restart).await?);
         }
         let progress = progress(operator, &buildings, None, options.show).await?;
+        watch.see(&progress);
         build::build(&connections, operator, &buildings, None, workers, &progress).await?;
         let site = Site { connections: &connections, run, options, progress: &progress, started_at: now() };
         let build_seconds = progress.elapsed().as_secs_f64();

@@ -5,22 +5,17 @@
 //! and neither can rows that lack an event which is set aside: both are refused with what to do instead.
 
 mod fold;
+mod part;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Instant;
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
-use uuid::Uuid;
 
 use calos_adapters::postgres::partitioning::partition_of;
 use calos_commands::log::EventLog;
-use calos_domain::TenantId;
 use calos_domain::operation::{OperationCommand, ProjectionRepaired, RebuildOnly, RunBy};
-use calos_domain::stream::partition_key;
-use calos_projections::scope::{Owner, Rows, Scope, scope};
-use calos_projections::{Kind, Schema, TableSpec};
+use calos_projections::{Schema, TableSpec};
 
 use super::{announce, bound_locks, hold};
 use crate::connections::{Connections, run_sql};
@@ -32,128 +27,8 @@ use crate::turn::{Deed, Reach, Turn};
 use crate::versions::{Vector, at_most, heads, versions};
 use crate::write_guard::Confirmed;
 
-/// What `--only` names.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Only(RebuildOnly);
-
-impl Only {
-    /// As it is recorded.
-    #[must_use]
-    pub fn fact(&self) -> &RebuildOnly {
-        &self.0
-    }
-
-    /// The key of the streams it names.
-    fn key(&self) -> String {
-        match &self.0 {
-            RebuildOnly::Tenant(tenant) => tenant.to_string(),
-            RebuildOnly::Stream(stream) => {
-                let id = stream.split_once('/').map_or("", |(_, id)| id);
-                partition_key(id).to_owned()
-            }
-        }
-    }
-}
-
-impl fmt::Display for Only {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            RebuildOnly::Tenant(tenant) => write!(f, "tenant:{tenant}"),
-            RebuildOnly::Stream(stream) => write!(f, "stream:{stream}"),
-        }
-    }
-}
-
-impl FromStr for Only {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected wallet:UUID, tenant:UUID or stream:KIND/ID".to_owned();
-        let (what, name) = text.split_once(':').ok_or_else(expected)?;
-        // Nobody's rows have the nil id, and are everybody's.
-        let tenant = || Uuid::try_parse(name).ok().filter(|id| !id.is_nil()).ok_or_else(expected);
-        match what {
-            "tenant" => Ok(Self(RebuildOnly::Tenant(TenantId(tenant()?)))),
-            "wallet" => Ok(Self(RebuildOnly::Stream(format!("wallet/{}", tenant()?)))),
-            "stream" => {
-                let (kind, id) = name.split_once('/').ok_or_else(expected)?;
-                let known = Kind::of(kind).is_ok();
-                if id.is_empty() || !known { Err(expected()) } else { Ok(Self(RebuildOnly::Stream(name.to_owned()))) }
-            }
-            _ => Err(expected()),
-        }
-    }
-}
-
-/// Which rows of one read model are put right, and from which streams.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Part {
-    /// The aggregates whose streams are folded: all of these under the key.
-    kinds: Vec<&'static str>,
-    key: String,
-    /// The rows, as a condition.
-    condition: String,
-    left_out: Option<&'static str>,
-}
-
-/// What of a read model belongs to what was named.
-fn part(model: ReadModel, only: &Only) -> Result<Part, String> {
-    let rows = match scope(model.name()) {
-        Scope::Whole(why) => return Err(format!("{why}; rebuild it as a whole")),
-        Scope::Rows(rows) => rows,
-    };
-    let Rows { owner, kinds, key, own, left_out } = rows;
-    let mut conditions = Vec::new();
-    match &only.0 {
-        RebuildOnly::Tenant(tenant) => match (owner, key) {
-            (Owner::Tenant, Some(column)) => conditions.push(equals(column, &tenant.to_string())),
-            (Owner::Tenant, None) | (Owner::Person | Owner::Nobody, _) => {
-                let instead = own.map_or("", |own| own.kind.as_str());
-                return Err(format!("its rows are no tenant's; name a stream: --only stream:{instead}/ID"));
-            }
-        },
-        RebuildOnly::Stream(stream) => {
-            let (kind, id) = stream.split_once('/').ok_or_else(|| format!("{stream} is no stream"))?;
-            let Some(own) = own else {
-                return Err("its rows are made of several streams of a tenant; use --only tenant:ID".to_owned());
-            };
-            if own.kind.as_str() != kind {
-                return Err(format!("none of its rows is a {kind}'s; they are made of {} streams", own.kind.as_str()));
-            }
-            let (first, rest) = id.split_once('/').map_or((id, None), |(first, rest)| (first, Some(rest)));
-            if let Some(column) = key {
-                // What is compared with a uuid has to be one, and nobody's rows are everybody's.
-                let uuid = Uuid::try_parse(first).ok().filter(|id| !id.is_nil());
-                conditions.push(equals(column, &uuid.ok_or_else(|| not_an_id(id, kind))?.to_string()));
-            }
-            match (own.rest, rest) {
-                (None, None) => {}
-                (Some(column), Some(rest)) if !rest.is_empty() => {
-                    if is_uuid(model, column) && Uuid::try_parse(rest).is_err() {
-                        return Err(not_an_id(id, kind));
-                    }
-                    conditions.push(equals(column, rest));
-                }
-                (Some(_), _) | (None, Some(_)) => return Err(not_an_id(id, kind)),
-            }
-        }
-    }
-    let kinds = kinds.iter().map(|kind| kind.as_str()).collect();
-    Ok(Part { kinds, key: only.key(), condition: conditions.join(" AND "), left_out })
-}
-
-fn not_an_id(id: &str, kind: &str) -> String {
-    format!("{id} is no id of a {kind}")
-}
-
-fn is_uuid(model: ReadModel, column: &str) -> bool {
-    let mut columns = model.tables().iter().flat_map(|table| table.columns);
-    columns.any(|known| known.name == column && known.of == calos_projections::ColumnType::Uuid)
-}
-
-fn equals(column: &str, value: &str) -> String {
-    format!("{column} = '{}'", value.replace('\'', "''"))
-}
+pub use part::Only;
+use part::{Part, part};
 
 /// What was put right in one read model.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -226,17 +101,22 @@ pub async fn repair_only<L: EventLog>(
     let mut turn = Turn::take(pool, Deed::Rebuild, run, Reach::Models(&affected)).await?;
     let connections = Connections::beside(pool, 1);
     let partition = partition(&connections, only).await?;
-    if confirmed.is_some() {
-        announce(log, run, models, Some(&only.0)).await?;
-    }
     let mut repaired = Vec::with_capacity(parts.len());
     for (model, part) in &parts {
-        let place = Place { model: *model, part, partition, change: confirmed.is_some() };
-        let report = put_right(&connections, turn.connection(), &place, listed_rows).await?;
+        let mut transaction = turn.connection().begin().await?;
+        let place = Place { model: *model, part, partition };
+        let report = compare(&connections, &mut transaction, &place, listed_rows).await?;
         if confirmed.is_none() {
+            transaction.rollback().await?;
             repaired.push(report);
             continue;
         }
+        // Once it is known that something can be put right, and before it is.
+        if repaired.is_empty() {
+            announce(log, run, models, Some(&only.0)).await?;
+        }
+        put_right(&mut transaction, &place).await?;
+        transaction.commit().await?;
         let fact = ProjectionRepaired {
             run: run.clone(),
             projection: model.name().to_owned(),
@@ -276,51 +156,46 @@ async fn partition(connections: &Connections, only: &Only) -> Result<i32, ToolEr
     Err(ToolError::Refused(format!("the log has no {} {id}; nothing was changed", kinds.join(" or "))))
 }
 
-/// Where rows are put right, or only compared.
+/// Where rows are compared and put right.
 struct Place<'a> {
     model: ReadModel,
     part: &'a Part,
     partition: i32,
-    change: bool,
 }
 
-/// One transaction: the partition's checkpoint is held, the streams are folded up to it, and rows that differ are replaced.
-async fn put_right(
+impl Place<'_> {
+    /// The rows, as a condition.
+    fn condition(&self) -> String {
+        format!("partition = {} AND {}", self.partition, self.part.condition)
+    }
+}
+
+/// Holds the partition's checkpoint until the transaction ends, folds the streams up to it into scratch tables and compares.
+async fn compare(
     connections: &Connections,
-    operator: &mut PgConnection,
+    transaction: &mut PgConnection,
     place: &Place<'_>,
     listed_rows: i64,
 ) -> Result<OnlyReport, ToolError> {
-    let Place { model, part, partition, change } = *place;
+    let Place { model, part, partition } = *place;
     let (name, begun) = (model.name(), Instant::now());
-    let mut transaction = operator.begin().await?;
-    bound_locks(&mut transaction).await?;
-    let version = versions(&mut transaction, name, true).await?.live;
-    let held = hold_one(&mut transaction, name, version, partition).await?;
-    let through = at_most(&held, &heads(&mut transaction).await?).get(&partition).copied().unwrap_or_default();
-    nothing_set_aside(&mut transaction, name, version, partition, part).await?;
+    bound_locks(transaction).await?;
+    let version = versions(transaction, name, true).await?.live;
+    let held = hold_one(transaction, name, version, partition).await?;
+    let through = at_most(&held, &heads(transaction).await?).get(&partition).copied().unwrap_or_default();
+    nothing_set_aside(transaction, name, version, partition, part).await?;
     for table in model.tables() {
-        run_sql(&mut transaction, &table.create_table(Schema::Scratch)).await?;
+        run_sql(transaction, &table.create_table(Schema::Scratch)).await?;
     }
     let streams = fold::Streams { kinds: &part.kinds, key: &part.key, partition, through };
-    let events = fold::load(connections.readers(), &mut transaction, model, &streams).await?;
+    let events = fold::load(connections.readers(), transaction, model, &streams).await?;
     for table in model.tables() {
         if let Some(key) = table.create_keys(Schema::Scratch).first() {
-            run_sql(&mut transaction, key).await?;
+            run_sql(transaction, key).await?;
         }
     }
     let (live, log) = (Schema::Live, Schema::Scratch);
-    let condition = format!("partition = {partition} AND {}", part.condition);
-    let differences = compare_where(&mut transaction, model.tables(), live, log, &condition, listed_rows).await?;
-    if change {
-        for table in model.tables() {
-            replace(&mut transaction, table, &condition).await?;
-            run_sql(&mut transaction, &format!("DROP TABLE {log}.{}", table.name)).await?;
-        }
-        transaction.commit().await?;
-    } else {
-        transaction.rollback().await?;
-    }
+    let differences = compare_where(transaction, model.tables(), live, log, &place.condition(), listed_rows).await?;
     Ok(OnlyReport {
         projection: name,
         version,
@@ -330,6 +205,15 @@ async fn put_right(
         differences,
         left_as_is: part.left_out,
     })
+}
+
+/// Replaces the rows that differ from the scratch tables', and drops those.
+async fn put_right(transaction: &mut PgConnection, place: &Place<'_>) -> Result<(), ToolError> {
+    for table in place.model.tables() {
+        replace(transaction, table, &place.condition()).await?;
+        run_sql(transaction, &format!("DROP TABLE {}.{}", Schema::Scratch, table.name)).await?;
+    }
+    Ok(())
 }
 
 /// Holds one partition's checkpoint, and with it that partition's rows.
@@ -404,73 +288,4 @@ async fn replace(connection: &mut PgConnection, table: &TableSpec, condition: &s
     run_sql(connection, &delete).await?;
     run_sql(connection, &insert).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use calos_projections::registry;
-
-    use super::*;
-
-    const ID: &str = "0193a5c8-1111-7222-8333-444455556666";
-
-    fn named(text: &str) -> Only {
-        text.parse().unwrap()
-    }
-
-    fn part_of(projection: &str, only: &str) -> Result<String, String> {
-        part(registry::find(projection).unwrap(), &named(only)).map(|part| part.condition)
-    }
-
-    #[test]
-    fn a_wallet_a_tenant_or_a_stream_is_named_and_nobody_is_not() {
-        assert_eq!(named(&format!("wallet:{ID}")).to_string(), format!("stream:wallet/{ID}"));
-        assert_eq!(named(&format!("tenant:{ID}")).to_string(), format!("tenant:{ID}"));
-        assert_eq!(named("stream:api_key/1/2").key(), "1");
-        let nil = Uuid::nil();
-        for wrong in [
-            ID,
-            "wallet:",
-            "tenant:x",
-            "stream:wallet",
-            "stream:wallet/",
-            "stream:walet/1",
-            "user:1",
-            &format!("tenant:{nil}"),
-        ] {
-            assert!(wrong.parse::<Only>().is_err(), "{wrong}");
-        }
-        assert!(part_of("wallet_balance", &format!("stream:wallet/{nil}")).is_err());
-    }
-
-    #[test]
-    fn the_rows_of_a_stream_are_found_by_its_id_and_nothing_of_it_is_taken_as_a_statement() {
-        let tenant = format!("tenant_id = '{ID}'");
-        assert_eq!(part_of("wallet_ledger", &format!("wallet:{ID}")), Ok(tenant.clone()));
-        assert_eq!(part_of("journal", &format!("tenant:{ID}")), Ok(tenant.clone()));
-        assert_eq!(part_of("api_keys", &format!("tenant:{ID}")), Ok(tenant.clone()));
-        let key = part_of("api_keys", &format!("stream:api_key/{ID}/a'b"));
-        assert_eq!(key, Ok(format!("{tenant} AND key_id = 'a''b'")));
-        let session = part_of("sessions", &format!("stream:session/{ID}/{ID}"));
-        assert_eq!(session, Ok(format!("user_id = '{ID}' AND session_id = '{ID}'")));
-        for (projection, only) in [
-            ("wallet_ledger", format!("stream:wallet/{ID}/more")),
-            ("sessions", format!("stream:session/{ID}")),
-            ("sessions", format!("stream:session/{ID}/x")),
-            ("sessions", format!("stream:account/{ID}")),
-        ] {
-            assert!(part_of(projection, &only).is_err(), "{projection} {only}");
-        }
-    }
-
-    #[test]
-    fn sums_over_tenants_are_refused_with_what_to_do_instead() {
-        let why = |projection, only: String| part_of(projection, &only).unwrap_err();
-        assert!(why("trial_balance", format!("tenant:{ID}")).contains("rebuild it as a whole"));
-        assert!(why("journal", format!("wallet:{ID}")).contains("--only tenant:"));
-        assert!(why("sessions", format!("tenant:{ID}")).contains("--only stream:session/"));
-        assert!(why("periods", format!("tenant:{ID}")).contains("rebuild it as a whole"));
-        let left = part(registry::find("account_balances").unwrap(), &named(&format!("tenant:{ID}"))).unwrap();
-        assert!(left.left_out.unwrap().contains("every tenant"));
-    }
 }
