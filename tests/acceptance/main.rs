@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod openai_client;
 mod ops;
+mod ops_versions;
 mod overload;
 mod paces;
 mod position;

@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test's helper fails the test")]
 
 pub mod app;
+pub mod before;
 pub mod cluster;
 pub mod database;
 pub mod logs;
