@@ -147,7 +147,11 @@ async fn join(mut tasks: JoinSet<Result<(), BenchError>>) -> Result<(), BenchErr
 impl CalosLog {
     /// A new log in a database of its own, with `wallets` wallets that have something to spend.
     pub async fn open(arena: &Arena, wallets: usize) -> Result<Self, BenchError> {
-        let fresh = arena.with_log("calos").await?;
+        Self::over(arena.with_log("calos").await?, wallets).await
+    }
+
+    /// Over a log that may hold something already: `wallets` wallets more, and of the rest nothing is known here.
+    pub async fn over(fresh: Fresh, wallets: usize) -> Result<Self, BenchError> {
         let pool = postgres::connect(&fresh.url(), LOG_CONNECTIONS_MAX).await?;
         let log = PgLog::open(pool.clone(), LogOptions::default()).await?;
         let payers = Arc::new(workload::payers(wallets));
@@ -170,6 +174,16 @@ impl CalosLog {
         self.log.clone()
     }
 
+    /// Callers who charge, for whoever drives them otherwise; what is answered has to be acknowledged.
+    pub fn callers(&self, spread: Spread, count: usize) -> Vec<impl Caller + use<>> {
+        (0..count).map(|number| ChargeCaller::new(self, spread, number)).collect()
+    }
+
+    /// Takes note of charges that were answered.
+    pub fn acknowledge(&mut self, charges: u64) {
+        self.acknowledged += charges * u64::from(EVENTS_PER_CHARGE);
+    }
+
     /// Lets callers charge for a while.
     pub async fn charge(
         &mut self,
@@ -179,9 +193,8 @@ impl CalosLog {
         window: Window,
     ) -> Result<Driven, BenchError> {
         arena.settle().await?;
-        let callers = (0..callers).map(|number| ChargeCaller::new(self, spread, number)).collect();
-        let driven = drive(callers, window, &arena.meter).await?;
-        self.acknowledged += driven.answered * u64::from(EVENTS_PER_CHARGE);
+        let driven = drive(self.callers(spread, callers), window, &arena.meter).await?;
+        self.acknowledge(driven.answered);
         Ok(driven)
     }
 

@@ -23,6 +23,8 @@ pub enum Command {
     Replay(ReplayArguments),
     /// The book: asked as of any moment, verified, exported and rebuilt.
     Ledger(LedgerArguments),
+    /// Callers who write while read models are rebuilt: what they notice, and whether anything is lost.
+    Live(LiveArguments),
     /// Model calls: direct to a simulated provider, through a bare proxy, and through CALOS.
     Gateway(GatewayArguments),
     /// Generated histories through the real command path with crashes in between, against a model of the ledger.
@@ -109,6 +111,42 @@ pub struct LedgerArguments {
     /// Tenants who live through it.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     pub tenants: u16,
+}
+
+/// `calos-bench live`
+///
+/// Callers keep to a timetable, at a part of what they could do: first with nothing else going on, then during a rebuild of
+/// wallet_balance, usage_log and journal. Latencies count from the timetable. An event that is lost or a row that differs
+/// fails the measurement.
+#[derive(Args, Clone, Debug)]
+pub struct LiveArguments {
+    /// Print one JSON document instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// A short log and one round: under a minute altogether, and rougher.
+    #[arg(long)]
+    pub quick: bool,
+    /// Exit with 1 when a promise is not kept.
+    #[arg(long)]
+    pub check: bool,
+    /// Rounds, in each of which there is a rebuild [default: 3, quick 1].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub rounds: Option<u16>,
+    /// Measured seconds without a rebuild in each round [default: 10, quick 3].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=120))]
+    pub seconds: Option<u16>,
+    /// Events in the log before anybody calls [default: 1000000, quick 100000].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(50_000..=20_000_000))]
+    pub events: Option<u64>,
+    /// Concurrent callers.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub callers: u16,
+    /// What they ask of what they could ask, in percent.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u8).range(1..=90))]
+    pub load: u8,
+    /// Wallets that are charged.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub wallets: u32,
 }
 
 /// `calos-bench gateway`

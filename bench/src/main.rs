@@ -13,6 +13,7 @@ mod growth;
 mod insert_select;
 mod lanes;
 mod ledger;
+mod live;
 mod machine;
 mod postgres_es_baseline;
 mod progress;
@@ -33,7 +34,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::arena::Arena;
 use crate::cli::{
-    AppendArguments, Cli, Command, Common, GatewayArguments, LedgerArguments, ReplayArguments, SimulateArguments,
+    AppendArguments, Cli, Command, Common, GatewayArguments, LedgerArguments, LiveArguments, ReplayArguments,
+    SimulateArguments,
 };
 use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Append(_)
         | Command::Replay(_)
         | Command::Ledger(_)
+        | Command::Live(_)
         | Command::Gateway(_)
         | Command::Simulate(_)
         | Command::FloorProxy { .. } => tokio::runtime::Builder::new_multi_thread(),
@@ -80,6 +83,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, BenchError> {
         Command::Append(arguments) => measure(Log::Append(arguments)).await,
         Command::Replay(arguments) => measure(Log::Replay(arguments)).await,
         Command::Ledger(arguments) => measure_ledger(arguments).await,
+        Command::Live(arguments) => measure_live(arguments).await,
         Command::Gateway(arguments) => measure_gateway(arguments).await,
         Command::Simulate(arguments) => simulate(arguments).await,
         Command::SimulatedProvider => gateway::run_provider().await.map(|()| ExitCode::SUCCESS),
@@ -136,6 +140,35 @@ async fn measure_ledger(arguments: &LedgerArguments) -> Result<ExitCode, BenchEr
         report.write_text(&mut out)?;
     }
     out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures a rebuild beside callers in a database of its own, which is dropped whatever happens.
+async fn measure_live(arguments: &LiveArguments) -> Result<ExitCode, BenchError> {
+    let progress = Progress::start();
+    let arena = Arena::open().await?;
+    let measured = tokio::select! {
+        measured = Box::pin(live::run(&arena, arguments, &progress)) => measured,
+        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+            Ok(()) => BenchError::Environment("interrupted".to_owned()),
+            Err(error) => BenchError::Output(error),
+        }),
+    };
+    let closed = arena.close().await;
+    let report = measured?;
+    closed?;
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        report.write_json(&mut out)?;
+    } else {
+        report.write_text(&mut out)?;
+    }
+    out.flush()?;
+    let missed = report.missed();
+    if arguments.check && !missed.is_empty() {
+        let _ = writeln!(std::io::stderr().lock(), "calos-bench: not kept: {}", missed.join(", "));
+        return Ok(ExitCode::from(EXIT_CHECK_FAILED));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,12 +1,14 @@
 //! What is measured: `calos-replay rebuild`, through the same library the operator's tool is made of.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calos_adapters::postgres::{self, PgLog};
 use calos_projections::checkpoint::ensure_registered;
 use calos_projections::registry;
 use calos_replay::ReadModel;
+use calos_replay::diff::diff;
 use calos_replay::operation::run_by;
+use calos_replay::progress::Show;
 use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use calos_replay::write_guard::{Assent, confirm};
 use sqlx::PgPool;
@@ -14,10 +16,14 @@ use sqlx::PgPool;
 use crate::arena::{Arena, Fresh};
 use crate::calos::CalosLog;
 use crate::error::BenchError;
+use crate::live::{FOLLOWED, Foretold, Watch};
 use crate::stats::Run;
 
 /// Connections of the pool the rebuild is given; it opens more beside it.
 const OWNER_CONNECTIONS_MAX: u32 = 4;
+
+/// Differing rows that are listed: none should be there to be.
+const LISTED_ROWS: i64 = 5;
 
 /// Read models rebuilt from one reading of the log.
 pub struct Rebuilt {
@@ -27,6 +33,16 @@ pub struct Rebuilt {
     pub build: Duration,
     /// Rows that stand now, in all their tables.
     pub rows: u64,
+}
+
+/// Read models rebuilt while others write.
+pub struct Live {
+    /// One each.
+    pub reports: Vec<RebuildReport>,
+    /// From the beginning until the last one had taken its place; operations are events.
+    pub rebuild: Run,
+    /// What was said of the time it would take.
+    pub foretold: Vec<Foretold>,
 }
 
 /// The balances: a row per wallet and asset.
@@ -126,6 +142,23 @@ impl Models {
         Ok(Rebuilt { run, build: Duration::from_secs_f64(build_seconds), rows })
     }
 
+    /// Builds the next version of some read models while others write, and looks at what it says of the time it will take.
+    pub async fn beside_writers(&self, models: &[ReadModel]) -> Result<Live, BenchError> {
+        let (begun, watch) = (Instant::now(), Watch::begin());
+        let reports = self.call(models, RebuildOptions { show: FOLLOWED, ..RebuildOptions::default() }).await;
+        let (elapsed, foretold) = (begun.elapsed(), watch.end(begun));
+        let reports = reports?;
+        let events = reports.iter().map(|report| report.events).max().unwrap_or_default();
+        Ok(Live { reports, rebuild: Run::bulk(events, elapsed, None)?, foretold })
+    }
+
+    /// In how many rows a live read model differs from a fresh fold.
+    pub async fn differences(&self, model: ReadModel) -> Result<u64, BenchError> {
+        let compared = diff(&self.pool, model, LISTED_ROWS, Show::Silent).await;
+        let compared = compared.map_err(|error| BenchError::Check(format!("{}: {error}", model.name())))?;
+        Ok(u64::try_from(compared.differences.count).unwrap_or_default())
+    }
+
     async fn call(&self, models: &[ReadModel], options: RebuildOptions) -> Result<Vec<RebuildReport>, BenchError> {
         let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
         let names = names.join(", ");
@@ -135,7 +168,8 @@ impl Models {
         rebuild_all(&self.pool, &self.log, models, &run, &confirmed, &options).await.map_err(failed)
     }
 
-    async fn rows(&self, model: ReadModel) -> Result<u64, BenchError> {
+    /// Rows of a live read model, in all its tables.
+    pub async fn rows(&self, model: ReadModel) -> Result<u64, BenchError> {
         let mut rows = 0;
         for table in model.tables() {
             let count: i64 =

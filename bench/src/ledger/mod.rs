@@ -1,7 +1,7 @@
 //! `calos-bench ledger`: a year of the book, asked as of any moment, verified, exported and rebuilt.
 
-mod bulk;
-mod history;
+pub(crate) mod bulk;
+pub(crate) mod history;
 mod questions;
 mod report;
 mod tool;
@@ -99,7 +99,7 @@ pub async fn run(arena: &Arena, arguments: &LedgerArguments, progress: &Progress
 }
 
 /// The year ends yesterday: what is recorded today comes after it.
-fn begin() -> Timestamp {
+pub(crate) fn begin() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or_default());
     Timestamp::of_utc_day(now.utc_day() - HISTORY_SECONDS / SECONDS_PER_DAY - 1)
