@@ -13,7 +13,7 @@ help:
 		'make test    set up, then format check, lints and every test' \
 		'make fmt     format the code' \
 		'make lint    format check, clippy with warnings denied, licences when cargo-deny is there' \
-		'make bench   set up, then measure the log, replay, the book and the gateway beside their baselines (optimised build)'
+		'make bench   set up, then measure the log, replay, a rebuild beside callers, the book and the gateway beside their baselines (optimised build)'
 
 run: setup
 	$(CARGO) run --locked --profile $(PROFILE) --package calos-api --bin calos -- serve $(ARGS)
@@ -49,6 +49,7 @@ bench: setup
 	$(CARGO) build --locked --release --package calos-bench --package calos-api --package calos-replay
 	$(CARGO) run --locked --release --package calos-bench -- append $(ARGS)
 	$(CARGO) run --locked --release --package calos-bench -- replay $(ARGS)
+	$(CARGO) run --locked --release --package calos-bench -- live $(ARGS)
 	$(CARGO) run --locked --release --package calos-bench -- gateway $(ARGS)
 	$(CARGO) run --locked --release --package calos-bench -- ledger $(ARGS)
 
