@@ -98,7 +98,7 @@ impl DecodeError {
         }
     }
 
-    fn payload(label: Label<'_>, why: impl ToString) -> Self {
+    fn payload(label: Label<'_>, why: &impl ToString) -> Self {
         Self::Payload {
             event_type: label.event_type.to_owned(),
             event_version: label.event_version.to_owned(),
@@ -113,10 +113,10 @@ impl DecodeError {
 /// [`DecodeError`]
 pub fn decode<E: Fact>(label: Label<'_>, payload: &str) -> Result<E, DecodeError> {
     if !is_current::<E>(label) {
-        let payload = serde_json::from_str(payload).map_err(|error| DecodeError::payload(label, error))?;
+        let payload = serde_json::from_str(payload).map_err(|error| DecodeError::payload(label, &error))?;
         return decode_value(label, payload);
     }
-    let event = serde_json::from_str(payload).map_err(|error| DecodeError::payload(label, error))?;
+    let event = serde_json::from_str(payload).map_err(|error| DecodeError::payload(label, &error))?;
     rightly_named(label, event)
 }
 
@@ -134,7 +134,7 @@ pub fn decode_value<E: Fact>(label: Label<'_>, payload: Value) -> Result<E, Deco
         }
         raised
     };
-    let event = serde_json::from_value(payload).map_err(|error| DecodeError::payload(label, error))?;
+    let event = serde_json::from_value(payload).map_err(|error| DecodeError::payload(label, &error))?;
     rightly_named(label, event)
 }
 
@@ -165,7 +165,7 @@ pub fn raised(record: &Record<'_>) -> Result<Option<Raised>, DecodeError> {
     if !steps.iter().any(|step| step.begins_at(label.event_type, label.event_version)) {
         return Ok(None);
     }
-    let payload = serde_json::from_str(record.payload).map_err(|error| DecodeError::payload(label, error))?;
+    let payload = serde_json::from_str(record.payload).map_err(|error| DecodeError::payload(label, &error))?;
     let (version, payload) = climb(steps, label, payload)?;
     let version = steps.iter().map(|step| step.to).find(|to| *to == version);
     Ok(version.map(|version| Raised { version, payload: payload.to_string() }))
@@ -233,7 +233,7 @@ fn climb<'a>(steps: &[Upcast], label: Label<'a>, payload: Value) -> Result<(&'a 
     let (mut version, mut raised) = (label.event_version, payload);
     for step in steps {
         if step.begins_at(label.event_type, version) {
-            raised = step.apply(raised).map_err(|why| DecodeError::payload(label, why))?;
+            raised = step.apply(raised).map_err(|why| DecodeError::payload(label, &why))?;
             version = step.to;
         }
     }
