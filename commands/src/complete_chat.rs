@@ -9,6 +9,7 @@
 mod admit;
 mod attempts;
 mod betas;
+mod blame;
 mod breaker;
 mod catalogue;
 mod circuits;

@@ -285,12 +285,14 @@ pub enum ProviderError {
         retry_after: Duration,
     },
     /// As many calls as it may have at a time are under way, and none ended in time; nothing was sent.
-    #[error("{provider} has {limit} calls under way, as many as it may have")]
+    #[error("{provider} has {limit} calls{} under way, as many as it may have", if *of_tenant { " of this tenant" } else { "" })]
     Busy {
         /// Who.
         provider: &'static str,
         /// How many.
         limit: usize,
+        /// Whether those are the tenant's share, and not all there may be.
+        of_tenant: bool,
     },
     /// It took too long.
     #[error("{provider} did not {phase} within {} s", limit.as_secs())]

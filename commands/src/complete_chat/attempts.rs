@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Candidate};
 use super::betas::passed_on;
-use super::breaker::Blame;
+use super::blame::weigh;
 use super::circuits::Line;
 use super::toolless::refuses_tools;
 use super::traffic::Turn;
@@ -23,7 +23,7 @@ use super::{ChatCall, Gateway};
 use crate::byok::{KeyringEntry, KeyringError};
 use crate::log::{Boxed, EventLog};
 use crate::ports::SecretText;
-use crate::provider::{ChatProvider, ChatRequest, Phase, ProviderError, Transcript};
+use crate::provider::{ChatProvider, ChatRequest, ProviderError, Transcript};
 
 /// How often one candidate is asked again.
 const RETRIES_MAX: u32 = 2;
@@ -219,12 +219,7 @@ impl<L: EventLog> Gateway<L> {
             };
             turn.rest();
             self.0.figures.failed(provider, &error);
-            match blame(&error) {
-                Some(blame) => turn.failed(blame),
-                // What was never sent tells nothing of who would have got it.
-                None if matches!(error, ProviderError::Unsupported { .. }) => {}
-                None => turn.succeeded(),
-            }
+            weigh(&mut turn, &error);
             if refuses_tools(&error)
                 && let Some(words) = words.take()
             {
@@ -328,22 +323,6 @@ fn name_of(error: &ProviderError) -> String {
     }
 }
 
-/// What is to blame when the failure is the provider's own; none for everything else.
-pub(super) const fn blame(error: &ProviderError) -> Option<Blame> {
-    match error {
-        // A whole answer may be as long as it was asked to be.
-        ProviderError::Timeout { phase: Phase::Whole, .. } => None,
-        ProviderError::Unreachable { .. } | ProviderError::Timeout { .. } => Some(Blame::Transport),
-        ProviderError::Status { status: 502 | 503 | 504 | 529, .. } => Some(Blame::Transport),
-        ProviderError::Status { status: 500.., .. } | ProviderError::BadAnswer { .. } => Some(Blame::Answer),
-        ProviderError::Status { .. }
-        | ProviderError::CircuitOpen { .. }
-        | ProviderError::Busy { .. }
-        | ProviderError::KeyUnavailable { .. }
-        | ProviderError::Unsupported { .. } => None,
-    }
-}
-
 /// Whether somebody else may answer what this one did not: anything but a mistake in the request.
 fn another_may_help(error: &ProviderError) -> bool {
     match error {
@@ -418,26 +397,12 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_mistakes_are_neither_repeated_nor_held_against_anybody() {
+    fn the_callers_mistakes_are_not_repeated() {
         for code in [400, 401, 403, 404, 413, 422] {
             let error = status(code, None);
-            assert!(blame(&error).is_none() && pause_before_retry(&error, 0, || 0).is_none(), "{code}");
+            assert!(pause_before_retry(&error, 0, || 0).is_none(), "{code}");
         }
         assert!(!another_may_help(&status(400, None)) && another_may_help(&status(401, None)));
-        assert!(blame(&status(500, None)).is_some() && another_may_help(&status(500, None)));
-    }
-
-    #[test]
-    fn what_a_request_may_have_brought_about_is_told_from_what_it_cannot() {
-        let provider = "openai";
-        for code in [502, 503, 504, 529] {
-            assert_eq!(blame(&status(code, None)), Some(Blame::Transport), "{code}");
-        }
-        let limit = Duration::from_secs(1);
-        let late = ProviderError::Timeout { provider, phase: crate::provider::Phase::FirstByte, limit };
-        let lost = ProviderError::Unreachable { provider, detail: String::new() };
-        assert_eq!((blame(&late), blame(&lost)), (Some(Blame::Transport), Some(Blame::Transport)));
-        let garbled = ProviderError::BadAnswer { provider, detail: String::new() };
-        assert_eq!((blame(&garbled), blame(&status(500, None))), (Some(Blame::Answer), Some(Blame::Answer)));
+        assert!(another_may_help(&status(500, None)));
     }
 }

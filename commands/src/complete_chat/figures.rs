@@ -244,7 +244,7 @@ mod tests {
             figures.failed(Provider::OpenAi, &status(code));
         }
         figures.turned_away(Provider::OpenAi, &status(500));
-        figures.turned_away(Provider::OpenAi, &ProviderError::Busy { provider: "openai", limit: 1 });
+        figures.turned_away(Provider::OpenAi, &ProviderError::Busy { provider: "openai", limit: 1, of_tenant: false });
         let counted: Vec<_> = of_openai(&figures).failures().filter(|(_, count)| *count > 0).collect();
         let expected = [
             (FailureKind::RateLimited, 1),

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Candidate, HOLD_MAX_SECONDS};
-use super::attempts::{Answering, NoAnswer, blame, stopped};
+use super::attempts::{Answering, NoAnswer, stopped};
+use super::blame::blame;
 use super::dispatch::Dispatched;
 use super::settle::{Metered, Patience};
 use super::whole::with_bill;

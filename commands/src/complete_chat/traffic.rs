@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use calos_domain::TenantId;
 use calos_domain::pricing::Provider;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::breaker::{Blame, Breaker, CircuitState, Failure};
 use super::circuits::{Circuit, Circuits, Line};
@@ -118,16 +118,18 @@ impl Traffic {
         self.0.limits.most(provider).saturating_sub(free)
     }
 
+    /// Waits for a slot of the tenant's share, then for one of all; whichever is missing in the end is the bound that is
+    /// named.
     async fn slot(&self, provider: Provider, caller: TenantId) -> Result<Slot, ProviderError> {
-        let limits = &self.0.limits;
-        let busy = || ProviderError::Busy { provider: provider.as_str(), limit: limits.most(provider) };
-        let slots = Arc::clone(self.0.slots.get(&provider).ok_or_else(busy)?);
-        let share = self.share(provider, caller);
-        let waiting = async move {
-            let share = share.acquire_owned().await.ok()?;
-            Some(Slot { _share: share, _slot: slots.acquire_owned().await.ok()? })
-        };
-        timeout(limits.wait_max, waiting).await.ok().flatten().ok_or_else(busy)
+        let most = self.0.limits.most(provider);
+        let busy = |limit, of_tenant| ProviderError::Busy { provider: provider.as_str(), limit, of_tenant };
+        let slots = Arc::clone(self.0.slots.get(&provider).ok_or_else(|| busy(most, false))?);
+        let deadline = tokio::time::Instant::now() + self.0.limits.wait_max;
+        let share = timeout_at(deadline, self.share(provider, caller).acquire_owned()).await;
+        let share = share.ok().and_then(Result::ok).ok_or_else(|| busy(share_of(most), true))?;
+        let slot = timeout_at(deadline, slots.acquire_owned()).await;
+        let slot = slot.ok().and_then(Result::ok).ok_or_else(|| busy(most, false))?;
+        Ok(Slot { _share: share, _slot: slot })
     }
 
     /// What this tenant may have under way at a provider.
@@ -137,7 +139,7 @@ impl Traffic {
             // Permits and those who wait for one keep theirs alive.
             shares.retain(|_, share| Arc::strong_count(share) > 1);
         }
-        let most = self.0.limits.most(provider).div_ceil(TENANT_SHARE);
+        let most = share_of(self.0.limits.most(provider));
         Arc::clone(shares.entry((provider, caller)).or_insert_with(|| Arc::new(Semaphore::new(most))))
     }
 
@@ -145,6 +147,11 @@ impl Traffic {
         let now = Instant::now();
         self.0.circuits.with(line, now, |breaker| ask(breaker, now))
     }
+}
+
+/// How much of so many slots one tenant may take.
+const fn share_of(most: usize) -> usize {
+    most.div_ceil(TENANT_SHARE)
 }
 
 fn is_open(line: &Line, retry_after: Duration) -> ProviderError {
@@ -215,8 +222,10 @@ mod tests {
     use calos_domain::KeyringEntryId;
     use uuid::Uuid;
 
-    use super::super::breaker::OPEN_AFTER_FAILURES;
+    use super::super::blame::weigh;
+    use super::super::breaker::{OPEN_AFTER_FAILURES, PAUSE_FIRST};
     use super::*;
+    use crate::provider::Phase;
 
     fn traffic() -> Traffic {
         Traffic::new(CallSlots::default())
@@ -275,6 +284,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_that_takes_too_long_as_a_whole_neither_blames_nor_forgives() {
+        let traffic = traffic();
+        let too_long = || {
+            let limit = Duration::from_secs(300);
+            ProviderError::Timeout { provider: "openai", phase: Phase::Whole, limit }
+        };
+        for _ in 1..OPEN_AFTER_FAILURES {
+            fails(&traffic, gpt_4(), 1, Blame::Transport).await;
+        }
+        weigh(&mut traffic.enter(gpt_4(), somebody(1)).await.unwrap(), &too_long());
+        assert_eq!(traffic.platform_circuits()[0].state, CircuitState::Closed);
+        fails(&traffic, gpt_4(), 1, Blame::Transport).await;
+        assert!(traffic.enter(gpt_4(), somebody(2)).await.is_err(), "the failures before it still count");
+
+        // One that opened a while ago lets a single call try it.
+        let Some(then) = Instant::now().checked_sub(PAUSE_FIRST) else { panic!("this machine has only just begun") };
+        let line = Line { model: "gpt-4o".to_owned(), ..gpt_4() };
+        let failure = Failure { caller: somebody(1), blame: Blame::Transport };
+        for _ in 0..OPEN_AFTER_FAILURES {
+            traffic.0.circuits.with(&line, then, |breaker| breaker.failed(failure, then));
+        }
+        let mut trial = traffic.enter(line.clone(), somebody(1)).await.unwrap();
+        weigh(&mut trial, &too_long());
+        drop(trial);
+        let state = |model: &str| {
+            traffic.platform_circuits().into_iter().find(|circuit| circuit.model == model).map(|circuit| circuit.state)
+        };
+        assert_eq!(state("gpt-4o"), Some(CircuitState::HalfOpen), "another one is to try it");
+        let refused = ProviderError::Status {
+            provider: "openai",
+            status: 400,
+            message: "x".to_owned(),
+            code: None,
+            param: None,
+            retry_after: None,
+        };
+        weigh(&mut traffic.enter(line, somebody(1)).await.unwrap(), &refused);
+        assert_eq!(state("gpt-4o"), None, "a refusal is an answer");
+    }
+
+    #[tokio::test]
     async fn one_tenants_requests_do_not_take_a_model_from_the_others() {
         let traffic = traffic();
         for _ in 0..10 * OPEN_AFTER_FAILURES {
@@ -309,7 +359,7 @@ mod tests {
         let mut first = traffic.enter(local(), somebody(1)).await.unwrap();
         let second = traffic.enter(local(), somebody(2)).await.unwrap();
         let refused = traffic.enter(local(), somebody(3)).await.unwrap_err();
-        assert_eq!(refused, ProviderError::Busy { provider: "ollama", limit: 2 });
+        assert_eq!(refused, ProviderError::Busy { provider: "ollama", limit: 2, of_tenant: false });
         drop(second);
         assert!(traffic.enter(local(), somebody(2)).await.is_ok());
         // Whoever rests is nobody's burden.
@@ -331,7 +381,9 @@ mod tests {
         for _ in 0..2 {
             turns.push(traffic.enter(local(), somebody(1)).await.unwrap());
         }
-        assert!(traffic.enter(local(), somebody(1)).await.is_err(), "half of them is the most");
+        let refused = traffic.enter(local(), somebody(1)).await.unwrap_err();
+        let of_tenant = ProviderError::Busy { provider: "ollama", limit: 2, of_tenant: true };
+        assert_eq!(refused, of_tenant, "half of them is the most");
         for _ in 0..2 {
             turns.push(traffic.enter(local(), somebody(2)).await.unwrap());
         }
