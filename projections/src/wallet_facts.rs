@@ -154,7 +154,7 @@ pub(crate) struct GrantEnded<'a> {
     pub(crate) amount: i64,
     #[serde(borrow, default)]
     pub(crate) source_ref: Option<Cow<'a, str>>,
-    /// The grant's own date, which is when it ended, whenever that was recorded.
+    /// The grant's own date, which is when it ended, whenever that was recorded; none for what came back after it.
     #[serde(default)]
     pub(crate) expired_at: Option<i64>,
     pub(crate) available_after: i64,

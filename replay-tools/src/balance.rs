@@ -1,15 +1,14 @@
 //! `balance`: what a wallet held, by the moment things took effect or by the moment they were known.
 
-use std::collections::HashMap;
-
 use futures_util::TryStreamExt;
 use serde::Serialize;
 use sqlx::PgPool;
 
 use calos_adapters::postgres::Timestamptz;
+use calos_domain::book;
 use calos_domain::upcast::{self, Label};
 use calos_domain::wallet::{Wallet, WalletEvent};
-use calos_domain::{Asset, Decider, GrantId, StreamId, TenantId, Timestamp, Units};
+use calos_domain::{Asset, Decider, StreamId, TenantId, Timestamp, Units};
 
 use crate::error::ToolError;
 use crate::time_text::show;
@@ -95,50 +94,24 @@ struct WalletFold {
     at: BalanceAt,
     wallet: Wallet,
     events: u64,
-    /// When each grant runs out: that, and not the moment of the sweep that noticed, is when it expires.
-    expiries: HashMap<GrantId, Timestamp>,
 }
 
 impl WalletFold {
     fn new(at: BalanceAt) -> Self {
-        Self { at, wallet: Wallet::default(), events: 0, expiries: HashMap::new() }
+        Self { at, wallet: Wallet::default(), events: 0 }
     }
 
     fn take(&mut self, event: &WalletEvent, recorded_at: Timestamp) {
-        let effective_at = self.effective_at(event, recorded_at);
+        // As in the book, but that a wallet is there from the moment it says.
+        let effective_at = match event {
+            WalletEvent::WalletOpened(opened) => opened.opened_at,
+            event => book::effective_at(event, recorded_at),
+        };
         let known = self.at.as_known_at.is_none_or(|at| recorded_at <= at);
         let effective = self.at.as_of.is_none_or(|at| effective_at <= at);
         if known && effective {
             self.wallet.evolve(event);
             self.events += 1;
-        }
-    }
-
-    fn effective_at(&mut self, event: &WalletEvent, recorded_at: Timestamp) -> Timestamp {
-        match event {
-            WalletEvent::WalletOpened(opened) => opened.opened_at,
-            WalletEvent::CreditsGranted(granted) => {
-                if let Some(expires_at) = granted.expires_at {
-                    self.expiries.insert(granted.grant_id, expires_at);
-                }
-                granted.effective_at
-            }
-            WalletEvent::HoldPlaced(placed) => placed.admitted_at,
-            WalletEvent::GrantExpired(expired) => {
-                let known = expired.expired_at.or_else(|| self.expiries.get(&expired.grant_id).copied());
-                known.unwrap_or(recorded_at)
-            }
-            WalletEvent::CreditsTaken(taken) => taken.effective_at,
-            WalletEvent::UsageRecorded(_)
-            | WalletEvent::CreditsDeducted(_)
-            | WalletEvent::HoldReleased(_)
-            | WalletEvent::DeductionReversed(_)
-            | WalletEvent::GrantVoided(_)
-            | WalletEvent::GrantRestored(_)
-            | WalletEvent::DebtIncurred(_)
-            | WalletEvent::DebtRepaid(_)
-            | WalletEvent::WalletFrozen(_)
-            | WalletEvent::WalletThawed(_) => recorded_at,
         }
     }
 
@@ -165,8 +138,9 @@ impl WalletFold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use calos_domain::wallet::{CreditsGranted, GrantExpired, GrantKind};
-    use calos_domain::{MicroUsd, Timestamp};
+    use calos_domain::wallet::{Allocation, Meter, ReleaseCause};
+    use calos_domain::wallet::{CreditsGranted, GrantExpired, GrantKind, HoldPlaced, HoldReleased};
+    use calos_domain::{GrantId, HoldId, MicroUsd, UsageId};
     use uuid::Uuid;
 
     fn granted(id: u128, amount: i64, effective_at: i64, expires_at: Option<i64>) -> WalletEvent {
@@ -203,19 +177,71 @@ mod tests {
         assert_eq!(available(&events, BalanceAt::default()), 150);
     }
 
-    #[test]
-    fn an_expiry_counts_from_the_grants_own_date_even_before_anybody_noticed() {
-        let expired = WalletEvent::GrantExpired(GrantExpired {
+    fn expired(amount: i64, expired_at: Option<i64>) -> WalletEvent {
+        WalletEvent::GrantExpired(GrantExpired {
             grant_id: GrantId(Uuid::from_u128(1)),
             asset: Asset::Usd,
-            amount: Units::new(100),
-            expired_at: None,
+            amount: Units::new(amount),
+            expired_at: expired_at.map(Timestamp::from_micros),
             released: Vec::new(),
             available_after: Units::ZERO,
-        });
-        let events = [(granted(1, 100, 10, Some(50)), 10), (expired, 80)];
+        })
+    }
+
+    #[test]
+    fn an_expiry_counts_from_the_grants_own_date_even_before_anybody_noticed() {
         let as_of = |micros| BalanceAt { as_of: Some(Timestamp::from_micros(micros)), as_known_at: None };
-        assert_eq!([as_of(49), as_of(60), as_of(90)].map(|at| available(&events, at)), [100, 0, 0]);
-        assert_eq!(available(&events[..1], as_of(60)), 0);
+        // Events written before the date was recorded have none.
+        for expired_at in [Some(50), None] {
+            let events = [(granted(1, 100, 10, Some(50)), 10), (expired(100, expired_at), 80)];
+            assert_eq!([as_of(49), as_of(60), as_of(90)].map(|at| available(&events, at)), [100, 0, 0]);
+            assert_eq!(available(&events[..1], as_of(60)), 0);
+        }
+    }
+
+    #[test]
+    fn what_was_held_at_the_end_and_ran_out_as_it_came_back_was_held_until_then() {
+        let (hold_id, usage_id) = (HoldId(Uuid::from_u128(5)), UsageId(Uuid::from_u128(6)));
+        let parts = vec![Allocation { grant_id: GrantId(Uuid::from_u128(1)), amount: Units::new(80) }];
+        let placed = WalletEvent::HoldPlaced(HoldPlaced {
+            hold_id,
+            asset: Asset::Usd,
+            amount: Units::new(80),
+            allocations: parts.clone(),
+            meter: Meter::Chat,
+            api_key_id: None,
+            line: None,
+            user_id: None,
+            usage_id,
+            admitted_at: Timestamp::from_micros(20),
+            expires_at: Timestamp::from_micros(500),
+            available_after: Units::new(20),
+        });
+        let released = WalletEvent::HoldReleased(HoldReleased {
+            hold_id,
+            usage_id,
+            asset: Asset::Usd,
+            amount: Units::new(80),
+            returned_to: parts,
+            cause: ReleaseCause::Voided,
+            available_after: Units::new(80),
+        });
+        let events = [
+            (granted(1, 100, 10, Some(50)), 10),
+            (placed, 20),
+            (expired(20, Some(50)), 80),
+            (released, 120),
+            (expired(80, None), 120),
+        ];
+        let figures = |micros| {
+            let at = BalanceAt { as_of: Some(Timestamp::from_micros(micros)), as_known_at: None };
+            let mut fold = WalletFold::new(at);
+            for (event, recorded_at) in &events {
+                fold.take(event, Timestamp::from_micros(*recorded_at));
+            }
+            let of = fold.balance(TenantId(Uuid::nil()), Some(Asset::Usd)).assets[0];
+            (of.available.get(), of.held.get())
+        };
+        assert_eq!([49, 60, 119, 120].map(figures), [(20, 80), (0, 80), (0, 80), (0, 0)]);
     }
 }

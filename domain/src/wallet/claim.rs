@@ -84,7 +84,7 @@ pub(super) fn restore(wallet: &Wallet, grant_id: GrantId, source_ref: String, at
         let free = grant.spendable(at).plus(part.amount)?;
         let lapsing = free.saturating_minus(grant.restored.plus(repaid)?);
         if lapsing > Units::ZERO {
-            draft.expire(Allocation { grant_id, amount: lapsing }, grant.expires_at);
+            draft.lapse_returned(Allocation { grant_id, amount: lapsing });
         }
     }
     Ok(draft.finish())

@@ -115,9 +115,15 @@ impl<'a> Draft<'a> {
             let kept = grant.restored.saturating_minus(free).max(Units::ZERO).min(part.amount);
             let amount = part.amount.saturating_minus(kept);
             if !amount.is_zero() {
-                self.expire(Allocation { amount, ..*part }, grant.expires_at);
+                self.lapse_returned(Allocation { amount, ..*part });
             }
         }
+    }
+
+    /// Records that what has just come back ran out of time there and then: until now it was held or spent, and dated at
+    /// the grant's end it would be gone before it came back.
+    pub(super) fn lapse_returned(&mut self, part: Allocation) {
+        self.expire(part, None);
     }
 
     /// The same for a grant that is only now being made.
@@ -166,7 +172,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Records that this part of a grant ran out of time at its own end.
+    /// Records that this part of a grant ran out of time: at the grant's own end, or now where that is none.
     pub(super) fn expire(&mut self, part: Allocation, expired_at: Option<Timestamp>) {
         self.available = self.available.saturating_minus(part.amount);
         self.push(WalletEvent::GrantExpired(GrantExpired {

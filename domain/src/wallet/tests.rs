@@ -7,6 +7,7 @@ mod claims;
 mod clocks;
 mod corrections;
 mod costs;
+mod dates;
 mod debts;
 mod grants;
 mod histories;

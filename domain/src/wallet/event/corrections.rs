@@ -38,7 +38,8 @@ pub struct GrantExpired {
     pub asset: Asset,
     /// How much was left unheld and unspent; zero when that much was only to be put on record.
     pub amount: Units,
-    /// The grant's own end. Events written before this was recorded have none.
+    /// The grant's own end. None for what came back only after it and ran out as it did: that counts from when it was
+    /// recorded. Events written before this was recorded have none either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_at: Option<Timestamp>,
     /// What was paid for what ran out.

@@ -27,9 +27,10 @@ impl Line {
 
 impl Books {
     pub(super) fn expire(&mut self, expired: &GrantExpired, at: Timestamp) {
+        let came_back = self.came_back.contains(&expired.grant_id);
         let line = self.line(expired.grant_id);
         assert!(line.expires_at.is_some_and(|end| end <= at), "expired before its time");
-        assert_eq!(expired.expired_at, line.expires_at);
+        assert_eq!(expired.expired_at, line.expires_at.filter(|_| !came_back), "gone before it came back");
         assert!(expired.amount.get() > 0 || !line.end_recorded, "an end was recorded twice for nothing");
         line.end_recorded = true;
         let lasting = line.available.min(line.restored);
@@ -71,6 +72,7 @@ impl Books {
 
     /// At the end of a decision: a claim asked for all it claimed, but for what had expired and was not asked for yet.
     pub(super) fn decided(&mut self) {
+        self.came_back.clear();
         let Some((grant_id, source_ref)) = self.claiming.take() else { return };
         let line = self.line(grant_id);
         let new = &line.claims[&source_ref];
@@ -80,6 +82,7 @@ impl Books {
     }
 
     pub(super) fn restore(&mut self, restored: &GrantRestored) {
+        self.came_back.insert(restored.grant_id);
         let debt = self.debt(restored.asset);
         let line = self.line(restored.grant_id);
         let claim = line.claims.get_mut(&restored.source_ref).expect("no claim is undone");

@@ -1,6 +1,7 @@
 //! Reversals and expiries.
 
 use super::*;
+use crate::book;
 
 #[test]
 fn a_reversal_undoes_a_deduction_last_burnt_first() {
@@ -65,6 +66,8 @@ fn a_reversal_into_an_expired_grant_expires() {
     let mut wallet = given([Grant::usd(1, 30).expiring(3).command(), charge(1, 20)]);
     let events = wallet.when(reverse(1, 20)).unwrap();
     assert_eq!(names(&events), ["grant_expired", "deduction_reversed", "grant_expired"]);
+    let dates = [&events[0], &events[2]].map(expired_at);
+    assert_eq!(dates, [Some(at(3)), None], "what was spent at its end ran out when it came back");
     assert_eq!(wallet.usd(), (0, 0, 0));
     assert_eq!(wallet.wallet.grant(&grant_id(1)).unwrap().expired, units(30));
 }
@@ -96,9 +99,11 @@ fn what_is_held_of_an_expiring_grant_stays_held() {
     let events = wallet.when(expire(1, 100)).unwrap();
     assert_eq!(events, [ended(100, 0)]);
     assert_eq!(wallet.usd(), (0, 30, 0));
-    // What comes back of it later runs out at once, under the same date.
+    // What comes back of it later runs out at once, and then.
     let events = wallet.when(release(1, ReleaseCause::Voided, 150)).unwrap();
     assert_eq!(names(&events), ["hold_released", "grant_expired"]);
+    assert_eq!(expired_at(&events[1]), None);
+    assert_eq!(book::effective_at(&events[1], at(150)), at(150));
     assert_eq!(wallet.usd(), (0, 0, 0));
 }
 
@@ -117,6 +122,11 @@ fn the_end_of_a_grant_is_recorded_once_also_when_nothing_is_left_of_it() {
     };
     assert_eq!(names(&wallet.when(reversal).unwrap()), ["deduction_reversed", "grant_expired"]);
     assert_eq!(wallet.when(expire(1, 300)), Ok(Vec::new()));
+}
+
+fn expired_at(event: &WalletEvent) -> Option<Timestamp> {
+    let WalletEvent::GrantExpired(expired) = event else { panic!("{event:?}") };
+    expired.expired_at
 }
 
 /// The end of the first purchase, put on record at its own date with nothing left to run out.

@@ -14,16 +14,16 @@ use super::*;
 /// A history is long enough for balances to run out and come back.
 const STEPS_COUNT: std::ops::Range<usize> = 20..120;
 
-fn asset() -> impl Strategy<Value = Asset> {
+pub(super) fn asset() -> impl Strategy<Value = Asset> {
     prop_oneof![3 => Just(Asset::Usd), 1 => Just(Asset::Credit)]
 }
 
 /// Small enough that balances run out, with edges more often than chance would have them.
-fn amount() -> impl Strategy<Value = i64> {
+pub(super) fn amount() -> impl Strategy<Value = i64> {
     prop_oneof![2 => 0..20i64, 5 => 1..200i64, 1 => -1..1i64]
 }
 
-fn granting() -> impl Strategy<Value = Step> {
+pub(super) fn granting() -> impl Strategy<Value = Step> {
     let kind = select(vec![GrantKind::Trial, GrantKind::Purchase, GrantKind::Subscription]);
     let lasts = prop_oneof![2 => Just(None), 3 => (1..400i64).prop_map(Some)];
     let cost = prop_oneof![2 => Just(0i64), 3 => 0..500i64];
@@ -40,7 +40,7 @@ fn granting() -> impl Strategy<Value = Step> {
     )
 }
 
-fn release_cause() -> impl Strategy<Value = ReleaseCause> {
+pub(super) fn release_cause() -> impl Strategy<Value = ReleaseCause> {
     select(vec![ReleaseCause::Expired, ReleaseCause::Expired, ReleaseCause::Voided, ReleaseCause::ClientGone])
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Books {
     unclaimed: BTreeMap<Asset, i64>,
     /// The meter of the use recorded last.
     pub(super) meter: Option<Meter>,
+    /// Grants to which credit came back in the decision that is being folded in.
+    pub(super) came_back: BTreeSet<GrantId>,
     /// The claim of the decision that is being folded in.
     pub(super) claiming: Option<(GrantId, String)>,
     accounts: BTreeMap<(Asset, Account), i128>,
@@ -241,6 +243,7 @@ impl Books {
         join(&mut whole, pairs(&reversed.allocations).into_iter().rev());
         assert_eq!(whole, stood, "the reversal is no suffix");
         for part in &reversed.allocations {
+            self.came_back.insert(part.grant_id);
             let line = self.line(part.grant_id);
             line.available += part.amount.get();
             line.spent -= part.amount.get();
@@ -256,6 +259,7 @@ impl Books {
             self.expired_holds.insert(hold_id);
         }
         for part in &hold.1 {
+            self.came_back.insert(part.grant_id);
             let line = self.line(part.grant_id);
             line.held -= part.amount.get();
             line.available += part.amount.get();

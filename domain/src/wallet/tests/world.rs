@@ -29,7 +29,7 @@ pub(super) struct World {
     pub(super) books: Books,
     pub(super) log: Vec<WalletEvent>,
     accepted: Vec<WalletCommand>,
-    now: i64,
+    pub(super) now: i64,
     next: u64,
     holds: Vec<u64>,
     uses: Vec<u64>,
