@@ -198,6 +198,9 @@ FROM unnest($1::uuid[], $2::int4[]) AS u (user_id, partition)
 WHERE s.user_id = u.user_id AND s.partition = u.partition
     AND (s.address_sealed IS NOT NULL OR s.user_agent_sealed IS NOT NULL)";
 
+/// A change and the row it is of: by user and session.
+type Keyed = ((Uuid, Uuid), Change);
+
 impl Changes {
     fn account(&mut self, record: &Record<'_>) -> Result<(), ProjectError> {
         match fact(record)? {
@@ -215,7 +218,7 @@ impl Changes {
 
     /// The changes in the order of their rows, with nothing left of where an erased person's logins came from; and who
     /// those are, for the rows that stand already. An erased person starts no session, so the order does not matter.
-    fn sorted(self) -> (Vec<((Uuid, Uuid), Change)>, BTreeMap<Uuid, i32>) {
+    fn sorted(self) -> (Vec<Keyed>, BTreeMap<Uuid, i32>) {
         let mut rows: Vec<_> = self.sessions.into_iter().collect();
         for ((user, _), change) in &mut rows {
             if let Some(started) = change.started.as_mut().filter(|_| self.erased.contains_key(user)) {
