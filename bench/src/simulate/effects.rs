@@ -15,6 +15,8 @@ use super::work::Order;
 
 /// Holds or grants one sweep looks for.
 const SWEEP_MAX_ROWS: u32 = 100_000;
+/// Times a sweep is begun, once struck included: the database of a busy machine may be away for a moment by itself.
+const SWEEP_MAX_ATTEMPTS: u32 = 10;
 /// Tenants that are told the same facts in different orders.
 const TWINS_COUNT: usize = 3;
 /// Payments they are told of.
@@ -27,7 +29,7 @@ impl Driver {
         let (interruption, now) = (Interruption::draw_of_effects(&mut self.chance), self.now);
         let first = self.due_holds(now).await?;
         self.lacks_no_hold(&first, now)?;
-        for attempt in 0..2 {
+        for attempt in 0..SWEEP_MAX_ATTEMPTS {
             let due = self.due_holds(now).await?;
             let process = self.process().await?;
             let log = process.log.clone();
@@ -44,7 +46,7 @@ impl Driver {
         let (interruption, now) = (Interruption::draw_of_effects(&mut self.chance), self.now);
         let first = self.due_grants(now).await?;
         self.lacks_no_grant(&first, now)?;
-        for attempt in 0..2 {
+        for attempt in 0..SWEEP_MAX_ATTEMPTS {
             let due = self.due_grants(now).await?;
             let process = self.process().await?;
             let log = process.log.clone();
@@ -72,7 +74,7 @@ impl Driver {
             }
             Ok(Ok(())) => Ok(true),
             // Cut off: the next attempt begins anew, from what the read model says then.
-            Ok(Err(_)) | Err(_) if attempt == 0 => Ok(false),
+            Ok(Err(_)) | Err(_) if attempt + 1 < SWEEP_MAX_ATTEMPTS => Ok(false),
             Ok(Err(error)) => Err(Fault::Violation(format!("a process manager failed: {error}"))),
             Err(error) => Err(Fault::Environment(format!("a process manager was lost: {error}"))),
         }
