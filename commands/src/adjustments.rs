@@ -38,10 +38,13 @@ pub enum AdjustRefusal {
     NoSuchTenant,
 }
 
-/// Proposes an adjustment of an open wallet; the same proposal twice is recorded once. Answers what it is now.
+/// Proposes an adjustment of an open wallet; the same proposal twice is recorded once. Answers what it is now. What the
+/// wallet would never take is not put to anybody: a gift that counts from a time it has forgotten. Whether a taking is
+/// covered shows when it is approved.
 ///
 /// # Errors
-/// [`AdjustRefusal::NoSuchTenant`], [`AdjustRefusal::Adjustment`]; the log's.
+/// [`AdjustRefusal::NoSuchTenant`], [`AdjustRefusal::Adjustment`]; [`AdjustRefusal::Wallet`] with
+/// [`WalletRefusal::GrantTooOld`], which says from when on it may count; the log's.
 pub async fn propose<L: EventLog>(
     log: &L,
     proposal: Proposal,
@@ -56,7 +59,10 @@ pub async fn propose<L: EventLog>(
         if !unit.with(wallet, Wallet::is_open) {
             return Err(AdjustRefusal::NoSuchTenant);
         }
-        unit.decide(adjustment, AdjustmentCommand::Propose { proposal: proposal.clone(), by, at })?;
+        let events = unit.decide(adjustment, AdjustmentCommand::Propose { proposal: proposal.clone(), by, at })?;
+        if !events.is_empty() && proposal.amount > Units::ZERO {
+            unit.with(wallet, |wallet| wallet.remembers(proposal.effective_at))?;
+        }
         Ok(unit.read(adjustment))
     };
     Ok(log.execute(&plan, request, decide).await?)
@@ -163,7 +169,7 @@ pub async fn look<L: EventLog>(
 #[cfg(test)]
 mod tests {
     use calos_domain::Asset;
-    use calos_domain::wallet::AdjustmentReason;
+    use calos_domain::wallet::{AdjustmentReason, GRANTS_REMEMBERED_MAX_COUNT};
     use uuid::{Builder, Uuid};
 
     use super::*;
@@ -195,6 +201,15 @@ mod tests {
     }
 
     async fn proposed(log: &MemoryLog, number: u8, amount: i64) -> Result<Adjustment, Fault<AdjustRefusal>> {
+        proposed_of(log, number, amount, at(0)).await
+    }
+
+    async fn proposed_of(
+        log: &MemoryLog,
+        number: u8,
+        amount: i64,
+        effective_at: Timestamp,
+    ) -> Result<Adjustment, Fault<AdjustRefusal>> {
         let proposal = Proposal {
             adjustment_id: id(number),
             tenant_id: TENANT,
@@ -202,7 +217,7 @@ mod tests {
             amount: Units::new(amount),
             reason: AdjustmentReason::BillingError,
             evidence: "ticket:4711".to_owned(),
-            effective_at: at(0),
+            effective_at,
         };
         propose(log, proposal, AUTHOR, at(1), request()).await.map(|done| done.answer)
     }
@@ -281,5 +296,42 @@ mod tests {
         assert!(
             look(&log, TENANT, id(1)).await.unwrap().is_some() && look(&log, TENANT, id(9)).await.unwrap().is_none()
         );
+    }
+
+    #[tokio::test]
+    async fn a_gift_of_a_time_the_wallet_has_forgotten_is_refused_before_anybody_approves_it() {
+        let log = opened().await;
+        // Each runs out as it comes in, and the first ten are forgotten.
+        let of = |number: usize| at(i64::try_from(number).unwrap() - 10_000);
+        for number in 1..=GRANTS_REMEMBERED_MAX_COUNT + 10 {
+            let grant = WalletCommand::GrantCredits {
+                grant_id: GrantId(Uuid::from_u128(number as u128)),
+                asset: Asset::Usd,
+                kind: GrantKind::Goodwill,
+                amount: Units::new(1),
+                priority: 0,
+                effective_at: of(number),
+                expires_at: Some(of(number + 1)),
+                cost_basis: MicroUsd::ZERO,
+                source_ref: "test".to_owned(),
+                reason: None,
+                at: at(0),
+            };
+            log.ask::<Wallet>(StreamId::key(TENANT), grant).await.unwrap();
+        }
+        let refused = proposed_of(&log, 1, 5, of(10)).await;
+        let too_old = WalletRefusal::GrantTooOld { effective_at: of(10), forgotten: of(10) };
+        assert!(
+            matches!(&refused, Err(Fault::Refused(AdjustRefusal::Wallet(known))) if *known == too_old),
+            "{refused:?}"
+        );
+        assert!(log.names::<Adjustment>(&stream(1)).is_empty());
+        // From the next moment on it may count, and what takes credit from any.
+        proposed_of(&log, 1, 5, of(11)).await.unwrap();
+        approved(&log, 1, ONE).await.unwrap();
+        assert_eq!(available(&log), 5);
+        proposed_of(&log, 2, -5, of(10)).await.unwrap();
+        approved(&log, 2, ONE).await.unwrap();
+        assert_eq!(available(&log), 0);
     }
 }

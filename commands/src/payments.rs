@@ -68,7 +68,8 @@ fn decide(
 }
 
 /// A wallet refuses a grant of a time it has forgotten, since it could not tell a repetition. Here the payment tells, so
-/// the grant counts from now on instead.
+/// the grant counts from now on instead. A term that was over by then is over right after it began: what was paid for it
+/// pays what is owed, and the rest runs out.
 fn follow(
     unit: &mut Unit<'_>,
     wallet: Handle<Wallet>,
@@ -102,7 +103,7 @@ fn counting_from(command: WalletCommand, now: Timestamp) -> WalletCommand {
             amount,
             priority,
             effective_at: now,
-            expires_at,
+            expires_at: expires_at.map(|end| end.max(Timestamp::from_micros(now.micros().saturating_add(1)))),
             cost_basis,
             source_ref,
             reason,

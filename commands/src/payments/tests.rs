@@ -255,6 +255,15 @@ async fn a_payment_of_a_time_the_wallet_has_forgotten_counts_from_now_on() {
     let wallet = log.wallet();
     assert_eq!(wallet.grant(&GrantId(Uuid::from_u128(9_999))).map(|grant| grant.effective_at), Some(at(NOW)));
     assert_eq!(log.dollars(), (50, 0));
+
+    // A term that was over before the payment became known begins and ends now.
+    let over = GrantId(Uuid::from_u128(10_000));
+    let subscribed = PaymentReceived { expires_at: Some(at(2)), ..bought(10_000, 70, 1) };
+    assert!(log.fact(PaymentEvent::PaymentReceived(subscribed)).await.unwrap().recorded);
+    assert_eq!(log.wallet().available_at(Asset::Usd, at(NOW + 1)), Units::new(50));
+    log.ask(WalletCommand::ExpireGrant { grant_id: over, at: at(NOW + 1) }).await;
+    assert_eq!(log.dollars(), (50, 0));
+    assert_eq!(log.wallet().grant(&over).map(|grant| grant.expired), Some(Units::new(70)));
 }
 
 #[tokio::test]

@@ -126,6 +126,19 @@ fn grant(wallet: &Wallet, grant_id: GrantId, asset: Asset, terms: Terms, at: Tim
     Ok(draft.finish())
 }
 
+impl Wallet {
+    /// Whether a grant that counts from then could be told from one that is forgotten.
+    ///
+    /// # Errors
+    /// [`WalletRefusal::GrantTooOld`], with the moment after which it can.
+    pub fn remembers(&self, effective_at: Timestamp) -> Result<(), WalletRefusal> {
+        match self.forgotten_grants.filter(|forgotten| effective_at <= *forgotten) {
+            Some(forgotten) => Err(WalletRefusal::GrantTooOld { effective_at, forgotten }),
+            None => Ok(()),
+        }
+    }
+}
+
 fn check_terms(wallet: &Wallet, granted: &CreditsGranted, at: Timestamp) -> Result<(), WalletRefusal> {
     at_least(granted.amount, 1)?;
     at_least(granted.cost_basis.into(), 0)?;
@@ -135,9 +148,7 @@ fn check_terms(wallet: &Wallet, granted: &CreditsGranted, at: Timestamp) -> Resu
         let (effective_at, expires_at) = (granted.effective_at, granted.expires_at);
         return Err(WalletRefusal::ImpossibleTerm { effective_at, expires_at, at });
     }
-    if let Some(forgotten) = wallet.forgotten_grants.filter(|forgotten| granted.effective_at <= *forgotten) {
-        return Err(WalletRefusal::GrantTooOld { effective_at: granted.effective_at, forgotten });
-    }
+    wallet.remembers(granted.effective_at)?;
     let open = wallet.usd.grants.len() + wallet.credit.grants.len();
     if open >= GRANTS_OPEN_MAX_COUNT {
         return Err(WalletRefusal::TooManyGrants { open, limit: GRANTS_OPEN_MAX_COUNT });

@@ -9,6 +9,7 @@ use calos_domain::adjustment::AdjustmentRefusal;
 use calos_domain::ledger_access::LedgerAccessRefusal;
 use calos_domain::period::PeriodRefusal;
 use calos_domain::reconciliation::ReconciliationRefusal;
+use calos_domain::wallet::WalletRefusal;
 use calos_projections::as_of::AsOfError;
 
 use crate::error::{ApiError, Code};
@@ -85,6 +86,11 @@ impl From<AdjustRefusal> for ApiError {
     fn from(refusal: AdjustRefusal) -> Self {
         match refusal {
             AdjustRefusal::Adjustment(refusal) => refusal.into(),
+            AdjustRefusal::Wallet(WalletRefusal::GrantTooOld { forgotten, .. }) => {
+                dated(Code::Conflict, "after", forgotten, |at| {
+                    format!("the wallet has forgotten grants of {at} and before; give a later effectiveAt")
+                })
+            }
             // What the wallet has now decides, and it may have more or less later.
             AdjustRefusal::Wallet(refusal) => Self::new(Code::Conflict, format!("the wallet refuses: {refusal}")),
             AdjustRefusal::NoSuchTenant => Self::not_found("tenant"),
@@ -199,6 +205,10 @@ mod tests {
             (ApiError::from(AdjustmentRefusal::Applied { at }), "conflict"),
             (ApiError::from(AdjustmentRefusal::Lapsed { lapsed_at: at }), "conflict"),
             (ApiError::from(AdjustmentRefusal::OwnProposal), "own_proposal"),
+            (
+                ApiError::from(AdjustRefusal::from(WalletRefusal::GrantTooOld { effective_at: at, forgotten: at })),
+                "conflict",
+            ),
         ] {
             assert_eq!(error.code().as_str(), code);
             assert!(!error.message().contains("Timestamp"), "{}", error.message());
