@@ -27,6 +27,7 @@ pub mod sealed;
 pub mod session;
 pub mod stream;
 pub mod tenant;
+mod text;
 pub mod tiers;
 pub mod time;
 pub mod upcast;

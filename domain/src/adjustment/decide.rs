@@ -1,6 +1,7 @@
 //! Which events a command on an adjustment leads to, or why it is refused.
 
-use crate::wallet::{AdjustmentReason, CLOCK_SKEW_MAX_SECONDS};
+use crate::text::{BadText, check_text};
+use crate::wallet::{AdjustmentReason, ordered};
 use crate::{AdjustmentId, Asset, GrantId, TenantId, Timestamp, Units, UserId};
 
 use super::{
@@ -195,7 +196,7 @@ impl Adjustment {
             return if same { Ok(Vec::new()) } else { Err(AdjustmentRefusal::IdReused(known.adjustment_id)) };
         }
         let Proposal { adjustment_id, tenant_id, asset, amount, reason, evidence, effective_at } = proposal;
-        check_id(adjustment_id, at)?;
+        ordered(adjustment_id.0, at).map_err(|_| AdjustmentRefusal::BadId { id: adjustment_id, at })?;
         let approvals_needed = approvals_needed(asset, amount)?;
         check_text("the evidence", &evidence, EVIDENCE_MAX_BYTES)?;
         if effective_at > at {
@@ -283,20 +284,8 @@ impl AdjustmentProposed {
     }
 }
 
-/// A UUIDv7 whose milliseconds are not ahead of the clock by more than clocks differ.
-fn check_id(id: AdjustmentId, at: Timestamp) -> Result<(), AdjustmentRefusal> {
-    const MILLISECONDS_SHIFT: u32 = 80;
-    const MICROS_PER_MILLISECOND: i128 = 1_000;
-    let latest = i128::from(at.plus_seconds(CLOCK_SKEW_MAX_SECONDS).micros());
-    let moment = (id.0.as_u128() >> MILLISECONDS_SHIFT).cast_signed() * MICROS_PER_MILLISECOND;
-    let ordered = id.0.get_version_num() == 7;
-    if ordered && moment <= latest { Ok(()) } else { Err(AdjustmentRefusal::BadId { id, at }) }
-}
-
-fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), AdjustmentRefusal> {
-    let bytes = text.len();
-    if text.trim().is_empty() || bytes > limit {
-        return Err(AdjustmentRefusal::BadText { field, bytes, limit });
+impl From<BadText> for AdjustmentRefusal {
+    fn from(BadText { field, bytes, limit }: BadText) -> Self {
+        Self::BadText { field, bytes, limit }
     }
-    Ok(())
 }

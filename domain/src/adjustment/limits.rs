@@ -9,8 +9,7 @@ use super::AdjustmentRefusal;
 pub const LAPSE_SECONDS: i64 = 7 * SECONDS_PER_DAY;
 
 /// Up to this amount, given or taken, one approval is enough: $50.00, or 500 credits.
-#[must_use]
-pub const fn one_approval_limit(asset: Asset) -> Units {
+pub(super) const fn one_approval_limit(asset: Asset) -> Units {
     match asset {
         Asset::Usd => Units::new(50_000_000),
         Asset::Credit => Units::new(500),
@@ -18,8 +17,7 @@ pub const fn one_approval_limit(asset: Asset) -> Units {
 }
 
 /// Up to this amount two approvals are enough, and beyond it nothing is: $1,000.00, or 10,000 credits.
-#[must_use]
-pub const fn two_approvals_limit(asset: Asset) -> Units {
+pub(super) const fn two_approvals_limit(asset: Asset) -> Units {
     match asset {
         Asset::Usd => Units::new(1_000_000_000),
         Asset::Credit => Units::new(10_000),

@@ -13,5 +13,5 @@ mod tests;
 
 pub use decide::{AdjustmentCommand, AdjustmentRefusal, EVIDENCE_MAX_BYTES, Proposal, REJECTION_MAX_BYTES};
 pub use event::*;
-pub use limits::{LAPSE_SECONDS, approvals_needed, one_approval_limit, two_approvals_limit};
+pub use limits::{LAPSE_SECONDS, approvals_needed};
 pub use state::{Adjustment, AdjustmentStatus};

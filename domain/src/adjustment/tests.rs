@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::limits::two_approvals_limit;
 use super::*;
 use crate::wallet::AdjustmentReason;
 use crate::{AdjustmentId, Asset, Decider, GrantId, TenantId, Timestamp, Units, UserId};

@@ -1,4 +1,4 @@
-//! What is remembered of looks: how many there were. Which, only the events say.
+//! Nothing is remembered of looks, since nothing is decided on them: how many there were and which, the events say.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,11 @@ use super::{LedgerAccessCommand, LedgerAccessEvent, LedgerAccessRefusal, decide}
 
 /// The looks at one tenant's ledger.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct LedgerAccess {
-    views: u64,
-}
+pub struct LedgerAccess {}
 
 impl Decider for LedgerAccess {
     const KIND: &'static str = "ledger_access";
-    const SNAPSHOT_VERSION: i32 = 1;
+    const SNAPSHOT_VERSION: i32 = 2;
 
     type Command = LedgerAccessCommand;
     type Event = LedgerAccessEvent;
@@ -26,15 +24,7 @@ impl Decider for LedgerAccess {
 
     fn evolve(&mut self, event: &LedgerAccessEvent) {
         match event {
-            LedgerAccessEvent::LedgerViewed(_) => self.views = self.views.saturating_add(1),
+            LedgerAccessEvent::LedgerViewed(_) => {}
         }
-    }
-}
-
-impl LedgerAccess {
-    /// How often staff looked.
-    #[must_use]
-    pub const fn views(&self) -> u64 {
-        self.views
     }
 }

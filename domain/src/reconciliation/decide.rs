@@ -1,5 +1,6 @@
 //! Which events a command on a reconciliation leads to, or why it is refused.
 
+use crate::text::{BadText, check_text};
 use crate::{ReconciliationId, Timestamp, UserId};
 
 use super::{
@@ -168,10 +169,8 @@ impl Reconciliation {
     }
 }
 
-fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), ReconciliationRefusal> {
-    let bytes = text.len();
-    if text.trim().is_empty() || bytes > limit {
-        return Err(ReconciliationRefusal::BadText { field, bytes, limit });
+impl From<BadText> for ReconciliationRefusal {
+    fn from(BadText { field, bytes, limit }: BadText) -> Self {
+        Self::BadText { field, bytes, limit }
     }
-    Ok(())
 }

@@ -191,7 +191,7 @@ pub(super) fn fresh(wallet: &Wallet, id: Uuid, at: Timestamp) -> Result<(), Wall
 }
 
 /// An id must carry its time, and that must not lie ahead.
-pub(super) fn ordered(id: Uuid, at: Timestamp) -> Result<(), WalletRefusal> {
+pub(crate) fn ordered(id: Uuid, at: Timestamp) -> Result<(), WalletRefusal> {
     if id.get_version_num() != 7 {
         return Err(WalletRefusal::IdNotOrdered { id });
     }

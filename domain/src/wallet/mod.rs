@@ -30,6 +30,7 @@ mod tests;
 pub use burn_order::{BURN_ORDER_VERSION, BurnKey, burn_order};
 pub use callers::{BudgetPeriod, CALLERS_REMEMBERED_MAX_COUNT, CallTerms, Caller, Spending};
 pub use command::WalletCommand;
+pub(crate) use decide::ordered;
 pub use event::*;
 pub use grant::{GRANTS_OPEN_MAX_COUNT, GRANTS_REMEMBERED_MAX_COUNT, Grant, VOIDS_PER_GRANT_MAX_COUNT};
 pub use refusal::WalletRefusal;
