@@ -4,6 +4,7 @@ mod anchors;
 mod decode;
 mod heads;
 mod keys;
+mod periods;
 mod snapshots;
 mod walk;
 
@@ -198,6 +199,7 @@ pub async fn verify_watched(
         payloads.looked_at = format!("{events} payloads decode as what their name says");
         checks.extend([streams, payloads, keys::check(&mut connection, subjects).await?]);
         checks.push(snapshots::check(&mut connection).await?);
+        checks.push(periods::check(&mut connection).await?);
         for &model in options.models {
             checks.push(projection(pool, model, options.show).await?);
         }
