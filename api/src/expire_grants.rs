@@ -51,15 +51,19 @@ pub struct Sweeper {
     adjustments: Hopeless<DueAdjustment>,
 }
 
-/// What a wallet will not record however often it is asked: otherwise it would stand at the head of the line for ever.
+/// What a wallet will not record however often it is asked, or has recorded already: otherwise it would stand at the head
+/// of the line for ever.
 struct Hopeless<T>(HashSet<T>);
 
 impl<T: Copy + Eq + Hash> Hopeless<T> {
-    fn note(&mut self, given_up: &[T]) {
-        if self.0.len() + given_up.len() > HOPELESS_MAX_COUNT {
+    /// Remembers these, and tells whether those before were forgotten for it.
+    fn note(&mut self, given_up: &[T]) -> bool {
+        let starts_over = self.0.len() + given_up.len() > HOPELESS_MAX_COUNT;
+        if starts_over {
             self.0.clear();
         }
         self.0.extend(given_up);
+        starts_over
     }
 
     /// How many to ask for so that a batch is left without these.
@@ -175,10 +179,11 @@ where
         let is_last = found.len() < limit;
         let swept = record(hopeless.left(found)).await?;
         recorded += swept.recorded;
-        hopeless.note(&swept.hopeless);
+        // Then those at the head of the line are tried once more, by the next sweep: this one would never end.
+        let starts_over = hopeless.note(&swept.hopeless);
         let moved = swept.recorded > 0 || !swept.hopeless.is_empty();
         // Before the read model has seen what was recorded it would only name the same ones again.
-        if is_last || !moved || !passed(swept.positions).await {
+        if is_last || !moved || starts_over || !passed(swept.positions).await {
             break;
         }
     }
@@ -224,6 +229,7 @@ mod tests {
             let recorded = batch.len() - given_up.len();
             async move { Ok(Swept { recorded, positions: Positions::default(), hopeless: given_up }) }
         };
+            assert!(*batches.borrow() < 100, "a sweep that never ends");
         let stop = CancellationToken::new();
         let recorded = drain(stop.clone(), &mut hopeless, due, record, |_| async { true }).await.unwrap();
         let again = drain(stop.clone(), &mut hopeless, due, record, |_| async { true }).await.unwrap();
@@ -249,6 +255,13 @@ mod tests {
         let asked = RefCell::new(0);
         let due = |limit: u32| {
             *asked.borrow_mut() += 1;
+    #[tokio::test]
+    async fn more_than_can_be_remembered_does_not_keep_one_sweep_busy_for_ever() {
+        let stuck: Vec<u32> = (0..6_000).collect();
+        let (recorded, _, left) = drained((0..6_000).collect(), &stuck).await;
+        assert_eq!((recorded, left), (0, stuck));
+    }
+
             async move { Ok((0..limit).collect()) }
         };
         let nothing = |_| async { Ok(Swept::default()) };

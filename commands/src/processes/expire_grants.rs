@@ -49,7 +49,8 @@ pub struct Swept<T> {
     pub recorded: usize,
     /// Where the last of them stand in the log, by partition: the read model has to get there before it is asked again.
     pub positions: Positions,
-    /// What will not be recorded however often it is tried: the wallet has forgotten the grant, or cannot be read.
+    /// What will not be recorded however often it is tried: it is recorded already, the wallet has forgotten the grant, or
+    /// cannot be read.
     pub hopeless: Vec<T>,
 }
 
@@ -165,9 +166,10 @@ async fn lapse<L: EventLog>(log: &L, due: DueAdjustment, now: Timestamp) -> Resu
     }
 }
 
-/// A repetition leaves nothing behind.
+/// What was recorded before leaves nothing behind: the read model that named it lags, or stands still, and whoever waits
+/// behind it does not wait for that.
 fn ended(done: Done<()>) -> Ended {
-    if done.positions.0.is_empty() { Ended::Nothing } else { Ended::Recorded(done.positions) }
+    if done.positions.0.is_empty() { Ended::Hopeless } else { Ended::Recorded(done.positions) }
 }
 
 fn failed(error: LogError, report: impl FnOnce(&LogError)) -> Result<Ended, LogError> {
@@ -190,11 +192,14 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    use calos_domain::Decider;
-    use uuid::Uuid;
+    use calos_domain::adjustment::Proposal;
+    use calos_domain::wallet::{AdjustmentReason, GrantKind};
+    use calos_domain::{Asset, Decider, MicroUsd, Units, UserId};
+    use uuid::{Builder, Uuid};
 
     use super::*;
     use crate::log::{Request, Unit};
+    use crate::memory_log::MemoryLog;
 
     /// A log that answers each command in turn.
     #[derive(Clone)]
@@ -244,6 +249,51 @@ mod tests {
         let swept = expire_grants(&log, &due, Timestamp::from_micros(0)).await.unwrap();
         // The contended one is tried again by the next sweep.
         assert_eq!((swept.recorded, swept.hopeless), (0, vec![due[0], due[2], due[3]]));
+    }
+
+    #[tokio::test]
+    async fn what_is_recorded_already_is_not_worth_another_attempt_though_a_read_model_names_it() {
+        let (log, tenant_id) = (MemoryLog::default(), TenantId(Uuid::from_u128(1)));
+        let at = |seconds| Timestamp::from_micros(1_760_000_000_000_000).plus_seconds(seconds);
+        let grant_id = GrantId(Uuid::from_u128(2));
+        let granting = WalletCommand::GrantCredits {
+            grant_id,
+            asset: Asset::Usd,
+            kind: GrantKind::Goodwill,
+            amount: Units::new(5),
+            priority: 0,
+            effective_at: at(0),
+            expires_at: Some(at(10)),
+            cost_basis: MicroUsd::ZERO,
+            source_ref: "test".to_owned(),
+            reason: None,
+            at: at(0),
+        };
+        for command in [WalletCommand::OpenWallet { tenant_id, opened_at: at(0) }, granting] {
+            log.ask::<Wallet>(StreamId::key(tenant_id), command).await.unwrap();
+        }
+        let adjustment_id = AdjustmentId(Builder::from_unix_timestamp_millis(1_760_000_000_000, &[1; 10]).into_uuid());
+        let proposal = Proposal {
+            adjustment_id,
+            tenant_id,
+            asset: Asset::Usd,
+            amount: Units::new(5),
+            reason: AdjustmentReason::Goodwill,
+            evidence: "ticket:1".to_owned(),
+            effective_at: at(0),
+        };
+        let propose = AdjustmentCommand::Propose { proposal, by: UserId(Uuid::nil()), at: at(0) };
+        log.ask::<Adjustment>(adjustment_stream(tenant_id, adjustment_id), propose).await.unwrap();
+
+        let (grants, adjustments) = ([DueGrant { tenant_id, grant_id }], [DueAdjustment { tenant_id, adjustment_id }]);
+        let later = at(30 * 24 * 3_600);
+        let sweeps = async || {
+            let expired = expire_grants(&log, &grants, later).await.unwrap();
+            let lapsed = lapse_adjustments(&log, &adjustments, later).await.unwrap();
+            ((expired.recorded, expired.hopeless), (lapsed.recorded, lapsed.hopeless))
+        };
+        assert_eq!(sweeps().await, ((1, Vec::new()), (1, Vec::new())));
+        assert_eq!(sweeps().await, ((0, grants.to_vec()), (0, adjustments.to_vec())));
     }
 
     #[tokio::test]
