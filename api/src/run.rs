@@ -90,9 +90,9 @@ impl Running {
     }
 
     /// Answers `/readyz` with 503 from now on, and goes on serving for `delay`, so that whoever distributes the traffic can
-    /// turn to other servers before this one stops listening.
+    /// turn to other servers before this one stops listening. Nothing ends for it: what is under way goes on.
     pub async fn say_not_ready(&self, delay: Duration) {
-        self.app.stopping.cancel();
+        self.app.leaving.cancel();
         tokio::time::sleep(delay).await;
     }
 

@@ -127,6 +127,8 @@ pub struct Parts {
     /// Whether the embedded cluster serves, rather than somebody else's database.
     pub embedded: bool,
     /// Cancelled when the server is asked to stop: what waits for long should look at it.
+    /// Cancelled when the server says that it takes no more traffic, though it goes on serving; at the latest when it stops.
+    pub leaving: CancellationToken,
     pub stopping: CancellationToken,
 }
 
@@ -218,6 +220,7 @@ impl App {
         };
         let watching = watched.spawn(stop.clone());
         let grant_expiry = expire_grants::spawn(pool.clone(), log.clone(), runner.progress(), stop.clone());
+        let stopping = CancellationToken::new();
         let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());
         let app = Self(Arc::new(Parts {
             world,
@@ -238,7 +241,8 @@ impl App {
             rebuilds: Rebuilds::default(),
             progress: runner.progress(),
             simulated,
-            stopping: CancellationToken::new(),
+            leaving: stopping.child_token(),
+            stopping,
         }));
         Ok((
             app,

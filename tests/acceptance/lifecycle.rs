@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use calos_api::cli::TierName;
-use calos_tests::app::{Answer, TestApp};
+use calos_api::cli::{Role, TierName};
+use calos_tests::app::{Answer, Registered, TestApp};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,6 +26,38 @@ async fn a_call_in_flight_is_answered_although_the_server_is_asked_to_stop() {
     assert!(client.get(url).send().await.is_err(), "nobody listens any more");
     let settled = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM events WHERE event_type = 'credits_deducted'");
     assert_eq!(settled.fetch_one(&database.pool).await.expect("the log can be read"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_about_to_stop_says_so_and_goes_on_until_it_does() {
+    let app = TestApp::start().await;
+    let (who, operator) = (app.register().await, app.staff(Role::Operator).await);
+    let get = |path: &str, who: &Registered| {
+        Answer::of(app.get(path).bearer_auth(&who.token).header("calos-after", &who.position))
+    };
+    get("/readyz", &who).await.expect(200);
+    app.running.say_not_ready(Duration::ZERO).await;
+    let not_ready = get("/readyz", &who).await.expect(503);
+    assert!(not_ready.text.contains("the server is stopping"), "{}", not_ready.text);
+
+    // Whole, and not broken off behind a 200.
+    let statement = get("/api/credits/statement?format=csv", &who).await.expect(200);
+    assert!(statement.text.contains("\r\nclosing,"), "{}", statement.text);
+    let export = get("/api/finance/export?format=csv", &operator).await.expect(200);
+    assert!(export.text.contains(&who.tenant_id.to_string()), "{}", export.text);
+    Answer::of(app.client.post(app.url("/api/finance/verify")).bearer_auth(&operator.token)).await.expect(202);
+    let checked = async || {
+        loop {
+            let look = get("/api/finance/verify", &operator).await.expect(200);
+            if look.body["running"].is_null() {
+                return look;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let checked = tokio::time::timeout(Duration::from_secs(20), checked()).await.expect("the check ends");
+    assert_eq!(checked.body["last"]["passed"], true, "{}", checked.text);
+    app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,7 +140,7 @@ pub struct Readiness {
 async fn ready(Shared(app): Shared<App>) -> Response {
     let (checks, mut notes) = app.looks.readiness.or_look(|| look(&app)).await;
     let Checks { database, migrations, projections, providers, embedded } = &checks;
-    let stopping = app.stopping.is_cancelled();
+    let stopping = app.leaving.is_cancelled();
     if stopping {
         notes.push("the server is stopping".to_owned());
     }
