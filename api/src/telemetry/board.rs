@@ -1,6 +1,6 @@
 //! Which trace the events of the last minute belong to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use calos_adapters::postgres::observed::{AppendObserver, Durable, Followed};
 use calos_projections::observed::{RoundObserver, Taken};
 
-/// Commands that are remembered, at the most; further ones are told without the read models' part.
+/// Commands that are remembered, at the most; those before the last ones are told without the read models' part.
 const NOTED_MAX: usize = 8_192;
 
 /// How long a command is remembered.
@@ -31,17 +31,26 @@ struct Noted {
 struct Notes {
     /// By partition and the last position of the command there.
     noted: BTreeMap<(i32, i64), Arc<Noted>>,
+    /// The same places, the oldest first.
+    places: VecDeque<(i32, i64)>,
     /// How far each read model was told, by partition.
     told: HashMap<(&'static str, i32), i64>,
 }
 
 impl Notes {
+    /// Remembers a command, and forgets those for it that are too old or too many: the writer waits meanwhile, so none is
+    /// looked at that stays.
     fn note(&mut self, place: (i32, i64), noted: Arc<Noted>) {
-        if self.noted.len() >= NOTED_MAX {
-            self.noted.retain(|_, noted| noted.at.elapsed() < NOTED_MAX_AGE);
+        if self.noted.insert(place, noted).is_none() {
+            self.places.push_back(place);
         }
-        if self.noted.len() < NOTED_MAX {
-            self.noted.insert(place, noted);
+        while let Some(&oldest) = self.places.front() {
+            let is_young = self.noted.get(&oldest).is_some_and(|noted| noted.at.elapsed() < NOTED_MAX_AGE);
+            if is_young && self.places.len() <= NOTED_MAX {
+                return;
+            }
+            self.noted.remove(&oldest);
+            self.places.pop_front();
         }
     }
 
@@ -155,12 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn what_is_remembered_is_bounded_and_the_newest_of_it() {
         let mut notes = Notes::default();
         let most = i64::try_from(NOTED_MAX).unwrap();
         for position in 0..2 * most {
             notes.note((0, position), noted());
         }
-        assert_eq!(notes.noted.len(), NOTED_MAX);
+        assert_eq!((notes.noted.len(), notes.places.len()), (NOTED_MAX, NOTED_MAX));
+        let ends = (notes.noted.first_key_value(), notes.noted.last_key_value());
+        assert_eq!((ends.0.unwrap().0.1, ends.1.unwrap().0.1), (most, 2 * most - 1));
     }
 }
