@@ -2,6 +2,7 @@
 
 use calos_domain::Timestamp;
 use calos_domain::period::Month;
+use calos_projections::as_of::AsOf;
 
 use crate::error::ApiError;
 use crate::moment::parse_rfc3339;
@@ -34,6 +35,17 @@ pub fn moment_or_day_begin(field: &'static str, text: &str) -> Result<Timestamp,
         Some(day) => Ok(Timestamp::of_utc_day(day)),
         None => parse_rfc3339(field, text).map_err(|_| no_moment(field)),
     }
+}
+
+/// As of an effective and a recorded date, both included, from the fields `asOf` and `asKnownAt`.
+///
+/// # Errors
+/// 400 `invalid_field`.
+pub fn as_of(as_of: Option<&str>, as_known_at: Option<&str>) -> Result<AsOf, ApiError> {
+    Ok(AsOf {
+        effective: as_of.map(|text| moment_or_day("asOf", text)).transpose()?,
+        recorded: as_known_at.map(|text| moment_or_day("asKnownAt", text)).transpose()?,
+    })
 }
 
 fn no_moment(field: &'static str) -> ApiError {

@@ -16,6 +16,14 @@ pub fn rfc3339(at: Timestamp) -> Result<String, ApiError> {
     moment.map_err(ApiError::internal)?.format(&Rfc3339).map_err(ApiError::internal)
 }
 
+/// A moment as text, where there is one.
+///
+/// # Errors
+/// As [`rfc3339`].
+pub fn shown(at: Option<Timestamp>) -> Result<Option<String>, ApiError> {
+    at.map(rfc3339).transpose()
+}
+
 /// A moment from text, in whole microseconds.
 ///
 /// # Errors

@@ -1,7 +1,5 @@
 //! Rebuilds begun over HTTP: one at a time, in the background, cancellable, each with who and why in the log.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use tokio_util::sync::CancellationToken;
 
 use calos_commands::log::{Positions, Request};
@@ -12,17 +10,18 @@ use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
 use calos_replay::write_guard::{Assent, confirm};
 use calos_replay::{ReadModel, ToolError};
 
+use crate::one_at_a_time::{OneAtATime, Turn};
 use crate::request::now;
 use crate::wiring::App;
 
 /// The rebuilds of this process. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct Rebuilds(Arc<Mutex<State>>);
+pub struct Rebuilds(OneAtATime<Running, Vec<RebuildReport>>);
 
-#[derive(Default)]
-struct State {
-    running: Option<(Begun, CancellationToken)>,
-    last: Option<Ended>,
+#[derive(Clone)]
+struct Running {
+    begun: Begun,
+    cancel: CancellationToken,
 }
 
 /// A rebuild that was begun.
@@ -62,8 +61,9 @@ impl Rebuilds {
     /// The running rebuild, and the last one that ended since this process began.
     #[must_use]
     pub fn look(&self) -> (Option<Begun>, Option<Ended>) {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.running.as_ref().map(|(begun, _)| begun.clone()), state.last.clone())
+        let (running, last) = self.0.look();
+        let last = last.map(|ended| Ended { begun: ended.ran.begun, at: ended.at, outcome: ended.outcome });
+        (running.map(|running| running.begun), last)
     }
 
     /// Records that a rebuild begins, in the envelope of its request, and begins it in the background.
@@ -106,53 +106,23 @@ impl Rebuilds {
     /// # Errors
     /// It could not be recorded; it is stopped all the same.
     pub async fn cancel(&self, app: &App, run: RunBy) -> Result<Option<Begun>, ToolError> {
-        let running = {
-            let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            state.running.clone()
-        };
-        let Some((begun, cancel)) = running else { return Ok(None) };
+        let Some(Running { begun, cancel }) = self.0.look().0 else { return Ok(None) };
         cancel.cancel();
         let fact = RebuildCancelled { run: run.clone(), projection: begun.projection.clone(), cancelled_at: now() };
         record(&app.log, &run, OperationCommand::RecordRebuildCancelled(fact)).await?;
         Ok(Some(begun))
     }
 
-    fn enter(&self, begun: Begun, cancel: CancellationToken) -> Result<Turn, Begun> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((running, _)) = &state.running {
-            return Err(running.clone());
-        }
-        state.running = Some((begun.clone(), cancel));
-        Ok(Turn { rebuilds: self.clone(), begun: Some(begun) })
+    fn enter(&self, begun: Begun, cancel: CancellationToken) -> Result<Turn<Running, Vec<RebuildReport>>, Begun> {
+        let running = Running { begun, cancel };
+        self.0.enter(running, |ran, outcome| tell(&ran.begun, outcome)).map_err(|running| running.begun)
     }
 }
 
-/// The one rebuild there may be. One whose task is dropped has broken off.
-struct Turn {
-    rebuilds: Rebuilds,
-    begun: Option<Begun>,
-}
-
-impl Turn {
-    fn end(mut self, outcome: Result<Vec<RebuildReport>, String>) {
-        self.leave(outcome);
-    }
-
-    fn leave(&mut self, outcome: Result<Vec<RebuildReport>, String>) {
-        let Some(begun) = self.begun.take() else { return };
-        match &outcome {
-            Ok(_) => tracing::info!(projection = begun.projection, "a rebuild has ended"),
-            Err(why) => tracing::warn!(projection = begun.projection, why, "a rebuild broke off"),
-        }
-        let mut state = self.rebuilds.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.running = None;
-        state.last = Some(Ended { begun, at: now(), outcome });
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.leave(Err("it ended abnormally".to_owned()));
+fn tell(begun: &Begun, outcome: &Result<Vec<RebuildReport>, String>) {
+    match outcome {
+        Ok(_) => tracing::info!(projection = begun.projection, "a rebuild has ended"),
+        Err(why) => tracing::warn!(projection = begun.projection, why, "a rebuild broke off"),
     }
 }
 
@@ -185,13 +155,5 @@ mod tests {
         turn.end(Ok(Vec::new()));
         let (running, last) = rebuilds.look();
         assert_eq!((running, last.unwrap().outcome), (None, Ok(Vec::new())));
-    }
-
-    #[test]
-    fn a_rebuild_that_is_dropped_stands_in_nobodys_way() {
-        let rebuilds = Rebuilds::default();
-        drop(rebuilds.enter(begun("usage_log"), CancellationToken::new()));
-        let (running, last) = rebuilds.look();
-        assert_eq!((running, last.unwrap().outcome), (None, Err("it ended abnormally".to_owned())));
     }
 }

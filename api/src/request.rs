@@ -152,15 +152,23 @@ impl<S: Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for ModelPost
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let Arrived { headers, bytes, room } = read(request).await?;
-        demand_json(&headers)?;
-        let (text, size_bytes) = (bytes.clone(), bytes.len());
-        let body = off_the_loop(size_bytes, move || parse_object(&text)).await??;
-        let attempt = Attempt::read(&headers, &method, &path, bytes)?;
-        Ok(Self { body, size_bytes, attempt, room: Arc::new(room) })
+        large(request, parse_object).await
     }
+}
+
+/// A body that may be large, parsed off the event loop.
+pub(crate) async fn large<T: Send + 'static>(
+    request: Request,
+    parse: fn(&[u8]) -> Result<T, ApiError>,
+) -> Result<ModelPost<T>, ApiError> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let Arrived { headers, bytes, room } = read(request).await?;
+    demand_json(&headers)?;
+    let (text, size_bytes) = (bytes.clone(), bytes.len());
+    let body = off_the_loop(size_bytes, move || parse(&text)).await??;
+    let attempt = Attempt::read(&headers, &method, &path, bytes)?;
+    Ok(ModelPost { body, size_bytes, attempt, room: Arc::new(room) })
 }
 
 /// Does work on so many bytes here when they are few, elsewhere when they would hold up the event loop.
@@ -181,7 +189,7 @@ pub async fn off_the_loop<T: Send + 'static>(
 ///
 /// # Errors
 /// 415.
-pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
+fn demand_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let announced = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json") {

@@ -1,23 +1,16 @@
 //! Seal checks: the whole chain recomputed and held against the anchors, one at a time, beside what the server does.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use calos_domain::{Timestamp, UserId};
 use calos_replay::progress::{Progress, Show};
 use calos_replay::verify::{Anchors, VerifyOptions, VerifyReport, verify_watched};
 
+use crate::one_at_a_time::{OneAtATime, Turn};
 use crate::request::now;
 use crate::wiring::App;
 
 /// The seal checks of this process. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct SealChecks(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    running: Option<Running>,
-    last: Option<Ended>,
-}
+pub struct SealChecks(OneAtATime<Running, VerifyReport>);
 
 #[derive(Clone)]
 struct Running {
@@ -60,13 +53,13 @@ impl SealChecks {
     /// The running check, and the last one that ended since this process began.
     #[must_use]
     pub fn look(&self) -> (Option<Underway>, Option<Ended>) {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let underway = state.running.as_ref().map(|running| Underway {
+        let (running, last) = self.0.look();
+        let underway = running.map(|running| Underway {
             begun: running.begun,
             events: running.progress.as_ref().map_or(0, Progress::events),
             of_events: running.progress.as_ref().map(Progress::total),
         });
-        (underway, state.last.clone())
+        (underway, last.map(|ended| Ended { begun: ended.ran.begun, at: ended.at, outcome: ended.outcome }))
     }
 
     /// Begins a check in the background.
@@ -87,61 +80,25 @@ impl SealChecks {
         Ok(begun)
     }
 
-    fn enter(&self, begun: Begun) -> Result<Turn, Begun> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &state.running {
-            return Err(running.begun);
-        }
-        state.running = Some(Running { begun, progress: None });
-        Ok(Turn { checks: self.clone(), begun, ended: false })
+    fn enter(&self, begun: Begun) -> Result<Turn<Running, VerifyReport>, Begun> {
+        self.0.enter(Running { begun, progress: None }, |_, outcome| tell(outcome)).map_err(|running| running.begun)
     }
 }
 
-/// The one check there may be. A check whose task is dropped has broken off.
-struct Turn {
-    checks: SealChecks,
-    begun: Begun,
-    ended: bool,
-}
-
-impl Turn {
-    fn watch(&self, progress: &Progress) {
-        let mut state = self.checks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &mut state.running {
-            running.progress = Some(progress.clone());
-        }
-    }
-
-    fn end(mut self, outcome: Result<VerifyReport, String>) {
-        self.leave(outcome);
-    }
-
-    fn leave(&mut self, outcome: Result<VerifyReport, String>) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        match &outcome {
-            Ok(report) if report.passed => tracing::info!(events = report.events, "the seal holds"),
-            Ok(report) => tracing::error!(first = ?report.first(), "the seal is broken"),
-            Err(why) => tracing::warn!(why, "a seal check broke off"),
-        }
-        let mut state = self.checks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.running = None;
-        state.last = Some(Ended { begun: self.begun, at: now(), outcome });
+fn tell(outcome: &Result<VerifyReport, String>) {
+    match outcome {
+        Ok(report) if report.passed => tracing::info!(events = report.events, "the seal holds"),
+        Ok(report) => tracing::error!(first = ?report.first(), "the seal is broken"),
+        Err(why) => tracing::warn!(why, "a seal check broke off"),
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.leave(Err("it ended abnormally".to_owned()));
-    }
-}
-
-async fn check(app: &App, turn: &Turn) -> Result<VerifyReport, String> {
+async fn check(app: &App, turn: &Turn<Running, VerifyReport>) -> Result<VerifyReport, String> {
     let key = app.secrets.ledger_signing_key().verifying_key();
     let anchors = Some(Anchors { directory: app.config.anchor_dir.clone(), key });
     let options = VerifyOptions { chain_only: true, anchors, models: &[], show: Show::Silent };
-    verify_watched(&app.pool, &options, |progress| turn.watch(progress)).await.map_err(|error| error.to_string())
+    let watch = |progress: &Progress| turn.say(|running| running.progress = Some(progress.clone()));
+    verify_watched(&app.pool, &options, watch).await.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -155,25 +112,17 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_check_at_a_time_and_the_last_one_is_remembered() {
+    fn a_check_says_how_far_it_is_and_what_it_found() {
         let checks = SealChecks::default();
         let turn = checks.enter(begun(1)).ok().unwrap();
         assert_eq!(checks.enter(begun(2)).err(), Some(begun(1)));
-        turn.watch(&Progress::new(Show::Silent, "verify", 40));
+        turn.say(|running| running.progress = Some(Progress::new(Show::Silent, "verify", 40)));
         let underway = Underway { begun: begun(1), events: 0, of_events: Some(40) };
         assert_eq!(checks.look(), (Some(underway), None));
         let report = VerifyReport { passed: true, events: 40, read_ms: 0, events_per_second: 0, checks: Vec::new() };
         turn.end(Ok(report.clone()));
         let (running, last) = checks.look();
-        assert_eq!((running, last.unwrap().outcome), (None, Ok(report)));
-        assert!(checks.enter(begun(2)).is_ok());
-    }
-
-    #[test]
-    fn a_check_that_is_dropped_stands_in_nobodys_way() {
-        let checks = SealChecks::default();
-        drop(checks.enter(begun(1)));
-        let (running, last) = checks.look();
-        assert_eq!((running, last.unwrap().outcome), (None, Err("it ended abnormally".to_owned())));
+        let last = last.unwrap();
+        assert_eq!((running, last.begun, last.outcome), (None, begun(1), Ok(report)));
     }
 }

@@ -7,8 +7,8 @@ pub mod statement;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -22,15 +22,10 @@ use crate::auth::TenantCaller;
 use crate::error::ApiError;
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
+use crate::paging::PageQuery;
 use crate::position::After;
 use crate::request::Query;
 use crate::wiring::App;
-
-/// Lines on a page when nothing else is asked for.
-pub const PAGE_DEFAULT_ROWS: u32 = 50;
-
-/// The most lines on a page.
-pub const PAGE_MAX_ROWS: u32 = 200;
 
 /// The endpoints.
 pub fn router() -> OpenApiRouter<App> {
@@ -40,37 +35,6 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(usage))
         .routes(routes!(statement::statement))
         .routes(routes!(receipts::receipt))
-}
-
-/// Which page.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct PageQuery {
-    /// Lines on the page, 1 to 200; 50 when left out.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<u32>,
-    /// `nextCursor` of the page before.
-    cursor: Option<String>,
-}
-
-impl PageQuery {
-    /// Limit and cursor, checked.
-    fn checked(&self) -> Result<(usize, Option<i64>), ApiError> {
-        let limit = self.limit.unwrap_or(PAGE_DEFAULT_ROWS);
-        if !(1..=PAGE_MAX_ROWS).contains(&limit) {
-            let problem = format!("must be 1 to {PAGE_MAX_ROWS}");
-            return Err(ApiError::field("limit", problem).with_fact("max", PAGE_MAX_ROWS));
-        }
-        let cursor = self.cursor.as_ref().map(|text| text.parse::<i64>().ok().filter(|position| *position > 0));
-        match cursor {
-            None => Ok((limit as usize, None)),
-            Some(Some(position)) => Ok((limit as usize, Some(position))),
-            Some(None) => {
-                Err(ApiError::field("cursor", "is none that nextCursor gave; leave it out for the first page"))
-            }
-        }
-    }
 }
 
 /// One movement of the wallet.
@@ -122,7 +86,7 @@ async fn ledger(
     after: After,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<LedgerPage>, ApiError> {
-    let (limit, before) = query.checked()?;
+    let (limit, before) = query.by_place()?;
     after.wait(&app, WalletLedger::NAME).await?;
     ledger_page(&app, caller.tenant_id(), before, limit).await.map(Json)
 }
@@ -210,7 +174,7 @@ async fn usage(
     after: After,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<UsagePage>, ApiError> {
-    let (limit, before) = query.checked()?;
+    let (limit, before) = query.by_place()?;
     after.wait(&app, UsageLog::NAME).await?;
     let page = usage_log::page(&app.pool, caller.tenant_id(), before, limit).await?;
     let lines = page.rows.into_iter().map(|line| {
@@ -232,24 +196,4 @@ async fn usage(
     });
     let usage = lines.collect::<Result<Vec<_>, ApiError>>()?;
     Ok(Json(UsagePage { usage, next_cursor: page.next.map(|position| position.to_string()) }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(limit: Option<u32>, cursor: Option<&str>) -> Result<(usize, Option<i64>), String> {
-        PageQuery { limit, cursor: cursor.map(str::to_owned) }.checked().map_err(|error| error.message().to_owned())
-    }
-
-    #[test]
-    fn a_page_has_bounds() {
-        assert_eq!(page(None, None), Ok((50, None)));
-        assert_eq!(page(Some(200), Some("17")), Ok((200, Some(17))));
-        for (limit, cursor) in
-            [(Some(0), None), (Some(201), None), (None, Some("")), (None, Some("-1")), (None, Some("x"))]
-        {
-            assert!(page(limit, cursor).is_err(), "{limit:?} {cursor:?}");
-        }
-    }
 }

@@ -9,7 +9,6 @@ mod bare;
 mod export;
 mod journal;
 mod looks;
-mod paging;
 mod periods;
 mod reconciliation;
 mod refusals;

@@ -297,6 +297,6 @@ pub struct LedgerKey {
     responses((status = 200, body = LedgerKey)))]
 async fn ledger_key(Shared(app): Shared<App>) -> Json<LedgerKey> {
     let key = app.secrets.ledger_signing_key().verifying_key();
-    let public_key = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let public_key = hex::encode(key.as_bytes());
     Json(LedgerKey { algorithm: "Ed25519", public_key })
 }

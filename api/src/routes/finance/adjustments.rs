@@ -11,17 +11,18 @@ use uuid::Uuid;
 use calos_commands::adjustments;
 use calos_domain::adjustment::{LAPSE_SECONDS, Proposal, approvals_needed};
 use calos_domain::wallet::AdjustmentReason;
-use calos_domain::{AdjustmentId, Asset, TenantId, Units};
+use calos_domain::{AdjustmentId, TenantId, Units};
 use calos_projections::Projection;
 use calos_projections::adjustments::{self as rows, Adjustments, Status};
 
 use super::bare::BarePost;
-use super::{paging, span};
+use super::span;
 use crate::auth::{FinanceOperator, FinanceReader};
 use crate::error::ApiError;
 use crate::idempotency::{Answer, Claimer};
 use crate::moment::{parse_rfc3339, rfc3339};
 use crate::openapi::ErrorBody;
+use crate::paging;
 use crate::position::After;
 use crate::request::{Path, Post, Query, RequestContext, now};
 use crate::wiring::App;
@@ -152,6 +153,12 @@ async fn found(app: &App, id: AdjustmentId) -> Result<rows::Adjustment, ApiError
     rows::find(&app.pool, id).await?.ok_or_else(|| ApiError::not_found("adjustment"))
 }
 
+/// Whose it is; whether it may be decided on, the adjustment itself decides.
+async fn owner(app: &App, id: AdjustmentId, after: &After) -> Result<TenantId, ApiError> {
+    after.wait(app, Adjustments::NAME).await?;
+    Ok(found(app, id).await?.tenant_id)
+}
+
 impl AdjustmentLine {
     fn new(row: rows::Adjustment) -> Result<Self, ApiError> {
         let approvals = row.approvals.iter().map(|one| Ok(ApprovalLine { by: one.by.0, at: rfc3339(one.at)? }));
@@ -197,7 +204,6 @@ pub struct ProposalBody {
 
 impl ProposalBody {
     fn proposal(self, adjustment_id: AdjustmentId) -> Result<Proposal, ApiError> {
-        let asset = Asset::ALL.into_iter().find(|asset| asset.as_str() == self.asset);
         let reason = AdjustmentReason::ALL.into_iter().find(|reason| reason.as_str() == self.reason);
         let reasons = || AdjustmentReason::ALL.map(AdjustmentReason::as_str).join(", ");
         let effective_at = match &self.effective_at {
@@ -207,7 +213,7 @@ impl ProposalBody {
         Ok(Proposal {
             adjustment_id,
             tenant_id: TenantId(self.tenant_id),
-            asset: asset.ok_or_else(|| ApiError::field("asset", "must be USD or CREDIT"))?,
+            asset: self.asset.parse().map_err(|_| ApiError::field("asset", "must be USD or CREDIT"))?,
             amount: Units::new(self.amount),
             reason: reason.ok_or_else(|| ApiError::field("reason", format!("must be one of {}", reasons())))?,
             evidence: self.evidence,
@@ -301,9 +307,7 @@ pub async fn approve(
 ) -> Result<Response, ApiError> {
     let (actor, by, id) = (operator.actor(), operator.user_id(), AdjustmentId(id));
     let who = actor.to_string();
-    // Only whose it is is looked up; whether it may be approved, the adjustment itself decides.
-    after.wait(&app, Adjustments::NAME).await?;
-    let tenant_id = found(&app, id).await?.tenant_id;
+    let tenant_id = owner(&app, id, &after).await?;
     let work = async |claimer: Claimer| {
         app.auth.changes.make(by)?;
         let at = now();
@@ -345,8 +349,7 @@ pub async fn reject(
 ) -> Result<Response, ApiError> {
     let (actor, by, id) = (operator.actor(), operator.user_id(), AdjustmentId(id));
     let who = actor.to_string();
-    after.wait(&app, Adjustments::NAME).await?;
-    let tenant_id = found(&app, id).await?.tenant_id;
+    let tenant_id = owner(&app, id, &after).await?;
     let reason = post.body.reason;
     let work = async |claimer: Claimer| {
         app.auth.changes.end(by)?;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::body::{Arrived, Room, read};
 use crate::error::ApiError;
 use crate::idempotency::Attempt;
-use crate::request::{off_the_loop, parse};
+use crate::request::{ModelPost, large, parse};
 
 /// A POST without a body, or with an empty object in it, together with its `Idempotency-Key`.
 pub struct BarePost {
@@ -50,14 +50,8 @@ impl<S: Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for LargePost
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let Arrived { headers, bytes, room } = read(request).await?;
-        crate::request::demand_json(&headers)?;
-        let text = bytes.clone();
-        let body = off_the_loop(bytes.len(), move || parse(&text)).await??;
-        let attempt = Attempt::read(&headers, &method, &path, bytes)?;
-        Ok(Self { body, attempt, room: Arc::new(room) })
+        let ModelPost { body, attempt, room, .. } = large(request, parse).await?;
+        Ok(Self { body, attempt, room })
     }
 }
 

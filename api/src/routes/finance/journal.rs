@@ -13,12 +13,13 @@ use calos_domain::ledger_access::LedgerView;
 use calos_projections::Projection;
 use calos_projections::journal::{self, Cursor, Entry, Journal, JournalFilter};
 
+use super::looks;
 use super::span::Stretch;
-use super::{looks, paging};
 use crate::auth::FinanceReader;
 use crate::error::ApiError;
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
+use crate::paging;
 use crate::position::After;
 use crate::request::{Path, Query, RequestContext};
 use crate::wiring::App;
@@ -180,7 +181,7 @@ impl EventLine {
             recorded_at: rfc3339(event.recorded_at)?,
             payload: event.payload,
             metadata: event.metadata,
-            hash: event.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: hex::encode(event.hash),
         })
     }
 }

@@ -17,7 +17,6 @@ use calos_projections::Projection;
 use calos_projections::reconciliations::{self as rows, ExceptionRow, ReconciliationRow, Reconciliations};
 
 use super::bare::LargePost;
-use super::paging::{self, PageQuery};
 use super::span;
 use super::span::Stretch;
 use crate::auth::{FinanceOperator, FinanceReader};
@@ -25,6 +24,7 @@ use crate::error::ApiError;
 use crate::idempotency::{Answer, Claimer};
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
+use crate::paging::{self, PageQuery};
 use crate::position::After;
 use crate::request::{Path, Post, Query, RequestContext, now, off_the_loop};
 use crate::wiring::App;

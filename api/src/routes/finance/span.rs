@@ -1,11 +1,11 @@
 //! From when, up to when, as of when: the dates in questions about the book.
 
 use calos_domain::Timestamp;
-use calos_projections::as_of::AsOf;
 
+pub use crate::calendar::as_of;
 use crate::calendar::{moment_or_day, moment_or_day_begin};
 use crate::error::ApiError;
-use crate::moment::rfc3339;
+pub use crate::moment::shown;
 
 /// A stretch of time: from a moment, and up to but without another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,25 +30,6 @@ impl Stretch {
             _ => Ok(Self { from, to }),
         }
     }
-}
-
-/// As of an effective and a recorded date, both included, from the fields `asOf` and `asKnownAt`.
-///
-/// # Errors
-/// 400 `invalid_field`.
-pub fn as_of(as_of: Option<&str>, as_known_at: Option<&str>) -> Result<AsOf, ApiError> {
-    Ok(AsOf {
-        effective: as_of.map(|text| moment_or_day("asOf", text)).transpose()?,
-        recorded: as_known_at.map(|text| moment_or_day("asKnownAt", text)).transpose()?,
-    })
-}
-
-/// A moment as text, where there is one.
-///
-/// # Errors
-/// 500 for a moment beyond the calendar.
-pub fn shown(at: Option<Timestamp>) -> Result<Option<String>, ApiError> {
-    at.map(rfc3339).transpose()
 }
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ use calos_projections::journal::Journal;
 use calos_projections::wallet_ledger::WalletLedger;
 
 use super::looks;
-use super::paging::{self, PageQuery};
 use crate::auth::FinanceReader;
 use crate::error::ApiError;
 use crate::idempotency::Answer;
 use crate::ledger::tenant_name;
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
+use crate::paging::{self, PageQuery};
 use crate::position::After;
 use crate::request::{Path, Query, RequestContext};
 use crate::routes::credits::balance::{Balance, BalanceQuery};
@@ -68,8 +68,7 @@ pub async fn ledger(
     after: After,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, ApiError> {
-    let limit = paging::limit(query.limit)?;
-    let before = paging::cursor::<i64>(query.cursor.as_deref())?;
+    let (limit, before) = query.by_place()?;
     let tenant = TenantId(id);
     let positions = looks::record(&app, &reader, &context, Some(tenant), LedgerView::Ledger).await?;
     after.wait(&app, WalletLedger::NAME).await?;
@@ -221,7 +220,7 @@ impl Place {
     fn read(text: &str) -> Result<Self, ApiError> {
         let part = |text: &str| match text {
             "-" => Ok(None),
-            number => number.parse().ok().filter(|sequence| *sequence > 0).map(Some).ok_or_else(paging::no_cursor),
+            number => paging::place(number).map(Some),
         };
         let (own, all) = text.split_once('.').ok_or_else(paging::no_cursor)?;
         Ok(Self { own: part(own)?, all: part(all)? })

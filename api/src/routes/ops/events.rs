@@ -20,8 +20,8 @@ use crate::auth::FinanceOperator as Operator;
 use crate::error::ApiError;
 use crate::moment::parse_rfc3339;
 use crate::openapi::ErrorBody;
+use crate::paging;
 use crate::request::{Path, Query, RequestContext, now};
-use crate::routes::credits::{PAGE_DEFAULT_ROWS, PAGE_MAX_ROWS};
 use crate::wiring::App;
 
 /// How far before and after an event its conversation is looked for, in seconds: a hold stands for ten minutes.
@@ -131,16 +131,8 @@ pub async fn search(
     context: RequestContext,
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<EventsPage>, ApiError> {
-    let limit = query.limit.unwrap_or(PAGE_DEFAULT_ROWS);
-    if !(1..=PAGE_MAX_ROWS).contains(&limit) {
-        return Err(ApiError::field("limit", format!("must be 1 to {PAGE_MAX_ROWS}")).with_fact("max", PAGE_MAX_ROWS));
-    }
-    let after: Option<Place> = query
-        .cursor
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(|_| ApiError::field("cursor", "is none that nextCursor gave; leave it out for the first page"))?;
+    let limit = paging::limit(query.limit)?;
+    let after = paging::cursor::<Place>(query.cursor.as_deref())?;
     let filter = EventFilter {
         stream: query.stream.as_deref().map(stream).transpose()?,
         event_type: query.r#type,
@@ -151,7 +143,7 @@ pub async fn search(
         limit: None,
     };
     looked(&app, &operator, &context).await?;
-    let found = page(&app.pool, &filter, after, limit as usize).await.map_err(failed)?;
+    let found = page(&app.pool, &filter, after, limit).await.map_err(failed)?;
     let events = found.events.iter().map(EventBody::new).collect::<Result<_, _>>()?;
     Ok(Json(EventsPage { events, next_cursor: found.next.map(|place| place.to_string()) }))
 }

@@ -13,6 +13,7 @@ use calos_projections::statement::Behind;
 
 use super::sheet::Running;
 use crate::error::ApiError;
+use crate::paging::no_cursor;
 
 /// Numbers in a cursor.
 const NUMBERS: usize = 7;
@@ -45,8 +46,7 @@ impl Cursor {
     /// # Errors
     /// 400 `invalid_field` for anything else.
     pub fn read(text: &str, secrets: &Secrets, tenant: TenantId, month: Month) -> Result<Self, ApiError> {
-        Self::parse(text, |bytes| tag(secrets, tenant, month, bytes))
-            .ok_or_else(|| ApiError::field("cursor", "is none that nextCursor gave; leave it out for the first page"))
+        Self::parse(text, |bytes| tag(secrets, tenant, month, bytes)).ok_or_else(no_cursor)
     }
 
     fn parse(text: &str, tag: impl FnOnce(&[u8]) -> [u8; TAG_BYTES]) -> Option<Self> {
