@@ -126,10 +126,10 @@ pub struct Parts {
     pub simulated: bool,
     /// Whether the embedded cluster serves, rather than somebody else's database.
     pub embedded: bool,
-    /// Cancelled when the server is asked to stop: what waits for long should look at it.
+    /// Cancelled when the server stops: what waits for long should look at it.
+    pub stopping: CancellationToken,
     /// Cancelled when the server says that it takes no more traffic, though it goes on serving; at the latest when it stops.
     pub leaving: CancellationToken,
-    pub stopping: CancellationToken,
 }
 
 impl Deref for App {
@@ -220,8 +220,8 @@ impl App {
         };
         let watching = watched.spawn(stop.clone());
         let grant_expiry = expire_grants::spawn(pool.clone(), log.clone(), runner.progress(), stop.clone());
-        let stopping = CancellationToken::new();
         let keyring = sweep_keyring::spawn(secrets.clone(), log.clone(), stop.clone());
+        let stopping = CancellationToken::new();
         let app = Self(Arc::new(Parts {
             world,
             gateway,
