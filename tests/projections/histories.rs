@@ -1,13 +1,14 @@
 //! Generated histories: wallets as the real decider moves them, and the people and keys around them.
 
 use calos_domain::account::{
-    AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
+    AccountErased, AccountEvent, AccountRegistered, PasswordChanged, StaffRole, StaffRoleGranted, StaffRoleRevoked,
 };
 use calos_domain::api_key::{
     ApiKeyChanged, ApiKeyEvent, ApiKeyIssued, ApiKeyRevoked, ApiKeyRotated, KeyBudgets, KeyLimits, KeySettings,
 };
 use calos_domain::pricing::Provider;
 use calos_domain::sealed::Sealed;
+use calos_domain::session::{SessionEndCause, SessionEnded, SessionEvent, SessionStarted};
 use calos_domain::tenant::{
     MemberAdded, MemberRemoved, MemberRole, ProviderKeyAdded, ProviderKeyRemoved, StrictModelsSet, TenantCreated,
     TenantEvent, TenantRenamed,
@@ -17,8 +18,8 @@ use calos_domain::wallet::{
     UsageRecorded, Wallet, WalletCommand,
 };
 use calos_domain::{
-    AdjustmentId, Asset, Decider, GrantId, HoldId, KeyId, KeyringEntryId, MicroUsd, SubjectId, TenantId, Timestamp,
-    Units, UsageId, UserId,
+    AdjustmentId, Asset, Decider, DeviceId, GrantId, HoldId, KeyId, KeyringEntryId, MicroUsd, OperationId, SessionId,
+    SubjectId, TenantId, Timestamp, Units, UsageId, UserId,
 };
 use uuid::Uuid;
 
@@ -307,6 +308,7 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
         events.push(of_tenant(TenantEvent::MemberRemoved(MemberRemoved { user_id: guest, removed_at: at })));
     }
     events.extend(provider_keys(dice, user, at).into_iter().map(of_tenant));
+    events.extend(logins(dice, user, tenant, at));
     for number in 0..2 {
         let key_id = key_id(number);
         let stream = format!("{tenant}/{key_id}");
@@ -336,6 +338,45 @@ pub fn people(dice: &mut Dice, tenant: TenantId) -> Vec<Raw> {
             let event = ApiKeyEvent::ApiKeyRevoked(ApiKeyRevoked { revoked_by: user, revoked_at: at.plus_seconds(5) });
             events.push(Raw::of("api_key", &stream, &event));
         }
+    }
+    events
+}
+
+/// Logins of a person, some of which end; and every other person is erased in the end.
+fn logins(dice: &mut Dice, user: UserId, tenant: TenantId, at: Timestamp) -> Vec<Raw> {
+    let mut events = Vec::new();
+    let erased = dice.below(2) == 0;
+    let mut ends = 0;
+    for number in 0..dice.below(4) {
+        let session_id = SessionId(dice.uuid());
+        let stream = format!("{user}/{session_id}");
+        let started = SessionStarted {
+            session_id,
+            user_id: user,
+            tenant_id: tenant,
+            device_id: DeviceId(dice.uuid()),
+            started_at: at,
+            expires_at: at.plus_seconds(600),
+            address: Some(sealed(user, "YWRkcmVzcw==")),
+            user_agent: (number > 0).then(|| sealed(user, "YWdlbnQ=")),
+        };
+        events.push(Raw::of("session", &stream, &SessionEvent::SessionStarted(started)));
+        ends = dice.below(2);
+        if ends == 1 {
+            let cause = if erased { SessionEndCause::Erased } else { SessionEndCause::LoggedOut };
+            let ended = SessionEnded { cause, ended_at: at.plus_seconds(60) };
+            events.push(Raw::of("session", &stream, &SessionEvent::SessionEnded(ended)));
+        }
+    }
+    if erased {
+        let gone = AccountErased {
+            subject: SubjectId(user.0),
+            operation_id: OperationId(dice.uuid()),
+            erased_at: at.plus_seconds(90),
+        };
+        // The end of a session may stand behind it, never a beginning.
+        let place = events.len() - usize::try_from(ends).expect("one at the most");
+        events.insert(place, Raw::of("account", &user, &AccountEvent::AccountErased(gone)));
     }
     events
 }

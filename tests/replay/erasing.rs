@@ -172,12 +172,15 @@ async fn an_erased_person_is_gone_and_their_address_can_be_registered_anew() {
     passed(&console.verify(&app).await);
 
     let again = json!({"email": who.email.to_uppercase(), "password": PASSWORD});
-    let anew = Answer::of(app.post("/api/auth/register", &again)).await.expect(201);
+    let register = || app.post("/api/auth/register", &again).header("idempotency-key", "anew");
+    let anew = Answer::of(register()).await.expect(201);
     assert_ne!(anew.body["userId"], who.user_id.to_string());
     Answer::of(login()).await.expect(200);
     let twice = console.erase(&who).await.expect("it is done already");
     assert!(twice.already && !twice.changed_something(), "{twice:?}");
     assert_eq!(twice.erased_at, erased.erased_at);
+    let repeated = Answer::of(register()).await.expect(201);
+    assert_eq!(repeated.body["userId"], anew.body["userId"], "the new person's answer is kept");
     Answer::of(login()).await.expect(200);
     passed(&console.verify(&app).await);
     console.close().await;

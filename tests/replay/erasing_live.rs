@@ -150,6 +150,7 @@ async fn nothing_of_an_erased_person_is_found_anywhere_and_the_books_are_as_they
     }
     let tables = tables_with(&pool, &[person.user_id.clone()]).await;
     assert!(tables.len() > 4 && tables.contains(&"public.subject_keys".to_owned()), "{tables:?}");
+    what_would_be_left_is_found(&pool).await;
     // A version of each read model from before, and an unfinished one would be the same.
     place.must("calos-replay", &["rebuild", "accounts", "--reason", "a drill", "--yes", "--quiet"]);
     place.must("calos-replay", &["rebuild", "sessions", "--reason", "a drill", "--yes", "--quiet"]);
@@ -187,6 +188,18 @@ async fn nothing_of_an_erased_person_is_found_anywhere_and_the_books_are_as_they
     place.must("calos-replay", &["verify"]);
     let log = std::fs::read_to_string(place.data_dir.join("server.log")).expect("the server's log");
     assert!(traces_in(&log).is_empty(), "the server's log has {:?}", traces_in(&log));
+}
+
+/// The search finds what it looks for, as text and as bytes, plain and encoded.
+async fn what_would_be_left_is_found(pool: &PgPool) {
+    let encoded = URL_SAFE_NO_PAD.encode(format!("x{EMAIL}y"));
+    for (text, bytes) in [(NAME, ""), ("", AGENT), (encoded.as_str(), ""), ("", ADDRESS)] {
+        sqlx::raw_sql("CREATE TABLE read_old.left_over (text text, bytes bytea)").execute(pool).await.expect("a table");
+        let put = sqlx::query("INSERT INTO read_old.left_over VALUES ($1, $2)").bind(text).bind(bytes.as_bytes());
+        put.execute(pool).await.expect("a row");
+        assert_eq!(tables_with(pool, &traces()).await, ["read_old.left_over"], "{text}{bytes}");
+        sqlx::raw_sql("DROP TABLE read_old.left_over").execute(pool).await.expect("it goes");
+    }
 }
 
 fn lines(balance: &Value) -> Value {

@@ -10,9 +10,12 @@ use calos_replay::operation::run_by;
 use calos_replay::progress::Show;
 use calos_replay::rekey::{MasterKeys, Rekeyed, rekey};
 use calos_replay::write_guard::{Assent, confirm};
+use calos_tests::cluster::{TestCluster, open_folder};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::history::History;
+use crate::server::{Place, Server, client, send, text};
 
 /// More than two pages of keys.
 const SUBJECTS: u128 = 2 * REWRAP_PAGE_MAX_KEYS as u128 + 7;
@@ -117,4 +120,44 @@ async fn a_rekey_that_was_broken_off_goes_on_and_what_does_not_open_is_counted_a
     assert_eq!(done, Rekeyed { rewrapped: all - page - 1, already: page, unopenable: 1 });
     opens(&keys(&history, 2, None), &sealed).await;
     history.log.close().await;
+}
+
+/// Two master keys as the settings have them.
+const FIRST: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+const SECOND: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_go_from_one_master_key_to_the_next_and_everything_still_opens() {
+    let cluster = TestCluster::private().await;
+    let database_url = Some(cluster.database("calos").await);
+    let folder = open_folder();
+    let place = Place { data_dir: folder.path().to_owned(), database_url };
+    let settings = |lines: &[(&str, &str)]| {
+        let text: String = lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        std::fs::write(place.data_dir.join(".env"), text).expect("settings");
+    };
+    let login = json!({ "email": "ada@example.com", "password": "correct horse battery staple" });
+    settings(&[("CALOS_MASTER_KEY", FIRST)]);
+    let mut server = Server::start(&place).await;
+    send(client().post(format!("{}/api/auth/register", server.url)).json(&login), 201).await;
+    assert!(server.terminate().success());
+
+    let rekey = ["rekey", "--reason", "the yearly change", "--yes"];
+    settings(&[("CALOS_MASTER_KEY", SECOND)]);
+    let refused = place.run("calos-replay", &rekey);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && why.contains("as CALOS_MASTER_KEY_PREVIOUS"), "{why}");
+    settings(&[("CALOS_MASTER_KEY", SECOND), ("CALOS_MASTER_KEY_PREVIOUS", FIRST)]);
+    let said = place.must("calos-replay", &rekey);
+    assert!(said.starts_with("1 data keys are wrapped by the current master key now, 0 were before"), "{said}");
+
+    settings(&[("CALOS_MASTER_KEY", SECOND)]);
+    let said = place.must("calos-replay", &rekey);
+    assert!(said.starts_with("0 data keys are wrapped by the current master key now, 1 were before"), "{said}");
+    place.must("calos-replay", &["verify"]);
+    let server = Server::start(&place).await;
+    let signed_in = send(client().post(format!("{}/api/auth/login", server.url)).json(&login), 200).await;
+    let token = text(&signed_in["session"], "token");
+    let session = send(client().get(format!("{}/api/auth/session", server.url)).bearer_auth(&token), 200).await;
+    assert_eq!(text(&session, "email"), "ada@example.com");
 }

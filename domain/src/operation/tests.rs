@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::upcast::{self, DecodeError, Label};
-use crate::{Decider, Fact as _, OperationId, TenantId, Timestamp};
+use crate::{Decider, Fact as _, OperationId, SubjectId, TenantId, Timestamp};
 
 fn run() -> RunBy {
     RunBy {
@@ -175,6 +175,30 @@ fn a_rotated_keyring_is_recorded_once_and_never_as_its_first_key() {
     assert_eq!(when(&mut operation, rotated(2, 18)), Err(refusal));
     let refused = Operation::default().decide(rotated(1, 0));
     assert_eq!(refused, Err(OperationRefusal::BadVersions { earlier: 1, later: 1 }));
+}
+
+#[test]
+fn a_run_erases_one_person_and_says_so_once() {
+    let erased = |subject| {
+        let (run, subject) = (run(), SubjectId(Uuid::from_u128(subject)));
+        OperationCommand::RecordErased(SubjectErased { run, subject, erased_at: Timestamp::from_micros(4) })
+    };
+    let mut operation = Operation::default();
+    assert_eq!(when(&mut operation, erased(1)).map(|events| events.len()), Ok(1));
+    let refusal = OperationRefusal::RecordedBefore { name: "subject_erased", projection: "subject".to_owned() };
+    assert_eq!(when(&mut operation, erased(2)), Err(refusal));
+}
+
+#[test]
+fn keys_wrapped_anew_are_recorded_once_with_their_counts() {
+    let rewrapped = |rewrapped| {
+        let (run, rewrapped_at) = (run(), Timestamp::from_micros(4));
+        OperationCommand::RecordRewrapped(DataKeysRewrapped { run, rewrapped, already: 3, unopenable: 0, rewrapped_at })
+    };
+    let mut operation = Operation::default();
+    assert_eq!(when(&mut operation, rewrapped(17)).map(|events| events.len()), Ok(1));
+    let refusal = OperationRefusal::RecordedBefore { name: "data_keys_rewrapped", projection: "data keys".to_owned() };
+    assert_eq!(when(&mut operation, rewrapped(18)), Err(refusal));
 }
 
 #[test]

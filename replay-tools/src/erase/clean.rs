@@ -1,9 +1,10 @@
 //! What is kept beside the log and the read models: snapshots, kept answers, and dead versions of rows.
 
+use calos_adapters::postgres::Timestamptz;
 use calos_domain::account::Account;
 use calos_domain::device::Device;
 use calos_domain::session::Session;
-use calos_domain::{Decider, TenantId, UserId};
+use calos_domain::{Decider, TenantId, Timestamp, UserId};
 
 use super::Eraser;
 use super::read_models::with_sealed_data;
@@ -31,13 +32,23 @@ impl Eraser<'_> {
     }
 
     /// Deletes the answers kept for requests the person could repeat, signing up and in included, and those of the keys of
-    /// tenants nobody else belongs to: an answer can hold a session, a key, or a whole conversation.
-    pub(super) async fn delete_answers(&self, user_id: UserId, tenants: &[TenantId]) -> Result<u64, ToolError> {
-        let mut callers = vec![format!("user:{user_id}"), format!("login:{user_id}")];
-        callers.extend(self.claims(user_id).await?.into_iter().map(|hash| format!("register:{hash}")));
+    /// tenants nobody else belongs to: an answer can hold a session, a key, or a whole conversation. Whoever signed up with
+    /// their address since is somebody else.
+    pub(super) async fn delete_answers(
+        &self,
+        user_id: UserId,
+        tenants: &[TenantId],
+        erased_at: Timestamp,
+    ) -> Result<u64, ToolError> {
+        let callers = vec![format!("user:{user_id}"), format!("login:{user_id}")];
+        let claims = self.claims(user_id).await?.into_iter().map(|hash| format!("register:{hash}"));
         let keys: Vec<String> = tenants.iter().map(|tenant| format!("key:{tenant}/%")).collect();
-        let deleted = sqlx::query("DELETE FROM idempotency WHERE caller = ANY($1) OR caller LIKE ANY($2)");
-        Ok(deleted.bind(callers).bind(keys).execute(self.owner).await?.rows_affected())
+        let deleted = sqlx::query(
+            "DELETE FROM idempotency WHERE caller = ANY($1) OR caller LIKE ANY($2)
+                 OR (caller = ANY($3) AND created_at <= $4)",
+        );
+        let deleted = deleted.bind(callers).bind(keys).bind(claims.collect::<Vec<_>>()).bind(Timestamptz(erased_at));
+        Ok(deleted.execute(self.owner).await?.rows_affected())
     }
 
     /// The claims the person ever held, by the hash that names each; the account itself has forgotten them.

@@ -22,7 +22,7 @@ use calos_commands::erasure;
 use calos_commands::fault::Fault;
 use calos_commands::ports::SealError;
 use calos_domain::operation::RunBy;
-use calos_domain::{SubjectId, TenantId, UserId};
+use calos_domain::{SubjectId, TenantId, Timestamp, UserId};
 
 use crate::error::ToolError;
 use crate::operation::now;
@@ -136,6 +136,9 @@ impl Eraser<'_> {
             let mut erased = eraser.close(user_id).await?;
             eraser.destroy_key(user_id, &mut erased).await?;
             eraser.end_rest(user_id, &mut erased).await?;
+            // A backup brings kept answers back; read models take the facts by themselves.
+            let tenants = self.own_tenants(user_id).await?;
+            eraser.delete_answers(user_id, &tenants, Timestamp::from_micros(erased.erased_at)).await?;
             again += 1;
         }
         Ok(again)
@@ -193,7 +196,8 @@ impl Eraser<'_> {
         erased.old_versions_dropped = self.drop_old_versions().await?;
         erased.snapshots_dropped = self.drop_snapshots(user_id).await?;
         let alone = self.own_tenants(user_id).await?;
-        erased.answers_deleted = self.delete_answers(user_id, &alone).await?;
+        let erased_at = Timestamp::from_micros(erased.erased_at);
+        erased.answers_deleted = self.delete_answers(user_id, &alone, erased_at).await?;
         erased.vacuumed = self.vacuum().await?;
         Ok(())
     }
