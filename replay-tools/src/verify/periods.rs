@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(elsewhere, [expected]);
         assert!(wrong(&second, None)[0].ends_with("no month was closed before it"));
         assert_eq!(wrong(&closed("2026-09", None), Some(&first)).len(), 1);
-        let altered = PeriodClosed { as_known_at: Timestamp::from_micros(1), ..second.clone() };
+        let altered = PeriodClosed { as_known_at: Timestamp::from_micros(1), ..second };
         assert!(wrong(&altered, Some(&first))[0].starts_with("2026-09 carries the hash "));
     }
 }
