@@ -206,6 +206,9 @@ async fn read_models_and_tools_read_an_older_event_as_todays_and_pass_its_bytes_
     let report =
         rebuild(owner, &history.log, REBUILD_SCOPES, &operator(), &confirmed, &options).await.expect("it is rebuilt");
     assert_eq!((report.parity.differing_rows(), report.dead_letters), (0, 0));
+    // The rebuild has recorded itself, as such events are written today.
+    expected.push(r#"{"one":{"projection":"rebuild_scopes"}}"#.to_owned());
+    expected.sort();
     assert_eq!(sorted(scopes(pool).await), expected, "as a rebuild copies it");
     catch_up(&history).await;
     for report in [verify_with_scopes(&history).await, history.verify().await] {
@@ -231,7 +234,8 @@ async fn read_models_and_tools_read_an_older_event_as_todays_and_pass_its_bytes_
         let confirmed = confirm(Assent::Given, "import").expect("it is confirmed");
         let key = Some(history.key.verifying_key());
         let anchors = history.anchors.path();
-        let imported = import_log(&database.owner_pool, &file, anchors, key, &operator(), Show::Silent, &confirmed).await;
+        let imported =
+            import_log(&database.owner_pool, &file, anchors, key, &operator(), Show::Silent, &confirmed).await;
         imported.expect("it is imported");
         assert_eq!(stored(&database.pool, &run).await, stored(pool, &run).await);
         let report = crate::log_files::verify_of(&database, history.anchors()).await;
