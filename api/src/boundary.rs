@@ -17,7 +17,8 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span};
 
-use calos_commands::in_request::{TRACE_TARGET, in_request};
+use calos_adapters::postgres::Pulse;
+use calos_commands::in_request::{InRequest, TRACE_TARGET, in_request};
 
 use crate::error::{ApiError, Code, Dialect};
 use crate::metrics::HttpFigures;
@@ -29,6 +30,9 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 4_096;
 
 /// How long a request outside the gateway may take; a model call has its own, longer bounds.
 pub const REQUEST_MAX_SECONDS: u64 = 30;
+
+/// A request that has been worked on for this long while the database is lost waits for the database.
+const LOST_GRACE: Duration = Duration::from_millis(250);
 
 /// The paths that are answered from memory however many requests are being worked on.
 const ALIVE_PATHS: [&str; 2] = ["/health", "/metrics"];
@@ -51,6 +55,7 @@ pub struct Boundary {
     permits: Arc<Semaphore>,
     trusted_proxies: Arc<[IpNet]>,
     figures: Arc<HttpFigures>,
+    pulse: Option<Pulse>,
 }
 
 impl Boundary {
@@ -61,7 +66,14 @@ impl Boundary {
             permits: Arc::new(Semaphore::new(requests_in_flight_max)),
             trusted_proxies: trusted_proxies.into(),
             figures: Arc::default(),
+            pulse: None,
         }
+    }
+
+    /// The same, giving up what waits for a database that this finds lost.
+    #[must_use]
+    pub fn watching(self, pulse: Pulse) -> Self {
+        Self { pulse: Some(pulse), ..self }
     }
 
     /// The same, counting there.
@@ -89,6 +101,7 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
     let span = span_of(&context, &method, route.as_ref());
     continue_trace(&span, request.headers());
 
+    let standing = InRequest::new(Arc::clone(&context.request_id));
     let work = async {
         match boundary.permits.try_acquire() {
             Ok(_permit) => run(request, next, &path).await,
@@ -98,7 +111,12 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
                 .into_response(),
         }
     };
-    let response = in_request(Arc::clone(&context.request_id), work).instrument(span.clone()).await;
+    let work = in_request(Arc::clone(&standing), work).instrument(span.clone());
+    let response = tokio::select! {
+        biased;
+        response = work => response,
+        error = waits_in_vain(boundary.pulse.as_ref(), &standing, &path) => error.into_response(),
+    };
     span.record("http.response.status_code", response.status().as_u16());
     let mut response = in_dialect(response, dialect, &context.request_id).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
@@ -124,6 +142,28 @@ pub async fn boundary(State(boundary): State<Boundary>, mut request: Request, ne
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Resolves when the request waits for a database that is lost, with what its caller is told: that nothing happened, which
+/// is so from then on, or, when it has begun to change something, that the outcome is not known.
+async fn waits_in_vain(pulse: Option<&Pulse>, standing: &InRequest, path: &str) -> ApiError {
+    let Some(pulse) = pulse else { return std::future::pending().await };
+    // What needs no database is answered by then.
+    tokio::time::sleep(LOST_GRACE).await;
+    pulse.lost().await;
+    if standing.give_up() {
+        return ApiError::new(Code::DatabaseUnavailable, "the database does not answer; try again in a moment");
+    }
+    if has_own_bounds(path) {
+        return std::future::pending().await;
+    }
+    // The log tells what became of what it was handed; what is looked up afterwards is given up.
+    tokio::time::sleep(LOST_GRACE).await;
+    pulse.lost().await;
+    ApiError::new(
+        Code::OutcomeUnknown,
+        "the database went away meanwhile; repeat the request with the same idempotency key to learn its outcome",
+    )
 }
 
 /// The beginning of a request's trace: named by method and route, never by a path from outside.

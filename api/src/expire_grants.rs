@@ -79,6 +79,7 @@ impl<T: Copy + Eq + Hash> Hopeless<T> {
 /// Sweeps every [`SWEEP_SECONDS`] until `stop`.
 #[must_use]
 pub fn spawn(pool: PgPool, log: PgLog, progress: watch::Receiver<Progress>, stop: CancellationToken) -> JoinHandle<()> {
+    let pulse = log.pulse().clone();
     let mut sweeper = Sweeper::new(pool, log, progress, stop.clone());
     tokio::spawn(async move {
         loop {
@@ -86,7 +87,11 @@ pub fn spawn(pool: PgPool, log: PgLog, progress: watch::Receiver<Progress>, stop
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_secs(SWEEP_SECONDS)) => {}
             }
-            match sweeper.sweep().await {
+            let Some(swept) = pulse.unless_lost(sweeper.sweep()).await else {
+                tracing::warn!("what has run out of time could not be recorded: the database does not answer");
+                continue;
+            };
+            match swept {
                 Ok((0, 0)) => {}
                 Ok((grants, adjustments)) => {
                     tracing::info!(grants, adjustments, "what had run out of time is recorded")

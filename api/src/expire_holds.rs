@@ -29,7 +29,8 @@ pub fn spawn(pool: PgPool, log: PgLog, metrics: Arc<Metrics>, stop: Cancellation
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_secs(EXPIRY_SECONDS)) => {}
             }
-            match sweep(&pool, &log).await {
+            let swept = log.pulse().unless_lost(sweep(&pool, &log)).await;
+            match swept.unwrap_or_else(|| Err("the database does not answer".into())) {
                 Ok(0) => {}
                 Ok(ended) => {
                     metrics.holds_expired.add(u64::try_from(ended).unwrap_or_default());

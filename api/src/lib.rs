@@ -28,7 +28,6 @@ pub mod one_at_a_time;
 pub mod openapi;
 pub mod paging;
 pub mod position;
-pub mod pulse;
 pub mod rebuilds;
 mod recent;
 pub mod refusals;

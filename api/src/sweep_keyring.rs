@@ -26,7 +26,11 @@ pub fn spawn(secrets: Secrets, log: PgLog, stop: CancellationToken) -> JoinHandl
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_secs(SWEEP_SECONDS)) => {}
             }
-            match sweep(&secrets, &log).await {
+            let Some(swept) = log.pulse().unless_lost(sweep(&secrets, &log)).await else {
+                tracing::warn!("the keyring could not be swept: the database does not answer");
+                continue;
+            };
+            match swept {
                 Ok(0) => {}
                 Ok(deleted) => tracing::info!(deleted, "entries of the keyring were deleted that nobody uses"),
                 Err(error) => tracing::warn!(%error, "the keyring could not be swept; it will be tried again"),

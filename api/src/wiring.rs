@@ -41,7 +41,6 @@ use crate::idempotency::{self, InProgress};
 use crate::metrics::Metrics;
 use crate::metrics::watch::Watched;
 use crate::position;
-use crate::pulse::Pulse;
 use crate::rebuilds::Rebuilds;
 use crate::routes::health::Looks;
 use crate::seal_check::SealChecks;
@@ -110,8 +109,8 @@ pub struct Parts {
     pub books: Arc<dyn Books>,
     /// Idempotency keys being worked on here.
     pub in_progress: InProgress,
-    /// Whether the database answers.
-    pub pulse: Pulse,
+    /// When this process began to serve.
+    pub started: Instant,
     /// What was last seen of the database by whoever asks about it.
     pub looks: Looks,
     /// What the server counts about itself.
@@ -157,7 +156,7 @@ impl App {
         let stop = CancellationToken::new();
         match Self::open(config, &database, simulated, &stop).await {
             Ok((app, runner, mut tasks)) => {
-                tasks.push(("idempotency sweep", spawn_sweep(app.pool.clone(), stop.clone())));
+                tasks.push(("idempotency sweep", spawn_sweep(app.pool.clone(), app.log.clone(), stop.clone())));
                 let key = Arc::new(app.secrets.ledger_signing_key().clone());
                 let anchoring = Anchoring::start(app.pool.clone(), key, app.config.anchor_places());
                 Ok((app, Background { stop, tasks, runner, anchoring, database }))
@@ -200,12 +199,11 @@ impl App {
     ) -> Result<(Self, RunnerHandle, Tasks), StartError> {
         let pool = database.pool.clone();
         let observer = telemetry::current().map(|telemetry| telemetry.board() as _);
-        let options = RunnerOptions { observer, ..RunnerOptions::default() };
+        let options = RunnerOptions { observer, database: Some(log.pulse().watched()), ..RunnerOptions::default() };
         let runner = Runner::start(pool.clone(), log.heads(), options).await?;
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::new(&log, &secrets);
         let following = auth.follow(&log, stop.clone());
-        let (pulse, pulse_task) = Pulse::start(pool.clone(), stop.clone()).await;
         let world = secrets.world();
         let gateway = gateway::open(&config.providers, &log, &secrets, &world)?;
         let fetcher = Arc::new(SafeFetcher::new(config.fetch.clone())?);
@@ -234,7 +232,7 @@ impl App {
             log,
             pool,
             secrets,
-            pulse,
+            started: Instant::now(),
             looks: Looks::default(),
             metrics,
             seal_checks: SealChecks::default(),
@@ -248,7 +246,6 @@ impl App {
             app,
             runner,
             vec![
-                ("pulse", pulse_task),
                 ("callers", following),
                 ("catalogue", catalogue),
                 ("hold expiry", expiry),
@@ -257,6 +254,12 @@ impl App {
                 ("keyring sweep", keyring),
             ],
         ))
+    }
+
+    /// Whole seconds since this process began to serve.
+    #[must_use]
+    pub fn uptime_seconds(&self) -> u64 {
+        self.started.elapsed().as_secs()
     }
 
     /// Waits until a read model has seen some positions.
@@ -322,10 +325,11 @@ pub fn secrets_options(config: &Config) -> SecretsOptions {
 }
 
 /// Removes answers that are too old to be replayed, now and then.
-fn spawn_sweep(pool: PgPool, stop: CancellationToken) -> JoinHandle<()> {
+fn spawn_sweep(pool: PgPool, log: PgLog, stop: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
-            match idempotency::sweep(&pool).await {
+            let swept = log.pulse().unless_lost(idempotency::sweep(&pool)).await;
+            match swept.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(0) => {}
                 Ok(removed) => tracing::debug!(removed, "answers too old to be replayed were removed"),
                 Err(error) => tracing::warn!(%error, "answers too old to be replayed could not be removed"),

@@ -30,6 +30,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest wait after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// A round whose database has been away for this long is given up: its connection may have died unheard.
+const ROUND_GIVEN_UP_AFTER: Duration = Duration::from_secs(2);
+
 /// How a runner works.
 #[derive(Clone)]
 pub struct RunnerOptions {
@@ -46,6 +49,9 @@ pub struct RunnerOptions {
     pub round_max_events: u32,
     /// Who hears of what each round took.
     pub observer: Option<Arc<dyn RoundObserver>>,
+    /// Since when the database has been away, as long as it is, from whoever looks. Without it a round waits for as long as
+    /// its connection does.
+    pub database: Option<watch::Receiver<Option<std::time::Instant>>>,
 }
 
 impl Default for RunnerOptions {
@@ -57,6 +63,7 @@ impl Default for RunnerOptions {
             poll_interval: Duration::from_millis(250),
             round_max_events: 4_000,
             observer: None,
+            database: None,
         }
     }
 }
@@ -204,7 +211,13 @@ impl Work {
         while !*stopping.borrow() {
             let began = Instant::now();
             heads.borrow_and_update();
-            let next = match self.round().await {
+            let database = self.options.database.clone();
+            let round = tokio::select! {
+                biased;
+                round = self.round() => round,
+                () = given_up(database.clone()) => Err(sqlx::Error::PoolTimedOut),
+            };
+            let next = match round {
                 Ok(Round { more, .. }) => {
                     if failing {
                         tracing::info!("the projections go on");
@@ -227,6 +240,8 @@ impl Work {
                 // Whoever held the stopping end is gone, or wants us to stop.
                 _ = stopping.changed() => return,
                 () = next_round(next, began + self.options.round_min_interval, poll, &mut heads, &mut writer_lives) => {}
+                // What waits for the database goes on with its return.
+                () = returned(database), if failing => pause = BACKOFF_MIN,
             }
         }
     }
@@ -324,6 +339,32 @@ enum Next {
     Now,
     WhenThereIsWork,
     At(Instant),
+}
+
+/// Resolves once the database has been away for [`ROUND_GIVEN_UP_AFTER`]; never when nobody looks.
+async fn given_up(database: Option<watch::Receiver<Option<std::time::Instant>>>) {
+    if let Some(mut database) = database {
+        while let Ok(since) = database.wait_for(Option::is_some).await.map(|since| *since) {
+            if let Some(since) = since {
+                sleep_until((since + ROUND_GIVEN_UP_AFTER).into()).await;
+                if *database.borrow() == Some(since) {
+                    return;
+                }
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Resolves when the database comes back; never when it is not away, or nobody looks.
+async fn returned(database: Option<watch::Receiver<Option<std::time::Instant>>>) {
+    if let Some(mut database) = database
+        && database.borrow_and_update().is_some()
+        && database.wait_for(Option::is_none).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Waits until the next round is due: at once with a backlog, after the pause once the database failed, otherwise when

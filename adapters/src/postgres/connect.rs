@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 
+use super::pulse;
+
 /// How long a caller waits for a connection, in seconds.
 pub const ACQUIRE_TIMEOUT_SECONDS: u64 = 10;
 /// How long one statement of the server may take, in seconds. Tools that read the whole log use the owner's pool.
@@ -22,10 +24,14 @@ const SLOW_STATEMENT_SECONDS: u64 = 1;
 pub const APPLICATION_ROLE: &str = "calos_app";
 
 /// Takes the application's role where the database has it; one round trip per new connection. Settings are made by
-/// statement, not at start-up, because connection poolers refuse start-up options.
+/// statement, not at start-up, because connection poolers refuse start-up options. Behind a cut wire PostgreSQL would hold a
+/// transaction's locks for hours; with these keep-alives, for ten seconds.
 const PREPARE_WORKING: &str = "
     SELECT set_config('statement_timeout', $1, false),
            set_config('idle_in_transaction_session_timeout', $2, false),
+           set_config('tcp_keepalives_idle', '4', false),
+           set_config('tcp_keepalives_interval', '2', false),
+           set_config('tcp_keepalives_count', '3', false),
            (SELECT set_config('role', rolname, false) FROM pg_roles
              WHERE rolname = 'calos_app' AND pg_has_role(session_user, oid, 'MEMBER'))";
 
@@ -74,6 +80,9 @@ fn pool_options(max_connections: u32) -> PgPoolOptions {
         .max_connections(max_connections.max(1))
         .acquire_timeout(Duration::from_secs(ACQUIRE_TIMEOUT_SECONDS))
         .idle_timeout(Duration::from_secs(IDLE_TIMEOUT_SECONDS))
+        // Over a connection that swallows everything the pool would wait for ever for it to become ready again, and keep
+        // its place taken: while a database is away, what is given back is closed.
+        .after_release(|_, _| Box::pin(async { Ok(!pulse::is_any_database_away()) }))
 }
 
 fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {

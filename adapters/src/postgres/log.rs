@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::Instrument as _;
 
 use calos_commands::in_request::TRACE_TARGET;
@@ -21,6 +21,7 @@ use super::heads;
 use super::load::{Loaded, load, unavailable};
 use super::observed::AppendObserver;
 use super::partitioning::partition_of;
+use super::pulse::Pulse;
 use super::snapshots::SnapshotQueue;
 use super::unit::{Decided, decide};
 use super::warm::{StreamKey, Warm};
@@ -89,6 +90,8 @@ struct Inner {
     counters: Arc<Counters>,
     /// Whether anybody hears of durable commands.
     observed: bool,
+    pulse: Pulse,
+    pulse_task: AbortHandle,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -125,7 +128,8 @@ impl PgLog {
         let (sender, queue) = mpsc::channel(options.queue_max_commands);
         let (published, heads) = watch::channel(now.iter().map(|head| head.position).collect());
         let (foreign, _) = broadcast::channel(FOREIGN_MAX_CHANGES);
-        let (snapshots, snapshot_task) = SnapshotQueue::start(pool.clone());
+        let (pulse, pulse_task) = Pulse::start((*pool.connect_options()).clone());
+        let (snapshots, snapshot_task) = SnapshotQueue::start(pool.clone(), pulse.clone());
         let counters = Arc::new(Counters::default());
         let observed = observer.is_some();
         // A pool of its own for its one connection: readers that take every other connection cannot stop the writer.
@@ -140,6 +144,7 @@ impl PgLog {
             snapshots,
             counters: Arc::clone(&counters),
             observer,
+            pulse: pulse.clone(),
             poll_interval: options.poll_interval,
             // A short queue means short batches: what waits is bounded by a small multiple of it.
             batch_max_commands: options.queue_max_commands.clamp(1, BATCH_MAX_COMMANDS),
@@ -158,6 +163,8 @@ impl PgLog {
             foreign,
             counters,
             observed,
+            pulse,
+            pulse_task: pulse_task.abort_handle(),
             tasks,
         })))
     }
@@ -171,6 +178,13 @@ impl PgLog {
                 tracing::error!(%error, "a task of the log ended badly");
             }
         }
+        self.0.pulse_task.abort();
+    }
+
+    /// Whether its database answers.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
     }
 
     /// The durable head position of each partition, by partition number; changes wake whoever watches.
@@ -279,7 +293,8 @@ impl EventLog for PgLog {
             // What is in flight is not in the database yet.
             self.settle(partition).await?;
             let generation = Warm::lock(self.partition(partition)).generation;
-            let Loaded { aggregate, sequence, snapshot_sequence } = load::<D>(&self.0.pool, id.as_str()).await?;
+            let loaded = self.0.pulse.unless_lost(load::<D>(&self.0.pool, id.as_str())).await;
+            let Loaded { aggregate, sequence, snapshot_sequence } = loaded.ok_or_else(lost)??;
             self.0.counters.cold_loads.add(1);
             let mut warm = Warm::lock(self.partition(partition));
             // Others may have written the stream after it was read; then it was invalidated before it came in here.
@@ -355,6 +370,10 @@ impl PgLog {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub(super) fn lost() -> LogError {
+    LogError::Unavailable("the database does not answer".to_owned())
 }
 
 fn closed() -> LogError {

@@ -12,6 +12,7 @@ mod load;
 pub mod log;
 pub mod observed;
 pub mod partitioning;
+pub mod pulse;
 pub mod reading;
 mod recovery;
 mod snapshots;
@@ -23,6 +24,7 @@ mod warm;
 mod writer;
 
 pub use log::{ChangedStream, LogOptions, PgLog};
+pub use pulse::Pulse;
 pub use store::PgEventStore;
 pub use timestamp::Timestamptz;
 

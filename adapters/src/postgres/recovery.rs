@@ -10,11 +10,10 @@ use super::append::{Append, Batch, Head, Outcome};
 use super::failure::Failure;
 use super::heads::{self, Resolution};
 use super::log::ChangedStream;
+use super::pulse::LOST_AFTER;
 use super::warm::{Changed, StreamKey};
-use super::writer::{STATEMENT_TIMEOUT, Writer, bounded, index_of, now, partitions_of};
+use super::writer::{STATEMENT_TIMEOUT, Writer, bounded, index_of, now, partitions_of, while_it_answers};
 
-/// How long callers wait for a database that has gone before they are told.
-pub const OUTAGE_ANSWER_MILLISECONDS: u64 = 1_500;
 /// Attempts at one batch against stale heads and deadlocks before its callers decide again.
 const BATCH_MAX_ATTEMPTS: u32 = 16;
 /// Times a batch may take its connection down with it before its commands are written one by one.
@@ -62,7 +61,7 @@ impl Writer {
                 }
                 Err(Failure::Absent(error)) => {
                     let down_since = *self.down_since.get_or_insert(began);
-                    if down_since.elapsed() >= Duration::from_millis(OUTAGE_ANSWER_MILLISECONDS) {
+                    if self.is_lost(down_since) {
                         self.fail(appends, || Outcome::Failed(LogError::Unavailable(error.clone())));
                         self.turn_queue_away(&error);
                         return;
@@ -100,19 +99,20 @@ impl Writer {
         for append in appends {
             batch.push(append, now());
         }
+        let pulse = self.pulse.clone();
         let connection = match self.connect().await {
             Ok(connection) => connection,
             Err(error) => return Err(Failure::Absent(error.to_string())),
         };
         if !batch.is_empty() {
-            return match tokio::time::timeout(STATEMENT_TIMEOUT, batch.write(connection)).await {
-                Ok(Ok(())) => Ok(batch),
-                Ok(Err(error)) => Err(self.failure(&mut batch, Some(error)).await),
-                Err(_) => Err(self.failure(&mut batch, None).await),
+            return match while_it_answers(&pulse, STATEMENT_TIMEOUT, batch.write(connection)).await {
+                Some(Ok(())) => Ok(batch),
+                Some(Err(error)) => Err(self.failure(&mut batch, Some(error)).await),
+                None => Err(self.failure(&mut batch, None).await),
             };
         }
         // Barriers alone: nothing moves the heads, so look at them.
-        let looked = bounded(heads::read(connection)).await;
+        let looked = bounded(&pulse, heads::read(connection)).await;
         let adopted = match looked {
             Ok(now) => self.adopt(&now).await,
             Err(error) => Err(error),
@@ -147,8 +147,9 @@ impl Writer {
 
     /// A head was not where it was expected: takes over where it is.
     async fn look_at_heads(&mut self) -> Failure {
+        let pulse = self.pulse.clone();
         let looked = match self.connect().await {
-            Ok(connection) => bounded(heads::read(connection)).await,
+            Ok(connection) => bounded(&pulse, heads::read(connection)).await,
             Err(error) => Err(error),
         };
         let adopted = match looked {
@@ -166,7 +167,7 @@ impl Writer {
 
     /// Takes over heads that others moved: their streams are forgotten, and what waits on those partitions is stale.
     pub(super) async fn adopt(&mut self, now: &[Head]) -> Result<bool, sqlx::Error> {
-        let mut moved = false;
+        let (pulse, mut moved) = (self.pulse.clone(), false);
         for (index, head) in now.iter().enumerate() {
             let known = self.heads[index];
             if *head == known {
@@ -179,7 +180,7 @@ impl Writer {
                 continue;
             }
             let connection = self.connect().await?;
-            let changed = bounded(heads::changed_since(connection, partition, &known)).await?;
+            let changed = bounded(&pulse, heads::changed_since(connection, partition, &known)).await?;
             self.invalidate(partition, &changed);
             self.heads[index] = *head;
             self.announce_foreign(&changed);
@@ -206,10 +207,10 @@ impl Writer {
     /// Finds out what became of a batch whose answer was lost. `Some` when the appends left over are to be tried again.
     async fn resolve(&mut self, appends: &mut Vec<Append>, batch: Batch, began: Instant, error: &str) -> Option<()> {
         tracing::warn!(error, "the answer to a commit was lost; asking the log");
-        let mut told = false;
+        let (pulse, mut told) = (self.pulse.clone(), false);
         loop {
             let resolution = match self.connect().await {
-                Ok(connection) => bounded(heads::resolve(connection, &batch)).await,
+                Ok(connection) => bounded(&pulse, heads::resolve(connection, &batch)).await,
                 Err(error) => Err(error),
             };
             match resolution {
@@ -229,7 +230,7 @@ impl Writer {
                 Ok(Resolution::Absent) => return Some(()),
                 Err(error) => {
                     self.lose_connection(&error);
-                    if !told && began.elapsed() >= Duration::from_millis(OUTAGE_ANSWER_MILLISECONDS) {
+                    if !told && self.is_lost(began) {
                         told = true;
                         for append in appends.iter_mut() {
                             append.answer_now(Outcome::Failed(LogError::Unresolved));
@@ -247,6 +248,13 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Whether callers are told that the database is away, rather than kept waiting for it: after [`LOST_AFTER`], as it
+    /// looks from here or as the pulse finds it, whichever began earlier.
+    fn is_lost(&self, down_since: Instant) -> bool {
+        let since = self.pulse.away_since().map_or(down_since, |away_since| away_since.min(down_since));
+        since.elapsed() >= LOST_AFTER
     }
 
     /// Answers everybody who waits behind an outage: nothing of theirs was sent.
@@ -313,8 +321,9 @@ impl Writer {
     /// Finds the commands whose key is taken and tells them; what shares a partition with them is decided again.
     async fn drop_claimed(&mut self, appends: Vec<Append>) -> Vec<Append> {
         let claims: Vec<_> = appends.iter().filter_map(Append::claim_key).collect();
+        let pulse = self.pulse.clone();
         let taken = match self.connect().await {
-            Ok(connection) => bounded(heads::taken_claims(connection, &claims)).await,
+            Ok(connection) => bounded(&pulse, heads::taken_claims(connection, &claims)).await,
             Err(error) => Err(error),
         };
         let mut taken = match taken {

@@ -4,6 +4,7 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::pulse::Pulse;
 use super::warm::DueSnapshot;
 
 /// Snapshots waiting to be written, at the most; more are dropped, and the next ones come by themselves.
@@ -15,11 +16,12 @@ pub struct SnapshotQueue(mpsc::Sender<DueSnapshot>);
 
 impl SnapshotQueue {
     /// Starts the task that writes them; it ends when every queue is dropped.
-    pub fn start(pool: PgPool) -> (Self, JoinHandle<()>) {
+    pub fn start(pool: PgPool, pulse: Pulse) -> (Self, JoinHandle<()>) {
         let (sender, mut receiver) = mpsc::channel::<DueSnapshot>(QUEUE_MAX_SNAPSHOTS);
         let task = tokio::spawn(async move {
             while let Some(snapshot) = receiver.recv().await {
-                if let Err(error) = store(&pool, &snapshot).await {
+                let stored = pulse.unless_lost(store(&pool, &snapshot)).await;
+                if let Err(error) = stored.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                     tracing::debug!(%error, kind = snapshot.key.kind, "a snapshot was not written");
                 }
             }

@@ -4,11 +4,12 @@ use std::sync::MutexGuard;
 
 use tokio::sync::{mpsc, oneshot};
 
+use calos_commands::in_request::may_act;
 use calos_commands::log::{Failed, LogError, Plan, Request, Unit, UnitStream};
 use calos_commands::metadata::{Metadata, StoredMetadata};
 
 use super::append::{Append, Basis, Outcome, StreamEvents};
-use super::log::PgLog;
+use super::log::{PgLog, lost};
 use super::observed::Followed;
 use super::warm::{DueSnapshot, StreamKey, Warm};
 
@@ -43,6 +44,13 @@ pub fn decide<T, E>(
     if let Some(fault) = fault {
         locked.forget(plan);
         return Err(Failed::Log(LogError::Corrupt(fault)));
+    }
+    let changes =
+        chosen.is_ok() && (request.idempotency.is_some() || streams.iter().any(|stream| !stream.decided.is_empty()));
+    if changes && !may_act() {
+        // Its caller was told that nothing happened, while the database did not answer.
+        locked.forget(plan);
+        return Err(Failed::Log(lost()));
     }
     let (reply, receiver) = oneshot::channel();
     let counters = log.counters();

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::error::Elapsed;
 
 use calos_domain::Timestamp;
 
@@ -17,6 +16,7 @@ use super::failure::Failure;
 use super::heads;
 use super::log::{ChangedStream, Counters};
 use super::observed::{AppendObserver, Durable};
+use super::pulse::Pulse;
 use super::snapshots::SnapshotQueue;
 use super::warm::{Changed, Warm};
 
@@ -59,6 +59,7 @@ pub struct Writer {
     pub(super) snapshots: SnapshotQueue,
     pub(super) counters: Arc<Counters>,
     observer: Option<Arc<dyn AppendObserver>>,
+    pub(super) pulse: Pulse,
     pub(super) poll_interval: Duration,
     batch_max_commands: usize,
     pub(super) polled_at: Instant,
@@ -101,6 +102,8 @@ pub struct WriterParts {
     pub counters: Arc<Counters>,
     /// Who hears of durable commands.
     pub observer: Option<Arc<dyn AppendObserver>>,
+    /// Whether the database answers.
+    pub pulse: Pulse,
     /// How often the heads are looked at for other processes' appends.
     pub poll_interval: Duration,
     /// Commands in one batch, at the most.
@@ -120,6 +123,7 @@ impl Writer {
             snapshots,
             counters,
             observer,
+            pulse,
             poll_interval,
             batch_max_commands,
         } = parts;
@@ -138,6 +142,7 @@ impl Writer {
             snapshots,
             counters,
             observer,
+            pulse,
             poll_interval,
             batch_max_commands,
             polled_at,
@@ -186,9 +191,10 @@ impl Writer {
     /// Writes batch after batch: while the database works on one, the next is numbered and sealed on top of it, and it is
     /// sent before the callers of the one before are answered. Returns what has arrived and is not sent.
     async fn write_pipelined(&mut self, mut current: Building) -> Building {
-        let mut done: Option<(Building, Instant)> = None;
+        let (pulse, mut done) = (self.pulse.clone(), None::<(Building, Instant)>);
         loop {
-            let connection = if current.outdated || current.batch.is_empty() { None } else { self.connection.take() };
+            let ready = !current.outdated && !current.batch.is_empty() && self.pulse.is_connected();
+            let connection = if ready { self.connection.take() } else { None };
             let Some(mut connection) = connection else {
                 self.finish(done.take());
                 self.write(current.appends, None).await;
@@ -197,7 +203,7 @@ impl Writer {
             let began = Instant::now();
             let mut next = Building::on(current.batch.heads_after());
             let written = {
-                let writing = tokio::time::timeout(STATEMENT_TIMEOUT, current.batch.write(&mut connection));
+                let writing = while_it_answers(&pulse, STATEMENT_TIMEOUT, current.batch.write(&mut connection));
                 let mut writing = std::pin::pin!(writing);
                 let mut written = match futures_util::poll!(writing.as_mut()) {
                     Poll::Ready(written) => Some(written),
@@ -282,12 +288,12 @@ impl Writer {
     async fn failure_of(
         &mut self,
         current: &mut Building,
-        written: Option<Result<Result<(), sqlx::Error>, Elapsed>>,
+        written: Option<Option<Result<(), sqlx::Error>>>,
     ) -> Option<Failure> {
-        match written {
-            Some(Ok(Ok(()))) => None,
-            Some(Ok(Err(error))) => Some(self.failure(&mut current.batch, Some(error)).await),
-            Some(Err(_)) | None => Some(self.failure(&mut current.batch, None).await),
+        match written.flatten() {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(self.failure(&mut current.batch, Some(error)).await),
+            None => Some(self.failure(&mut current.batch, None).await),
         }
     }
 
@@ -295,8 +301,9 @@ impl Writer {
     /// append to report.
     async fn poll(&mut self) -> bool {
         self.polled_at = Instant::now();
+        let pulse = self.pulse.clone();
         let looked = match self.connect().await {
-            Ok(connection) => bounded(heads::read(connection)).await,
+            Ok(connection) => bounded(&pulse, heads::read(connection)).await,
             Err(error) => Err(error),
         };
         let adopted = match looked {
@@ -374,11 +381,15 @@ impl Writer {
     }
 
     pub(super) async fn connect(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
+        if !self.pulse.is_connected() {
+            self.lose_connection("the database does not answer");
+            return Err(sqlx::Error::PoolTimedOut);
+        }
         if self.connection.is_none() {
             let acquired = tokio::time::timeout(CONNECT_TIMEOUT, self.pool.acquire()).await;
             let mut connection = acquired.map_err(|_| sqlx::Error::PoolTimedOut)??;
             let settings = sqlx::query(SETTINGS).bind(SERVER_TIMEOUT);
-            bounded(settings.execute(&mut *connection)).await?;
+            bounded(&self.pulse, settings.execute(&mut *connection)).await?;
             self.connection = Some(connection);
         }
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
@@ -398,10 +409,26 @@ pub(super) fn partitions_of(appends: &[Append]) -> BTreeSet<i32> {
 }
 
 /// Gives a statement that only looks a bound of its own: a connection that swallows everything must not stop the log.
-pub(super) async fn bounded<T>(looking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
-        Ok(looked) => looked,
-        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+pub(super) async fn bounded<T>(
+    pulse: &Pulse,
+    looking: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let looked = while_it_answers(pulse, LOOK_TIMEOUT, looking).await;
+    looked.unwrap_or_else(|| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
+
+/// What a statement comes to; nothing when it takes too long, or the database goes away without ending the connection.
+/// Whether it is carried out all the same is not known then.
+pub(super) async fn while_it_answers<T>(
+    pulse: &Pulse,
+    timeout: Duration,
+    statement: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = statement => Some(done),
+        () = tokio::time::sleep(timeout) => None,
+        () = pulse.away() => None,
     }
 }
 

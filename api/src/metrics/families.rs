@@ -30,14 +30,14 @@ fn alone<V>(value: V) -> [(Vec<Label<'static>>, V); 1] {
 fn process(app: &App, page: &mut Page<'_>) -> fmt::Result {
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     page.gauge("calos_build", "The program that runs; always 1", [(version, 1_u64)])?;
-    page.gauge("calos_uptime_seconds", "Whole seconds since the start", alone(app.pulse.uptime_seconds()))?;
-    let up = u64::from(app.pulse.is_connected());
+    page.gauge("calos_uptime_seconds", "Whole seconds since the start", alone(app.uptime_seconds()))?;
+    let up = u64::from(app.log.pulse().is_connected());
     page.gauge("calos_database_up", "Whether the database answered about a second ago", alone(up))?;
     let age = app.metrics.seen().told.as_ref().map(|told| told.at.elapsed().as_secs_f64());
     page.gauge(
         "calos_database_look_age_seconds",
         "How old the figures are that only the database knows: holds, dead letters, halted partitions",
-        alone(age.unwrap_or_else(|| app.pulse.uptime_seconds() as f64)),
+        alone(age.unwrap_or_else(|| app.uptime_seconds() as f64)),
     )
 }
 

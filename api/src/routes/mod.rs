@@ -51,7 +51,8 @@ pub fn service(app: &App) -> Router {
     let (router, document) = all().split_for_parts();
     let document = Arc::new(document);
     let state = Boundary::new(REQUESTS_IN_FLIGHT_MAX, &app.config.server.trusted_proxies)
-        .counting(Arc::clone(&app.metrics.http));
+        .counting(Arc::clone(&app.metrics.http))
+        .watching(app.log.pulse().clone());
     router
         .route("/openapi.json", get(move || std::future::ready(json(&document))))
         .with_state(app.clone())

@@ -21,6 +21,7 @@ use super::toolless::refuses_tools;
 use super::traffic::Turn;
 use super::{ChatCall, Gateway};
 use crate::byok::{KeyringEntry, KeyringError};
+use crate::in_request::may_act;
 use crate::log::{Boxed, EventLog};
 use crate::ports::SecretText;
 use crate::provider::{ChatProvider, ChatRequest, ProviderError, Transcript};
@@ -139,15 +140,18 @@ impl<L: EventLog> Gateway<L> {
         let (waiting, start) = (waiting.clone(), start.clone());
         Box::pin(async move {
             let stopping = gateway.0.stopping.clone();
+            let provider = admission.chain.first().map_or(Provider::Ollama, |first| first.route.provider);
+            let unasked = || Attempted { used: 0, failed: Vec::new(), answer: Err(stopped(provider).into()) };
+            // A call without a hold has handed nothing to the log so far, and may have been given up meanwhile.
+            if !may_act() {
+                return unasked();
+            }
             let (admission, call, waiting, failed) = (&admission, &call, &waiting, Vec::new());
             let inquiry = Inquiry { admission, call, waiting, start, begun: Instant::now(), failed };
             tokio::select! {
                 biased;
                 attempted = gateway.ask_in_turn(inquiry) => attempted,
-                () = stopping.cancelled() => {
-                    let provider = admission.chain.first().map_or(Provider::Ollama, |first| first.route.provider);
-                    Attempted { used: 0, failed: Vec::new(), answer: Err(stopped(provider).into()) }
-                }
+                () = stopping.cancelled() => unasked(),
             }
         })
     }
