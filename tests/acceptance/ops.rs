@@ -229,3 +229,42 @@ async fn an_event_is_found_with_everything_of_its_conversation_and_the_look_is_r
     assert!(looks >= 5, "every look is an event, there are {looks}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_repeats_with_its_key_is_done_once_and_recorded_as_theirs() {
+    let app = TestApp::start().await;
+    let operator = app.staff(Role::Operator).await;
+    let keyed = async |path: &str, key: &str, body: &Value| {
+        Answer::of(app.post(path, body).header("idempotency-key", key).bearer_auth(&operator.token)).await
+    };
+    let path = "/api/ops/projections/usage_log/rebuild";
+    let reason = json!({"reason": "a drill"});
+    let first = keyed(path, "rebuild-1", &reason).await.expect(202);
+    assert!(!first.header("calos-position").is_empty(), "it says where it was recorded");
+    rebuilt(&app, &operator).await;
+    let again = keyed(path, "rebuild-1", &reason).await.expect(202);
+    assert_eq!((&again.body, again.header("idempotent-replayed")), (&first.body, "true"));
+    let other = keyed(path, "rebuild-1", &json!({"reason": "another"})).await.expect(409);
+    assert_eq!(other.body["code"], "idempotency_key_reused");
+
+    let retry = json!({"projection": "all", "reason": "a drill"});
+    let tried = keyed("/api/ops/dead-letters/retry", "retry-1", &retry).await.expect(200);
+    let again = keyed("/api/ops/dead-letters/retry", "retry-1", &retry).await.expect(200);
+    assert_eq!((&again.body, again.header("idempotent-replayed")), (&tried.body, "true"));
+    let fresh = keyed("/api/ops/dead-letters/retry", "retry-2", &retry).await.expect(200);
+    assert_ne!(fresh.body["operationId"], tried.body["operationId"], "another key is another request");
+
+    let facts: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        "SELECT event_type, metadata ->> 'actor', metadata ->> 'request_id' FROM events
+         WHERE aggregate_type = 'operation' ORDER BY sequence",
+    )
+    .fetch_all(&app.database.pool)
+    .await
+    .expect("the facts");
+    let names: Vec<&str> = facts.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["rebuild_started", "projection_rebuilt", "projection_switched"], "and none of them twice");
+    let user = format!("user:{}", operator.user_id);
+    assert!(facts.iter().all(|(_, actor, _)| *actor == user), "{facts:?}");
+    assert!(facts[0].2.is_some(), "the request is named: {facts:?}");
+    app.stop().await;
+}

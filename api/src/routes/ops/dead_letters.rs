@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -12,11 +14,13 @@ use calos_replay::dead_letters::{self as letters, RetryReport, SetAside};
 use calos_replay::place::Place;
 use calos_replay::write_guard::{Assent, confirm};
 
-use super::failure::{failed, model, run_of};
+use super::failure::{OPS_KEY, failed, kept, model, run_of};
 use crate::auth::FinanceOperator as Operator;
 use crate::error::ApiError;
+use crate::idempotency::{Answer, Claimer};
 use crate::openapi::ErrorBody;
-use crate::request::{Json as Body, Query};
+use crate::request::{Post, Query};
+use crate::to_the_end::to_the_end;
 use crate::wiring::App;
 
 /// Whose.
@@ -141,20 +145,28 @@ pub async fn list(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
-pub async fn retry(
-    State(app): State<App>,
-    operator: Operator,
-    Body(body): Body<RetryBody>,
-) -> Result<Json<RetryAnswer>, ApiError> {
+pub async fn retry(State(app): State<App>, operator: Operator, post: Post<RetryBody>) -> Result<Response, ApiError> {
+    let body = post.body;
     let models = models(&body.projection)?;
-    let run = run_of(operator.user_id(), &body.reason)?;
-    let confirmed = confirm(Assent::Given, "dead-letters retry").map_err(failed)?;
-    let mut retried = Vec::with_capacity(models.len());
-    for model in models {
-        let report = letters::retry(&app.pool, &app.log, model, &run, &confirmed).await.map_err(failed)?;
-        retried.push(RetriedLine::new(report));
-    }
-    Ok(Json(RetryAnswer { operation_id: run.operation_id.0, retried }))
+    let (by, who) = (operator.user_id(), operator.actor().to_string());
+    let run = run_of(by, &body.reason)?;
+    let asked = app.clone();
+    let work = move |claimer: Claimer| async move {
+        app.auth.changes.make(by)?;
+        // What was taken up is recorded, also when nobody waits for the answer any more.
+        to_the_end(async move {
+            let confirmed = confirm(Assent::Given, "dead-letters retry").map_err(failed)?;
+            let mut retried = Vec::with_capacity(models.len());
+            for model in models {
+                let report = letters::retry(&app.pool, &app.log, model, &run, &confirmed).await.map_err(failed)?;
+                retried.push(RetriedLine::new(report));
+            }
+            let answer = Answer::json(StatusCode::OK, &RetryAnswer { operation_id: run.operation_id.0, retried })?;
+            kept(&app, &run, &claimer, answer).await
+        })
+        .await
+    };
+    post.attempt.once(&asked, &who, OPS_KEY, work).await
 }
 
 /// Leave one event out of a projection and take up those that waited behind it. The event stays in the log.
@@ -163,22 +175,30 @@ pub async fn retry(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 503, body = ErrorBody)),
     security(("session" = []), ("sessionCookie" = [])))]
-pub async fn skip(
-    State(app): State<App>,
-    operator: Operator,
-    Body(body): Body<SkipBody>,
-) -> Result<Json<SkipAnswer>, ApiError> {
+pub async fn skip(State(app): State<App>, operator: Operator, post: Post<SkipBody>) -> Result<Response, ApiError> {
+    let body = post.body;
     let model = model(&body.projection)?;
-    let run = run_of(operator.user_id(), &body.reason)?;
-    let confirmed = confirm(Assent::Given, "dead-letters skip").map_err(failed)?;
+    let (by, who) = (operator.user_id(), operator.actor().to_string());
+    let run = run_of(by, &body.reason)?;
     let place = Place { partition: body.partition, position: body.position };
-    let report = letters::skip(&app.pool, &app.log, model, place, &run, &confirmed).await.map_err(failed)?;
-    Ok(Json(SkipAnswer {
-        operation_id: run.operation_id.0,
-        skipped: LetterLine::new(report.skipped),
-        resumed: report.resumed,
-        stream_failing: report.stream_failing,
-    }))
+    let asked = app.clone();
+    let work = move |claimer: Claimer| async move {
+        app.auth.changes.make(by)?;
+        // Once it is recorded that the event is left out, it is, also when nobody waits for the answer any more.
+        to_the_end(async move {
+            let confirmed = confirm(Assent::Given, "dead-letters skip").map_err(failed)?;
+            let report = letters::skip(&app.pool, &app.log, model, place, &run, &confirmed).await.map_err(failed)?;
+            let skipped = SkipAnswer {
+                operation_id: run.operation_id.0,
+                skipped: LetterLine::new(report.skipped),
+                resumed: report.resumed,
+                stream_failing: report.stream_failing,
+            };
+            kept(&app, &run, &claimer, Answer::json(StatusCode::OK, &skipped)?).await
+        })
+        .await
+    };
+    post.attempt.once(&asked, &who, OPS_KEY, work).await
 }
 
 impl LetterLine {

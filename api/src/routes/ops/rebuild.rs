@@ -3,22 +3,25 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use calos_projections::registry;
+use calos_replay::operation::envelope;
 use calos_replay::rebuild::RebuildReport;
 use calos_replay::status::status;
 
-use super::failure::{failed, model, run_of};
+use super::failure::{OPS_KEY, failed, model, run_of};
 use crate::auth::FinanceOperator as Operator;
 use crate::error::{ApiError, Code};
+use crate::idempotency::{Answer, Claimer};
 use crate::moment::rfc3339;
 use crate::openapi::ErrorBody;
 use crate::rebuilds::{Begun, Ended, NotBegun};
-use crate::request::{Json as Body, Path, now};
+use crate::request::{Path, Post, now};
+use crate::to_the_end::to_the_end;
 use crate::wiring::App;
 
 /// Why something is done.
@@ -111,20 +114,36 @@ pub async fn begin(
     State(app): State<App>,
     operator: Operator,
     Path(name): Path<String>,
-    Body(Reason { reason }): Body<Reason>,
+    post: Post<Reason>,
 ) -> Result<Response, ApiError> {
     let models = if name == "all" { registry::ALL.to_vec() } else { vec![model(&name)?] };
-    let run = run_of(operator.user_id(), &reason)?;
-    let begun = Begun { projection: name, by: operator.user_id(), run, at: now() };
-    match app.rebuilds.begin(&app, begun.clone(), models).await {
-        Ok(()) => Ok((StatusCode::ACCEPTED, Json(RunningRebuild::new(begun, 0, 0)?)).into_response()),
-        Err(NotBegun::Failed(error)) => Err(failed(error)),
-        Err(NotBegun::Running(running)) => {
-            let since = rfc3339(running.at)?;
+    let (by, who) = (operator.user_id(), operator.actor().to_string());
+    let run = run_of(by, &post.body.reason)?;
+    let begun = Begun { projection: name, by, run, at: now() };
+    let work = async |claimer: Claimer| {
+        app.auth.changes.make(by)?;
+        let answer = Answer::json(StatusCode::ACCEPTED, &RunningRebuild::new(begun.clone(), 0, 0)?)?;
+        let request = claimer.request(envelope(&begun.run), &answer)?;
+        let server = app.clone();
+        // Once it is recorded that it begins, it does, also when nobody waits for the answer any more.
+        let begin = async move { server.rebuilds.begin(&server, begun, models, request).await.map_err(not_begun) };
+        Ok(answer.respond(&to_the_end(begin).await?))
+    };
+    post.attempt.once(&app, &who, OPS_KEY, work).await
+}
+
+fn not_begun(why: NotBegun) -> ApiError {
+    match why {
+        NotBegun::Failed(error) => failed(error),
+        NotBegun::Running(running) => {
+            let since = match rfc3339(running.at) {
+                Ok(since) => since,
+                Err(error) => return error,
+            };
             let name = &running.projection;
             let message =
                 format!("{name} has been rebuilt since {since}; GET /api/ops/rebuild shows it, DELETE stops it");
-            Err(ApiError::new(Code::Conflict, message).with_fact("startedAt", since))
+            ApiError::new(Code::Conflict, message).with_fact("startedAt", since)
         }
     }
 }
@@ -162,7 +181,8 @@ pub async fn look(State(app): State<App>, _operator: Operator) -> Result<Json<Re
     security(("session" = []), ("sessionCookie" = [])))]
 pub async fn cancel(State(app): State<App>, operator: Operator) -> Result<StatusCode, ApiError> {
     let run = run_of(operator.user_id(), "cancelled over HTTP")?;
-    match app.rebuilds.cancel(&app, run).await.map_err(failed)? {
+    // What was stopped is recorded as that, also when nobody waits for the answer any more.
+    match to_the_end(async move { app.rebuilds.cancel(&app, run).await.map_err(failed) }).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(ApiError::not_found("running rebuild")),
     }
