@@ -48,6 +48,7 @@ pub mod trial_balance;
 pub mod turn;
 pub mod verify;
 mod versions;
+mod whole_units;
 pub mod write_guard;
 
 pub use connections::APPLICATION_NAME;

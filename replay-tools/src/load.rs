@@ -42,7 +42,7 @@ const EVENT_COLUMNS: &[&str] = &[
 ];
 
 /// How much of the files is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Until {
     /// All of it.
     End,
@@ -50,17 +50,20 @@ pub(crate) enum Until {
     Time(Timestamp),
     /// One partition up to this position, and of the others what was recorded by then, which is when that event was.
     Position { partition: i32, position: i64, at: Timestamp },
+    /// Each partition up to a position, and nothing of one that is not named: see [`crate::whole_units`].
+    Cut(Vector),
 }
 
 impl Until {
     /// Whether an event is taken. Times and positions of a partition go up, so that one not taken is followed by none that
     /// is.
-    pub(crate) fn takes(self, event: &Stored) -> bool {
+    pub(crate) fn takes(&self, event: &Stored) -> bool {
         match self {
             Self::End => true,
-            Self::Time(at) => event.recorded_at <= at,
-            Self::Position { partition, position, .. } if partition == event.partition => event.position <= position,
-            Self::Position { at, .. } => event.recorded_at <= at,
+            Self::Time(at) => event.recorded_at <= *at,
+            Self::Position { partition, position, .. } if *partition == event.partition => event.position <= *position,
+            Self::Position { at, .. } => event.recorded_at <= *at,
+            Self::Cut(last) => last.get(&event.partition).is_some_and(|last| event.position <= *last),
         }
     }
 }
@@ -227,7 +230,7 @@ impl Loader {
                 }
                 Item::Events(events) => {
                     for event in &events {
-                        self.event(event, load.until).map_err(|what| source.wrong(&what))?;
+                        self.event(event, &load.until).map_err(|what| source.wrong(&what))?;
                     }
                     self.sink.flush(connection, "public", COPY_FLUSH_BYTES).await?;
                 }
@@ -237,7 +240,7 @@ impl Loader {
         self.loaded.read.end_at(&source.header.heads.heads).map_err(|what| source.wrong(&what))
     }
 
-    fn event(&mut self, event: &Stored, until: Until) -> Result<(), String> {
+    fn event(&mut self, event: &Stored, until: &Until) -> Result<(), String> {
         self.counter.event();
         self.loaded.read.take(event)?;
         if !until.takes(event) {

@@ -30,6 +30,7 @@ use crate::progress::Show;
 use crate::rebuild::replay_all;
 use crate::turn::{Deed, Reach, Turn};
 use crate::versions::Vector;
+use crate::whole_units;
 use crate::write_guard::Confirmed;
 
 /// How much of a backup is restored.
@@ -37,9 +38,9 @@ use crate::write_guard::Confirmed;
 pub enum Target {
     /// All of it.
     Whole,
-    /// What was recorded by this moment.
+    /// What was recorded by this moment, but for the half of an append whose other half was stamped later.
     Time(Timestamp),
-    /// Up to this event, and of the other partitions what was recorded by then.
+    /// Up to this event, and of the other partitions what was recorded by then; less where an append would come back in half.
     Position(Place),
 }
 
@@ -107,6 +108,7 @@ pub async fn restore(
             Until::Position { partition, position, at }
         }
     };
+    let until = whole_units::cut(&files, key, until).await?;
     let unreadable = |error: &dyn std::fmt::Display| ToolError::Corrupt(error.to_string());
     let erased = erasures::read(options.directory, log_id).map_err(|error| unreadable(&error))?;
     let erased: Vec<Uuid> = erased.into_iter().collect();

@@ -40,7 +40,7 @@ pub(super) fn disk(name: &'static str, folder: &Path) -> Line {
             let percent = free.saturating_mul(100) / free.saturating_add(used).max(1);
             let detail = format!("{percent} % free, {} MiB, at {}", free / (1024 * 1024), there.display());
             if percent < ROOM_FAIL_PERCENT {
-                Line::fail(name, format!("{detail}; see Disk full in docs/runbook.md"))
+                Line::fail(name, format!("{detail}; see \"The disk is full\" in docs/runbook.md"))
             } else if percent < ROOM_WARN_PERCENT {
                 Line::warn(name, detail)
             } else {
