@@ -5,12 +5,13 @@ PROFILE ?= dev
 ARGS ?=
 CARGO ?= cargo
 
-.PHONY: help run test fmt lint bench setup setup-tests
+.PHONY: help run test drill fmt lint bench setup setup-tests
 
 help:
 	@printf '%s\n' \
 		'make run     set up, build and start the server (simulated providers when none is configured)' \
 		'make test    set up, then format check, lints and every test' \
+		'make drill NAME=database_lost  one of the runbook'"'"'s emergencies, at length; without a name they are listed' \
 		'make fmt     format the code' \
 		'make lint    format check, clippy with warnings denied, licences when cargo-deny is there' \
 		'make bench   set up, then measure the log, replay, a rebuild beside callers, the book and the gateway beside their baselines (optimised build)'
@@ -34,6 +35,10 @@ test: setup setup-tests lint
 		$(CARGO) test --locked --workspace --no-fail-fast --tests -- --test-threads=1 $(ALONE) || failed=1; \
 		exit $$failed; \
 	fi
+
+# The drills of `make test`, twenty times as long; CALOS_DRILL_FACTOR says how many times.
+drill: setup
+	@sh scripts/drill.sh $(NAME)
 
 fmt: setup
 	$(CARGO) fmt --all

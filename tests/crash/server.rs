@@ -64,9 +64,15 @@ pub struct Server {
 impl Server {
     /// Starts a server with simulated providers and waits until it is ready.
     pub async fn start(place: &Place) -> Self {
+        Self::serve(place, &["--simulate-providers"], &[]).await
+    }
+
+    /// Starts a server with these arguments and settings, and waits until it is ready.
+    pub async fn serve(place: &Place, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut command = place.command("calos");
-        command.args(["serve", "--simulate-providers"]).env("PORT", port.to_string()).stdin(Stdio::null());
+        command.arg("serve").args(arguments).envs(settings.iter().copied());
+        command.env("PORT", port.to_string()).stdin(Stdio::null());
         Self::spawn(place, command, port).await
     }
 

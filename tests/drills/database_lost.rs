@@ -6,6 +6,7 @@ use calos_adapters::embedded::{Cluster, ClusterOptions};
 use serde_json::json;
 use sqlx::{Executor as _, PgPool};
 
+use crate::extent::lasting;
 use crate::server::{Place, Server, bill, chat, client, pro_tenant};
 
 /// A request that cannot be served says so within this.
@@ -44,7 +45,7 @@ async fn a_lost_database_is_said_at_once_and_its_return_needs_nobody() {
     // Stopped as an administrator would: connections are ended, new ones are refused.
     cluster.leave().await.expect("PostgreSQL stops");
     let (stopped, mut asked) = (Instant::now(), 0);
-    while stopped.elapsed() < AWAY {
+    while stopped.elapsed() < lasting(AWAY) {
         let body = json!({"model": "gpt-4", "max_tokens": 8, "messages": [{"role": "user", "content": "hello"}]});
         let requests = [
             client.post(format!("{}/v1/chat/completions", server.url)).bearer_auth(&tenant.key).json(&body),

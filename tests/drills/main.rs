@@ -9,7 +9,16 @@ mod binaries;
 mod server;
 
 mod balance_wrong;
+mod checklist;
 mod database_lost;
+mod database_unreachable;
+mod disk_full;
+mod extent;
+mod ollama_gone;
+mod point_in_time;
+mod poisoned_event;
+mod table_lost;
+mod wire;
 
 /// Held by each drill: they measure times.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
