@@ -198,7 +198,8 @@ impl Figures {
     }
 }
 
-fn quantiles(latencies: &Latencies) -> Option<Quantiles> {
+/// The quantiles of some latencies; none without any.
+pub fn quantiles(latencies: &Latencies) -> Option<Quantiles> {
     Some(Quantiles {
         p50: latencies.quantile_micros(0.5)?,
         p90: latencies.quantile_micros(0.9)?,

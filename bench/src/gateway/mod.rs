@@ -13,6 +13,7 @@ mod provider;
 mod reading;
 mod report;
 mod set_up;
+mod watching;
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use self::provider::Switches;
 use self::reading::CpuReadings;
 use self::report::{GatewayReport, Memory};
 use self::set_up::{KEY, Stage};
+use self::watching::{Watched, watch};
 use crate::cli::GatewayArguments;
 use crate::error::BenchError;
 use crate::machine::{Machine, resident_mib};
@@ -186,7 +188,7 @@ impl<'a> Gateway<'a> {
         let mut commit_p50_micros = Vec::new();
         let mut memory = Memory { ready_mib: self.resident_mib(), ..Memory::default() };
         let mut figures: Vec<Figures> = cases.iter().map(|case| Figures::new(*case)).collect();
-        let mut answered = 0;
+        let (mut answered, mut watched) = (0, Watched::new()?);
         let before = self.stage.provider_calls().await?;
         let others = self.stored_uses().await?;
         for round in 1..=self.rounds {
@@ -198,7 +200,7 @@ impl<'a> Gateway<'a> {
                 self.stage.switch(figures.case.switches).await?;
                 for target in Target::ALL {
                     if target == Target::Calos || self.compared {
-                        let measurement = self.one(&figures.case, target).await?;
+                        let measurement = self.one(&figures.case, target, &mut watched).await?;
                         answered += if target == Target::Calos { measurement.seen.answered } else { 0 };
                         self.tell(&figures.case, target, &measurement);
                         figures.add(target, measurement);
@@ -210,7 +212,8 @@ impl<'a> Gateway<'a> {
         memory.peak_mib = crate::machine::peak_resident_mib(self.stage.calos.pid);
         self.check(answered, others, before).await?;
         commits.close().await?;
-        Ok(GatewayReport::new(machine, self.quick, self.progress.seconds(), &commit_p50_micros, &figures, memory))
+        let (quick, took) = (self.quick, self.progress.seconds());
+        Ok(GatewayReport::new(machine, quick, took, &commit_p50_micros, &figures, memory, watched.figures()))
     }
 
     fn resident_mib(&self) -> Option<u64> {
@@ -218,7 +221,7 @@ impl<'a> Gateway<'a> {
     }
 
     /// One case of one target: the span, and then until the read models have seen all of it.
-    async fn one(&self, case: &Case, target: Target) -> Result<Measurement, BenchError> {
+    async fn one(&self, case: &Case, target: Target, watched: &mut Watched) -> Result<Measurement, BenchError> {
         self.stage.arena.settle().await?;
         let keys = match target {
             Target::Direct | Target::Floor => vec![KEY.to_owned()],
@@ -230,11 +233,16 @@ impl<'a> Gateway<'a> {
         let span = Span { begin, end: begin + self.measured };
         let arrival = case.arrival;
         let load = tokio::task::spawn_blocking(move || generate(&goal, arrival, span));
+        let watching = (target == Target::Calos).then(|| watch(self.stage.address(target), span));
         tokio::time::sleep_until(span.begin.into()).await;
         let before = CpuReadings::read(self.stage);
         tokio::time::sleep_until(span.end.into()).await;
         let cpu = CpuReadings::read(self.stage).since(before);
         let seen: Seen = load.await.map_err(|error| BenchError::Check(format!("the load ended badly: {error}")))??;
+        if let Some(watching) = watching {
+            let pages = watching.await.map_err(|error| BenchError::Check(format!("nobody watched: {error}")))??;
+            watched.take_in(pages);
+        }
         let settled = if target == Target::Calos {
             self.catch_up().await?;
             Some(CpuReadings::read(self.stage).since(before))

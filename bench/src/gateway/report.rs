@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::figures::{CaseFigures, Figures, Quantiles, Way};
+use super::watching::WatchedFigures;
 use crate::error::BenchError;
 use crate::machine::Machine;
 use crate::stats::median;
@@ -20,6 +21,7 @@ const OPEN_ADDED_P99_MICROS: f64 = 8_000.0;
 const CALLS_MIN_PER_SECOND: f64 = 4_000.0;
 const CPU_MAX_MILLIS_PER_CALL: f64 = 0.3;
 const FIRST_TOKEN_ADDED_P50_MICROS: f64 = 1_000.0;
+const HEALTH_P99_MICROS: f64 = 10_000.0;
 
 /// Memory of CALOS's server, in MiB.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -70,6 +72,8 @@ pub struct GatewayReport {
     pub verdicts: Vec<Verdict>,
     /// Memory of the server.
     pub memory: Memory,
+    /// How long `/health` and `/metrics` took beside the callers of all cases.
+    pub watched: Option<WatchedFigures>,
 }
 
 impl GatewayReport {
@@ -81,11 +85,13 @@ impl GatewayReport {
         commits: &[f64],
         figures: &[Figures],
         memory: Memory,
+        watched: Option<WatchedFigures>,
     ) -> Self {
         let cases: Vec<CaseFigures> = figures.iter().map(Figures::medians).collect();
         let commit_p50_micros = median(commits);
-        let verdicts = verdicts(&cases, commit_p50_micros);
-        Self { measurement: "gateway", quick, took_seconds, machine, commit_p50_micros, cases, verdicts, memory }
+        let verdicts = verdicts(&cases, commit_p50_micros, watched.as_ref());
+        let measurement = "gateway";
+        Self { measurement, quick, took_seconds, machine, commit_p50_micros, cases, verdicts, memory, watched }
     }
 
     /// Writes one JSON document.
@@ -117,6 +123,13 @@ impl GatewayReport {
             self.write_streams(out)?;
         }
         self.write_verdicts(out)?;
+        if let Some(WatchedFigures { health_micros: health, metrics_micros: metrics }) = self.watched {
+            let ([h50, h90, h99], [m50, m90, m99]) = (cells(Some(health)), cells(Some(metrics)));
+            writeln!(
+                out,
+                "\nBeside the callers: `/health` p50 {h50}, p90 {h90}, p99 {h99}; `/metrics` p50 {m50}, p90 {m90}, p99 {m99}."
+            )?;
+        }
         let after: Vec<String> =
             self.memory.after_mib.iter().map(|(name, mib)| format!("{name} {}", whole(*mib))).collect();
         writeln!(
@@ -225,7 +238,7 @@ impl GatewayReport {
     }
 }
 
-fn verdicts(cases: &[CaseFigures], commit_p50_micros: Option<f64>) -> Vec<Verdict> {
+fn verdicts(cases: &[CaseFigures], commit_p50_micros: Option<f64>, watched: Option<&WatchedFigures>) -> Vec<Verdict> {
     let way = |name: &str| cases.iter().find(|case| case.name == name).and_then(CaseFigures::calos);
     let added = |name: &str| way(name).and_then(|way| way.added_micros);
     let first = |name: &str| way(name).and_then(|way| way.first_token_added_micros);
@@ -274,6 +287,12 @@ fn verdicts(cases: &[CaseFigures], commit_p50_micros: Option<f64>) -> Vec<Verdic
             "50 streams, first token",
             first("stream_50").map(|q| q.p50),
             FIRST_TOKEN_ADDED_P50_MICROS,
+        ),
+        at_most(
+            "health_p99_ms",
+            "GET /health beside the callers of all cases",
+            watched.map(|watched| watched.health_micros.p99),
+            HEALTH_P99_MICROS,
         ),
     ]
     .into_iter()

@@ -1,0 +1,93 @@
+//! What watches a server: `/health` and `/metrics`, asked a few times a second while the callers run.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use super::figures::{Quantiles, quantiles};
+use super::http_client;
+use super::load::Span;
+use crate::error::BenchError;
+use crate::stats::Latencies;
+
+/// How often the server is asked whether it lives.
+const HEALTH_PAUSE: Duration = Duration::from_millis(100);
+/// How often its figures are read: far more often than any scraper does.
+const METRICS_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long one page took to be answered, as long as anybody was watching.
+pub struct Watched {
+    health: Latencies,
+    metrics: Latencies,
+}
+
+/// The figures of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct WatchedFigures {
+    /// `/health`, in microseconds.
+    pub health_micros: Quantiles,
+    /// `/metrics`, in microseconds, to the last byte.
+    pub metrics_micros: Quantiles,
+}
+
+impl Watched {
+    /// Nothing watched yet.
+    ///
+    /// # Errors
+    /// No memory for it.
+    pub fn new() -> Result<Self, BenchError> {
+        Ok(Self { health: Latencies::new()?, metrics: Latencies::new()? })
+    }
+
+    /// Takes in what was watched meanwhile.
+    pub fn take_in(&mut self, pages: Pages) {
+        for micros in pages.health {
+            self.health.record(micros);
+        }
+        for micros in pages.metrics {
+            self.metrics.record(micros);
+        }
+    }
+
+    /// The figures; none when nothing was watched.
+    pub fn figures(&self) -> Option<WatchedFigures> {
+        Some(WatchedFigures { health_micros: quantiles(&self.health)?, metrics_micros: quantiles(&self.metrics)? })
+    }
+}
+
+/// Microseconds of each page of one span.
+#[derive(Default)]
+pub struct Pages {
+    health: Vec<u64>,
+    metrics: Vec<u64>,
+}
+
+/// Watches a server for a span.
+pub fn watch(address: SocketAddr, span: Span) -> JoinHandle<Result<Pages, BenchError>> {
+    tokio::spawn(async move {
+        let (health, metrics) =
+            tokio::join!(ask(address, "/health", HEALTH_PAUSE, span), ask(address, "/metrics", METRICS_PAUSE, span));
+        Ok(Pages { health: health?, metrics: metrics? })
+    })
+}
+
+/// Asks for a page again and again; each answer has to be one.
+async fn ask(address: SocketAddr, path: &str, pause: Duration, span: Span) -> Result<Vec<u64>, BenchError> {
+    let (client, url) = (http_client()?, format!("http://{address}{path}"));
+    let failed = |error: reqwest::Error| BenchError::Check(format!("{path} under load: {error}"));
+    // The connection is opened before anything is measured.
+    client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    tokio::time::sleep_until(span.begin.into()).await;
+    let mut taken = Vec::new();
+    while Instant::now() < span.end {
+        let began = Instant::now();
+        let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        answer.bytes().await.map_err(failed)?;
+        let took = began.elapsed();
+        taken.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        tokio::time::sleep(pause.saturating_sub(took)).await;
+    }
+    Ok(taken)
+}
