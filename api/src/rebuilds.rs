@@ -6,7 +6,8 @@ use calos_commands::log::{Positions, Request};
 use calos_domain::operation::{OperationCommand, RebuildCancelled, RebuildScope, RebuildStarted, RunBy};
 use calos_domain::{Timestamp, UserId};
 use calos_replay::operation::{record, record_as};
-use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
+use calos_replay::progress::{Progress, Watch};
+use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_watched};
 use calos_replay::write_guard::{Assent, confirm};
 use calos_replay::{ReadModel, ToolError};
 
@@ -22,6 +23,7 @@ pub struct Rebuilds(OneAtATime<Running, Vec<RebuildReport>>);
 struct Running {
     begun: Begun,
     cancel: CancellationToken,
+    watch: Watch,
 }
 
 /// A rebuild that was begun.
@@ -66,6 +68,12 @@ impl Rebuilds {
         (running.map(|running| running.begun), last)
     }
 
+    /// How far the running rebuild is; none when none is running, or it has only just begun.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.look().0.and_then(|running| running.watch.progress().cloned())
+    }
+
     /// Records that a rebuild begins, in the envelope of its request, and begins it in the background.
     ///
     /// # Errors
@@ -77,8 +85,9 @@ impl Rebuilds {
         models: Vec<ReadModel>,
         request: Request,
     ) -> Result<Positions, NotBegun> {
-        let cancel = CancellationToken::new();
-        let turn = self.enter(begun.clone(), cancel.clone()).map_err(|running| NotBegun::Running(Box::new(running)))?;
+        let (cancel, watch) = (CancellationToken::new(), Watch::default());
+        let running = Running { begun: begun.clone(), cancel: cancel.clone(), watch: watch.clone() };
+        let turn = self.enter(running).map_err(|running| NotBegun::Running(Box::new(running)))?;
         let (run, scope) = (begun.run.clone(), RebuildScope::named(&begun.projection));
         let fact = RebuildStarted { run, scope, only: None, until: None, started_at: begun.at };
         let recorded = record_as(&app.log, &begun.run, request, OperationCommand::RecordRebuildStarted(fact)).await;
@@ -94,7 +103,7 @@ impl Rebuilds {
             let outcome = tokio::select! {
                 () = app.stopping.cancelled() => Err("the server was stopped; a rebuild begun again goes on".to_owned()),
                 () = cancel.cancelled() => Err("it was cancelled; a rebuild begun again goes on".to_owned()),
-                outcome = rebuild(&app, &begun.run, &models) => outcome,
+                outcome = rebuild(&app, &begun.run, &models, &watch) => outcome,
             };
             turn.end(outcome);
         });
@@ -106,15 +115,14 @@ impl Rebuilds {
     /// # Errors
     /// It could not be recorded; it is stopped all the same.
     pub async fn cancel(&self, app: &App, run: RunBy) -> Result<Option<Begun>, ToolError> {
-        let Some(Running { begun, cancel }) = self.0.look().0 else { return Ok(None) };
+        let Some(Running { begun, cancel, .. }) = self.0.look().0 else { return Ok(None) };
         cancel.cancel();
         let fact = RebuildCancelled { run: run.clone(), projection: begun.projection.clone(), cancelled_at: now() };
         record(&app.log, &run, OperationCommand::RecordRebuildCancelled(fact)).await?;
         Ok(Some(begun))
     }
 
-    fn enter(&self, begun: Begun, cancel: CancellationToken) -> Result<Turn<Running, Vec<RebuildReport>>, Begun> {
-        let running = Running { begun, cancel };
+    fn enter(&self, running: Running) -> Result<Turn<Running, Vec<RebuildReport>>, Begun> {
         self.0.enter(running, |ran, outcome| tell(&ran.begun, outcome)).map_err(|running| running.begun)
     }
 }
@@ -127,10 +135,10 @@ fn tell(begun: &Begun, outcome: &Result<Vec<RebuildReport>, String>) {
 }
 
 /// The tools log in for themselves, as the tables' owner.
-async fn rebuild(app: &App, run: &RunBy, models: &[ReadModel]) -> Result<Vec<RebuildReport>, String> {
+async fn rebuild(app: &App, run: &RunBy, models: &[ReadModel], watch: &Watch) -> Result<Vec<RebuildReport>, String> {
     let confirmed = confirm(Assent::Given, "rebuild").map_err(|error| error.to_string())?;
     let options = RebuildOptions { announced: true, ..RebuildOptions::default() };
-    let rebuilt = rebuild_all(&app.pool, &app.log, models, run, &confirmed, &options).await;
+    let rebuilt = rebuild_watched(&app.pool, &app.log, models, run, &confirmed, &options, watch).await;
     rebuilt.map_err(|error| error.to_string())
 }
 
@@ -146,12 +154,17 @@ mod tests {
         Begun { projection: projection.to_owned(), by: UserId(Uuid::from_u128(1)), run, at: Timestamp::from_micros(7) }
     }
 
+    fn running(begun: Begun) -> Running {
+        Running { begun, cancel: CancellationToken::new(), watch: Watch::default() }
+    }
+
     #[test]
     fn there_is_one_rebuild_at_a_time_and_the_last_one_is_remembered() {
         let (rebuilds, first) = (Rebuilds::default(), begun("usage_log"));
-        let turn = rebuilds.enter(first.clone(), CancellationToken::new()).ok().unwrap();
-        assert_eq!(rebuilds.enter(begun("tenants"), CancellationToken::new()).err(), Some(first.clone()));
+        let turn = rebuilds.enter(running(first.clone())).ok().unwrap();
+        assert_eq!(rebuilds.enter(running(begun("tenants"))).err(), Some(first.clone()));
         assert_eq!(rebuilds.look().0, Some(first));
+        assert!(rebuilds.progress().is_none(), "it has only just begun");
         turn.end(Ok(Vec::new()));
         let (running, last) = rebuilds.look();
         assert_eq!((running, last.unwrap().outcome), (None, Ok(Vec::new())));

@@ -15,17 +15,15 @@ use estimate::{Estimate, Outlook};
 const PLAIN_LINE_EVERY_SECONDS: u64 = 5;
 
 /// Counted in memory and shown only every so many events, so that showing costs nothing per event.
-const SHOWN_EVERY_EVENTS: u64 = 8_192;
+const SHOWN_EVERY_EVENTS: u64 = 1_024;
 
 /// Where progress is shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Show {
     /// A bar when standard error is a terminal, else plain lines.
     Standard,
     /// Nothing at all.
     Silent,
-    /// Nothing; the program that asked for the work is handed its progress when it begins, and can look for itself.
-    Followed(fn(&Progress)),
 }
 
 /// The progress of one piece of work, shared by everybody who does a part of it.
@@ -40,6 +38,10 @@ struct Inner {
     started: Instant,
     last_line_seconds: AtomicU64,
     estimate: Mutex<Estimate>,
+    /// What comes after the events, in milliseconds, as it is thought beforehand.
+    after_ms: AtomicU64,
+    /// When it began, in milliseconds since the beginning; 0 before that.
+    after_since_ms: AtomicU64,
     bar: Option<ProgressBar>,
     plain: bool,
 }
@@ -48,23 +50,21 @@ impl Progress {
     /// Progress of `total` events under a title.
     #[must_use]
     pub fn new(show: Show, title: &str, total: u64) -> Self {
-        let standard = matches!(show, Show::Standard);
+        let standard = show == Show::Standard;
         let terminal = standard && std::io::stderr().is_terminal();
         let bar = terminal.then(|| bar(title, total));
-        let progress = Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             title: title.to_owned(),
             total: AtomicU64::new(total),
             done: AtomicU64::new(0),
             started: Instant::now(),
             last_line_seconds: AtomicU64::new(0),
             estimate: Mutex::default(),
+            after_ms: AtomicU64::new(0),
+            after_since_ms: AtomicU64::new(0),
             bar,
             plain: standard && !terminal,
-        }));
-        if let Show::Followed(follow) = show {
-            follow(&progress);
-        }
-        progress
+        }))
     }
 
     /// A counter for one worker.
@@ -99,23 +99,40 @@ impl Progress {
         self.0.started.elapsed()
     }
 
+    /// Says how long what comes after the events is thought to take; it is part of the time that is left.
+    pub fn then(&self, after: Duration) {
+        self.0.after_ms.store(milliseconds(after), Ordering::Relaxed);
+    }
+
     /// How fast it goes, and how long it will take.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         let (at, done) = (self.elapsed(), self.events());
         let mut estimate = self.0.estimate.lock().unwrap_or_else(PoisonError::into_inner);
         estimate.look(at, done);
-        estimate.outlook(at, done, self.total())
+        let outlook = estimate.outlook(at, done, self.total());
+        Outlook { left: outlook.left.map(|left| left + self.after(at)), ..outlook }
+    }
+
+    /// What is left of what comes after the events.
+    fn after(&self, at: Duration) -> Duration {
+        let since = self.0.after_since_ms.load(Ordering::Relaxed);
+        let passed = if since == 0 { 0 } else { milliseconds(at).saturating_sub(since) };
+        Duration::from_millis(self.0.after_ms.load(Ordering::Relaxed).saturating_sub(passed))
     }
 
     /// Names what is being done now that is not counted in events.
     pub fn step(&self, what: &str) {
         let inner = &self.0;
+        let at = self.elapsed();
+        let first = Ordering::Relaxed;
+        let _ = inner.after_since_ms.compare_exchange(0, milliseconds(at).max(1), first, first);
+        let left = duration(self.after(at));
         if let Some(bar) = &inner.bar {
-            bar.set_message(format!("{}: {what}", inner.title));
+            bar.set_message(format!("{}: {what}, {left} left", inner.title));
         }
-        if inner.plain && self.elapsed().as_secs() >= PLAIN_LINE_EVERY_SECONDS {
-            line(&format!("{}: {what}", inner.title));
+        if inner.plain && at.as_secs() >= PLAIN_LINE_EVERY_SECONDS {
+            line(&format!("{}: {what}, {left} left", inner.title));
         }
     }
 
@@ -157,6 +174,10 @@ impl Progress {
 fn said(Outlook { events_per_second, percent, left }: Outlook) -> String {
     let left = left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
     format!("{percent} %, {events_per_second} events/s{left}")
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn duration(left: Duration) -> String {
@@ -234,6 +255,19 @@ mod tests {
         let outlook = Outlook { events_per_second: 85_000, percent: 45, left: Some(Duration::from_secs(12)) };
         assert_eq!(said(outlook), "45 %, 85000 events/s, 12 s left");
         assert_eq!(said(Outlook { left: None, ..outlook }), "45 %, 85000 events/s");
+    }
+
+    #[test]
+    fn what_comes_after_the_events_is_part_of_what_is_left_and_passes() {
+        let progress = Progress::new(Show::Silent, "test", 2_048);
+        progress.then(Duration::from_secs(90));
+        let mut counter = progress.counter();
+        (0..2_048).for_each(|_| counter.event());
+        let left = progress.outlook().left.unwrap();
+        assert!((89.0..=90.0).contains(&left.as_secs_f64()), "{left:?}");
+        progress.step("comparing");
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(progress.outlook().left.unwrap() < Duration::from_millis(89_980));
     }
 
     #[test]

@@ -7,8 +7,8 @@ const LOOKS_MAX: usize = 256;
 
 /// What has been seen of a piece of work.
 ///
-/// The speed is the later half's: beginnings are slow, and a machine that has got something else to do says so soon, while a
-/// moment's pause still counts for little.
+/// The speed is that of the last three quarters of the time: beginnings are slow, and a machine that has got something else to
+/// do says so, while a moment's pause counts for little.
 #[derive(Clone, Debug)]
 pub struct Estimate {
     looks: Vec<(Duration, u64)>,
@@ -56,8 +56,8 @@ impl Estimate {
     pub fn outlook(&self, at: Duration, done: u64, total: u64) -> Outlook {
         let total = total.max(done);
         let percent = if total == 0 { 100 } else { done.saturating_mul(100) / total };
-        let half = at / 2;
-        let index = self.looks.partition_point(|look| look.0 <= half).saturating_sub(1);
+        let beginning = at / 4;
+        let index = self.looks.partition_point(|look| look.0 <= beginning).saturating_sub(1);
         let (since, before) = self.looks.get(index).copied().unwrap_or_default();
         let (events, seconds) = (done.saturating_sub(before), at.saturating_sub(since).as_secs_f64());
         if events == 0 || seconds <= 0.0 {
@@ -115,7 +115,7 @@ mod tests {
             let rate = estimate.outlook(seconds(f64::from(tenth) * 0.1), done, 1_000_000).events_per_second;
             match tenth {
                 60 => assert!((9_500..=10_000).contains(&rate), "{rate}"),
-                300 => assert!((6_000..=8_000).contains(&rate), "{rate}"),
+                300 => assert!((7_000..=8_000).contains(&rate), "{rate}"),
                 _ => {}
             }
         }

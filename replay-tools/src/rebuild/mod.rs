@@ -11,18 +11,18 @@ mod in_place;
 pub mod only;
 mod parity;
 pub mod preview;
+mod record;
 mod switch;
+
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use calos_commands::log::EventLog;
 use calos_domain::Timestamp;
-use calos_domain::operation::{
-    OperationCommand, ProjectionRebuilt, ProjectionRepaired, ProjectionSwitched, RebuildCancelled, RebuildOnly,
-    RebuildScope, RebuildStarted, RunBy,
-};
-use calos_projections::{Schema, registry};
+use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionSwitched, RunBy};
+use calos_projections::{Schema, TableSpec, registry};
 
 use crate::connections::{Connections, run_sql};
 use crate::differences::DIFFERENCES_LISTED_ROWS;
@@ -36,6 +36,8 @@ use crate::versions::{Vector, heads, lag_events, lock_positions, positions};
 use crate::write_guard::Confirmed;
 
 pub use parity::Parity;
+pub use record::record_cancelled;
+use record::{announce, repaired};
 
 /// Partitions folded at the same time unless somebody asks for another number.
 pub const REBUILD_WORKERS: usize = 3;
@@ -51,6 +53,10 @@ const CATCH_UP_ROUNDS_MAX: u32 = 20;
 
 /// Locks that would make readers queue are given up after this long; the rebuild can then be repeated.
 const LOCK_TIMEOUT_SECONDS: u64 = 15;
+
+/// What the keys and the comparison take for each row, once all events are folded, on two idle cores: part of the time that is
+/// said to be left, and of nothing else.
+const AFTERWARDS_ROW_MICROSECONDS: f64 = 3.0;
 
 /// How a rebuild is done.
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +162,13 @@ pub async fn rebuild_watched<L: EventLog>(
 ) -> Result<Vec<RebuildReport>, ToolError> {
     let mut turn = Turn::take(pool, Deed::Rebuild, run, Reach::Models(models)).await?;
     let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
-    let connections = Connections::beside(pool, u32::try_from(workers + 1).unwrap_or(u32::MAX));
+    let readers = u32::try_from(workers + 1).unwrap_or(u32::MAX);
+    // In place, everybody waits until it is done.
+    let connections = if options.in_place {
+        Connections::beside(pool, readers)
+    } else {
+        Connections::in_the_background(pool.connect_options().as_ref(), readers)
+    };
     if !options.announced {
         announce(log, run, models, None).await?;
     }
@@ -187,50 +199,6 @@ pub async fn rebuild_watched<L: EventLog>(
     turn.end().await?;
     connections.close().await;
     Ok(reports)
-}
-
-/// Records that a rebuild of these read models begins: all of them, one, or some.
-pub(crate) async fn announce<L: EventLog>(
-    log: &L,
-    run: &RunBy,
-    models: &[ReadModel],
-    only: Option<&RebuildOnly>,
-) -> Result<(), ToolError> {
-    let scopes: Vec<RebuildScope> = if models.len() == registry::ALL.len() {
-        vec![RebuildScope::Every]
-    } else {
-        models.iter().map(|model| RebuildScope::named(model.name())).collect()
-    };
-    for scope in scopes {
-        let fact = RebuildStarted { run: run.clone(), scope, only: only.cloned(), until: None, started_at: now() };
-        operation::record(log, run, OperationCommand::RecordRebuildStarted(fact)).await?;
-    }
-    Ok(())
-}
-
-/// Records that the operator stopped a rebuild, if it had begun: what it finished is kept, and the live versions are as they
-/// were.
-///
-/// # Errors
-/// It could not be looked up or recorded; it is stopped all the same.
-pub async fn record_cancelled<L: EventLog>(
-    pool: &PgPool,
-    log: &L,
-    projection: &str,
-    run: &RunBy,
-) -> Result<(), ToolError> {
-    let begun: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM events WHERE aggregate_type = 'operation' AND aggregate_id = $1 \
-         AND event_type = 'rebuild_started')",
-    )
-    .bind(run.operation_id.to_string())
-    .fetch_one(pool)
-    .await?;
-    if !begun {
-        return Ok(());
-    }
-    let fact = RebuildCancelled { run: run.clone(), projection: projection.to_owned(), cancelled_at: now() };
-    operation::record(log, run, OperationCommand::RecordRebuildCancelled(fact)).await
 }
 
 /// Makes every read model from a log that was just read in, in place and without a trace of its own: what brought the log
@@ -307,18 +275,6 @@ impl Site<'_> {
     }
 }
 
-fn repaired(report: &RebuildReport, run: &RunBy) -> ProjectionRepaired {
-    ProjectionRepaired {
-        run: run.clone(),
-        projection: report.projection.to_owned(),
-        version: report.to_version,
-        positions: operation::positions(&report.positions),
-        differences: report.parity.differing_rows(),
-        only: None,
-        repaired_at: now(),
-    }
-}
-
 /// The events that are left to read for the version that has come least far: up to `until`, or to the heads.
 async fn progress(
     operator: &mut PgConnection,
@@ -335,7 +291,22 @@ async fn progress(
         [only] => only.model.name().to_owned(),
         several => format!("{} read models", several.len()),
     };
-    Ok(Progress::new(show, &title, left))
+    let progress = Progress::new(show, &title, left);
+    let mut rows = 0.0;
+    for table in buildings.iter().flat_map(|building| building.model.tables()) {
+        rows += expected_rows(operator, table).await?;
+    }
+    progress.then(Duration::from_secs_f64(rows * AFTERWARDS_ROW_MICROSECONDS / 1e6));
+    Ok(progress)
+}
+
+/// About how many rows a table will have: as many as the live one, which is there to be looked at or not.
+async fn expected_rows(connection: &mut PgConnection, table: &TableSpec) -> Result<f64, ToolError> {
+    let rows: Option<f32> = sqlx::query_scalar("SELECT reltuples FROM pg_class WHERE oid = to_regclass($1)")
+        .bind(format!("{}.{}", Schema::Live, table.name))
+        .fetch_optional(connection)
+        .await?;
+    Ok(rows.map_or(0.0, |rows| f64::from(rows.max(0.0))))
 }
 
 /// A version under construction.

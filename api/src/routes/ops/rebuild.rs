@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use calos_projections::registry;
 use calos_replay::operation::envelope;
+use calos_replay::progress::Progress;
+use calos_replay::progress::estimate::Outlook;
 use calos_replay::rebuild::RebuildReport;
 use calos_replay::status::status;
 
@@ -59,6 +61,24 @@ pub struct RunningRebuild {
     partitions_done: i64,
     /// Partitions to fold.
     partitions: i64,
+    /// How it goes; null before it is known how much there is to do.
+    progress: Option<ProgressLine>,
+}
+
+/// How a rebuild goes.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressLine {
+    /// Events read and folded.
+    events_done: u64,
+    /// Events there are to read, those that came meanwhile included.
+    events: u64,
+    /// How much of them that is, in whole percent.
+    percent: u64,
+    /// Events a second.
+    events_per_second: u64,
+    /// How long the rest will take, keys and comparison included; null before anything can be said.
+    seconds_left: Option<f64>,
 }
 
 /// A rebuild that ended.
@@ -167,7 +187,9 @@ pub async fn look(State(app): State<App>, _operator: Operator) -> Result<Json<Re
                     .map(|building| (building.partitions_done, projection.partitions.len()))
             });
             let (done, all) = building.fold((0, 0), |(done, all), (more, of)| (done + more, all + of));
-            Some(RunningRebuild::new(begun, done, i64::try_from(all).unwrap_or(i64::MAX))?)
+            let mut running = RunningRebuild::new(begun, done, i64::try_from(all).unwrap_or(i64::MAX))?;
+            running.progress = app.rebuilds.progress().map(|progress| ProgressLine::new(&progress));
+            Some(running)
         }
     };
     Ok(Json(RebuildAnswer { running, last: last.map(EndedRebuild::new).transpose()? }))
@@ -198,7 +220,16 @@ impl RunningRebuild {
             reason: begun.run.reason,
             partitions_done,
             partitions,
+            progress: None,
         })
+    }
+}
+
+impl ProgressLine {
+    fn new(progress: &Progress) -> Self {
+        let Outlook { events_per_second, percent, left } = progress.outlook();
+        let (events_done, events) = (progress.events(), progress.total());
+        Self { events_done, events, percent, events_per_second, seconds_left: left.map(|left| left.as_secs_f64()) }
     }
 }
 
