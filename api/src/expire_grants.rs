@@ -220,6 +220,7 @@ mod tests {
 
     /// A line of due ones, oldest first: those in `stuck` never leave it.
     async fn drained(line: Vec<u32>, stuck: &[u32]) -> (usize, usize, Vec<u32>) {
+        let stuck: HashSet<u32> = stuck.iter().copied().collect();
         let (line, batches) = (RefCell::new(line), RefCell::new(0));
         let mut hopeless = Hopeless(HashSet::new());
         let due = |limit: u32| {
