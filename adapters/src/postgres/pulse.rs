@@ -180,7 +180,7 @@ async fn ask(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_database_is_lost_only_after_it_has_been_away_for_a_while() {
         let (sender, pulse) = Pulse::steady();
         assert!(pulse.is_connected() && pulse.unless_lost(async { 7 }).await == Some(7));
