@@ -52,7 +52,7 @@ async fn a_balance_that_was_edited_by_hand_is_found_cured_and_proved() {
 
     let rebuild = ["rebuild", "wallet_balance", "--reason", "a balance was edited by hand", "--yes", "--quiet"];
     let said = place.must("calos-replay", &rebuild);
-    assert!(said.contains("1 differed"), "{said}");
+    assert!(said.contains("1 rows differed"), "{said}");
     place.must("calos-replay", &["diff", "wallet_balance"]);
     place.must("calos-replay", &["verify"]);
     let (code, cured) = check(&place, &server);

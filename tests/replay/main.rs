@@ -28,4 +28,5 @@ mod restoring;
 mod server;
 mod stopping;
 mod turns;
+mod whole_units;
 mod year;

@@ -26,11 +26,11 @@ use uuid::Uuid;
 use crate::history::{History, now, operator, spend};
 use crate::log_files::{events, is_untouched, verify_of};
 
-async fn back_up(history: &History, to: To<'_>) -> Result<BackedUp, ToolError> {
+pub async fn back_up(history: &History, to: To<'_>) -> Result<BackedUp, ToolError> {
     backup(&history.database.owner_pool, &history.key, to, &operator(), Show::Silent).await
 }
 
-async fn put_back(
+pub async fn put_back(
     database: &TestDatabase,
     folder: &Path,
     history: &History,

@@ -141,6 +141,7 @@ pub async fn list(
 
 /// Take up again what was set aside, stream by stream and in order.
 #[utoipa::path(post, path = "/api/ops/dead-letters/retry", tag = "operations", request_body = RetryBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
     responses((status = 200, body = RetryAnswer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 503, body = ErrorBody)),
@@ -171,6 +172,7 @@ pub async fn retry(State(app): State<App>, operator: Operator, post: Post<RetryB
 
 /// Leave one event out of a projection and take up those that waited behind it. The event stays in the log.
 #[utoipa::path(post, path = "/api/ops/dead-letters/skip", tag = "operations", request_body = SkipBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
     responses((status = 200, body = SkipAnswer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 503, body = ErrorBody)),

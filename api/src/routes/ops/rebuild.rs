@@ -125,7 +125,8 @@ pub struct RebuiltLine {
 
 /// Rebuild a projection, or `all`, from the log. There is one rebuild at a time; reads and writes go on meanwhile.
 #[utoipa::path(post, path = "/api/ops/projections/{name}/rebuild", tag = "operations", request_body = Reason,
-    params(("name" = String, Path, description = "the projection, or all")),
+    params(("name" = String, Path, description = "the projection, or all"),
+        ("Idempotency-Key" = Option<String>, Header, description = "repeats are answered with the first answer")),
     responses((status = 202, body = RunningRebuild), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 503, body = ErrorBody)),
