@@ -3,6 +3,7 @@
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
 
+use crate::background::lower_backend;
 use crate::error::ToolError;
 
 /// The name under which the tools' connections stand in `pg_stat_activity`.
@@ -18,19 +19,37 @@ const NOTICE_THE_END: &str = "SET client_connection_check_interval = '1s'";
 pub(crate) struct Connections {
     options: PgConnectOptions,
     readers: PgPool,
+    background: bool,
 }
 
 impl Connections {
     /// Connections to the database of `pool`, as the user it logs in with.
     pub(crate) fn beside(pool: &PgPool, readers: u32) -> Self {
-        let options = pool.connect_options().as_ref().clone().application_name(APPLICATION_NAME);
+        Self::to(pool.connect_options().as_ref(), readers, false)
+    }
+
+    /// The same for work that waits for everybody else's, where that can be had: not for what others wait for. A connection
+    /// belongs to the threads it is opened on, so who works on threads of their own makes these there.
+    pub(crate) fn in_the_background(options: &PgConnectOptions, readers: u32) -> Self {
+        Self::to(options, readers, true)
+    }
+
+    fn to(options: &PgConnectOptions, readers: u32, background: bool) -> Self {
         // Statements over the whole log are slow by nature.
-        let options = options.disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(readers)
-            .after_connect(|connection, _| Box::pin(async move { run_sql(connection, UNHURRIED).await }));
+        let options = options.clone().application_name(APPLICATION_NAME).disable_statement_logging();
+        let pool = PgPoolOptions::new().max_connections(readers).after_connect(move |connection, _| {
+            Box::pin(async move {
+                run_sql(connection, UNHURRIED).await?;
+                if background { lower_backend(connection).await } else { Ok(()) }
+            })
+        });
         let readers = pool.connect_lazy_with(options.clone());
-        Self { options, readers }
+        Self { options, readers, background }
+    }
+
+    /// Where these go to.
+    pub(crate) const fn options(&self) -> &PgConnectOptions {
+        &self.options
     }
 
     pub(crate) fn readers(&self) -> &PgPool {
@@ -41,6 +60,9 @@ impl Connections {
     pub(crate) async fn connect(&self) -> Result<PgConnection, ToolError> {
         let mut connection = self.options.connect().await?;
         prepare(&mut connection).await?;
+        if self.background {
+            lower_backend(&mut connection).await?;
+        }
         Ok(connection)
     }
 

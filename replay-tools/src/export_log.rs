@@ -15,7 +15,7 @@ use crate::versions::Vector;
 pub use crate::log_file::Header;
 
 /// What is exported, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogExport {
     /// How it is written.
     pub format: LogFormat,

@@ -4,6 +4,7 @@
 //! records what it did as an operation in the log.
 
 pub mod anchor;
+mod background;
 pub mod backup;
 pub mod balance;
 mod bulk;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use calos_projections::Schema;
 
 use super::Building;
+use crate::background::apart;
 use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
@@ -71,6 +72,8 @@ pub(super) async fn analyze(connections: &Connections, buildings: &[Building]) -
     stream::iter(models).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
 }
 
+/// Folds on threads of its own, so that a server that rebuilds goes on answering.
+///
 /// The largest partitions first would end soonest, but in order is what an operator can follow; workers take the next.
 async fn load(
     connections: &Connections,
@@ -79,6 +82,23 @@ async fn load(
     progress: &Progress,
 ) -> Result<(), ToolError> {
     let workers = workers.min(todo.len());
+    let (options, progress) = (connections.options().clone(), progress.clone());
+    let readers = u32::try_from(workers + 1).unwrap_or(u32::MAX);
+    apart(workers, move || async move {
+        let connections = Connections::in_the_background(&options, readers);
+        let loaded = load_here(&connections, todo, workers, &progress).await;
+        connections.close().await;
+        loaded
+    })
+    .await?
+}
+
+async fn load_here(
+    connections: &Connections,
+    todo: BTreeMap<i32, Vec<Share>>,
+    workers: usize,
+    progress: &Progress,
+) -> Result<(), ToolError> {
     let skips = Arc::new(Skips::read(connections.readers()).await?);
     let queue = Arc::new(Mutex::new(todo));
     let mut running = JoinSet::new();
