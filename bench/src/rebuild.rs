@@ -8,15 +8,15 @@ use calos_projections::registry;
 use calos_replay::ReadModel;
 use calos_replay::diff::diff;
 use calos_replay::operation::run_by;
-use calos_replay::progress::Show;
-use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_all};
+use calos_replay::progress::{Show, Watch};
+use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_watched};
 use calos_replay::write_guard::{Assent, confirm};
 use sqlx::PgPool;
 
 use crate::arena::{Arena, Fresh};
 use crate::calos::CalosLog;
 use crate::error::BenchError;
-use crate::live::{FOLLOWED, Foretold, Watch};
+use crate::live::{Foretold, Looking};
 use crate::stats::Run;
 
 /// Connections of the pool the rebuild is given; it opens more beside it.
@@ -144,9 +144,10 @@ impl Models {
 
     /// Builds the next version of some read models while others write, and looks at what it says of the time it will take.
     pub async fn beside_writers(&self, models: &[ReadModel]) -> Result<Live, BenchError> {
-        let (begun, watch) = (Instant::now(), Watch::begin());
-        let reports = self.call(models, RebuildOptions { show: FOLLOWED, ..RebuildOptions::default() }).await;
-        let (elapsed, foretold) = (begun.elapsed(), watch.end(begun));
+        let (begun, watch) = (Instant::now(), Watch::default());
+        let looking = Looking::begin(watch.clone());
+        let reports = self.watched(models, RebuildOptions::default(), &watch).await;
+        let (elapsed, foretold) = (begun.elapsed(), looking.end());
         let reports = reports?;
         let events = reports.iter().map(|report| report.events).max().unwrap_or_default();
         Ok(Live { reports, rebuild: Run::bulk(events, elapsed, None)?, foretold })
@@ -160,12 +161,21 @@ impl Models {
     }
 
     async fn call(&self, models: &[ReadModel], options: RebuildOptions) -> Result<Vec<RebuildReport>, BenchError> {
+        self.watched(models, options, &Watch::default()).await
+    }
+
+    async fn watched(
+        &self,
+        models: &[ReadModel],
+        options: RebuildOptions,
+        watch: &Watch,
+    ) -> Result<Vec<RebuildReport>, BenchError> {
         let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
         let names = names.join(", ");
         let failed = |error| BenchError::Check(format!("the rebuild of {names} failed: {error}"));
         let confirmed = confirm(Assent::Given, &format!("rebuild {names}")).map_err(failed)?;
         let run = run_by(Some("calos-bench".to_owned()), Some("measured".to_owned()));
-        rebuild_all(&self.pool, &self.log, models, &run, &confirmed, &options).await.map_err(failed)
+        rebuild_watched(&self.pool, &self.log, models, &run, &confirmed, &options, watch).await.map_err(failed)
     }
 
     /// Rows of a live read model, in all its tables.

@@ -2,9 +2,9 @@
 //! against what it took.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use calos_replay::progress::{Progress, Show};
+use calos_replay::progress::{Progress, Watch};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
@@ -17,9 +17,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const READ_PERCENT: u64 = 99;
 /// When what is said counts, in percent of the events.
 const ASKED_AT_PERCENT: [u64; 2] = [10, 50];
-
-/// The progress of the rebuild that began last: it is handed over to a plain function.
-static HANDED: Mutex<Option<Progress>> = Mutex::new(None);
 
 /// What was said at one moment.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -49,38 +46,30 @@ struct Looks {
 }
 
 /// Whoever looks.
-pub struct Watch {
+pub struct Looking {
+    watch: Watch,
     looks: Arc<Mutex<Looks>>,
     looking: JoinHandle<()>,
 }
 
-/// For the rebuild's options.
-pub const FOLLOWED: Show = Show::Followed(hand_over);
-
-fn hand_over(progress: &Progress) {
-    *HANDED.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
-}
-
-impl Watch {
-    /// Begins to look at the next rebuild that follows [`FOLLOWED`].
-    pub fn begin() -> Self {
-        HANDED.lock().unwrap_or_else(PoisonError::into_inner).take();
+impl Looking {
+    /// Begins to look at the rebuild that is seen through `watch`.
+    pub fn begin(watch: Watch) -> Self {
         let looks = Arc::new(Mutex::new(Looks::default()));
-        Self { looking: tokio::spawn(look(Arc::clone(&looks))), looks }
+        Self { looking: tokio::spawn(look(watch.clone(), Arc::clone(&looks))), watch, looks }
     }
 
     /// What had been said; nothing when it ended before it could be seen.
-    pub fn end(self, begun: Instant) -> Vec<Foretold> {
-        let handed = HANDED.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let whole = handed.map_or_else(|| begun.elapsed(), |progress| progress.elapsed());
+    pub fn end(self) -> Vec<Foretold> {
+        let whole = self.watch.progress().map(Progress::elapsed).unwrap_or_default();
         self.looking.abort();
         held_against(&self.looks.lock().unwrap_or_else(PoisonError::into_inner), whole)
     }
 }
 
-async fn look(looks: Arc<Mutex<Looks>>) {
+async fn look(watch: Watch, looks: Arc<Mutex<Looks>>) {
     let progress = loop {
-        if let Some(progress) = HANDED.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        if let Some(progress) = watch.progress() {
             break progress;
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -25,7 +25,7 @@ use crate::rebuild::{self, Live, Models};
 use crate::stats::{Label, Run, Scenario, count_as_f64};
 use crate::workload::{EVENTS_PER_CHARGE, Spread};
 
-pub use foretold::{FOLLOWED, Foretold, Watch};
+pub use foretold::{Foretold, Looking};
 
 use paced::{Pacer, Span};
 use report::{LiveReport, Round};

@@ -217,7 +217,7 @@ impl LiveReport {
                 .iter()
                 .flat_map(|round| &round.foretold)
                 .filter(|foretold| foretold.at_percent == at)
-                .map(|foretold| foretold.reading_error_percent)
+                .map(|foretold| foretold.whole_error_percent)
                 .collect();
             median(&errors).unwrap_or(100.0)
         };
