@@ -35,7 +35,7 @@ pub mod wallet;
 
 pub use decider::{Decider, Fact};
 pub use ids::*;
-pub use money::{Asset, MicroUsd, Units};
+pub use money::{Asset, MicroUsd, NoAsset, Units};
 pub use record::Record;
 pub use stream::StreamId;
 pub use time::Timestamp;
