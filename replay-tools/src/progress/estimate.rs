@@ -77,15 +77,15 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// The furthest that what was said of the whole time, said + passed, was from what it was, once a tenth was done; as a
+    /// The furthest that what was said of the whole time, said + passed, was from what it was, once such a part was done; as a
     /// part of it.
-    fn worst(samples: &[(f64, u64)]) -> f64 {
+    fn worst(samples: &[(f64, u64)], part: u64) -> f64 {
         let &(took, total) = samples.last().unwrap();
         let (mut estimate, mut worst) = (Estimate::default(), 0.0_f64);
         for &(at, done) in samples {
             estimate.look(seconds(at), done);
             let outlook = estimate.outlook(seconds(at), done, total);
-            if done >= total / 10 {
+            if done >= total / part {
                 let said = at + outlook.left.unwrap().as_secs_f64();
                 worst = worst.max((said - took).abs() / took);
             }
@@ -96,7 +96,101 @@ mod tests {
     #[test]
     fn steady_work_is_foretold_exactly() {
         let samples: Vec<(f64, u64)> = (1..=1_000_u32).map(|at| (f64::from(at) * 0.1, u64::from(at) * 5_000)).collect();
-        assert!(worst(&samples) < 0.01, "{}", worst(&samples));
+        assert!(worst(&samples, 10) < 0.01, "{}", worst(&samples, 10));
+    }
+
+    /// Journal and usage of 132,408 events, three workers on two cores that had three other things to do.
+    const JOURNAL_AND_USAGE: &[(f64, u64)] = &[
+        (0.01, 0),
+        (0.23, 2_048),
+        (0.44, 4_096),
+        (0.66, 5_661),
+        (0.92, 9_757),
+        (1.14, 12_829),
+        (1.38, 14_877),
+        (1.61, 17_949),
+        (1.83, 23_069),
+        (2.06, 26_141),
+        (2.31, 28_189),
+        (2.53, 29_213),
+        (2.75, 33_837),
+        (2.96, 36_909),
+        (3.22, 39_247),
+        (3.48, 43_343),
+        (3.72, 48_463),
+        (3.94, 54_607),
+        (4.18, 56_655),
+        (4.41, 59_117),
+        (4.65, 62_241),
+        (4.86, 63_679),
+        (5.09, 65_727),
+        (5.31, 69_823),
+        (5.54, 73_919),
+        (5.76, 78_015),
+        (6.00, 82_163),
+        (6.25, 85_235),
+        (6.46, 87_397),
+        (6.67, 90_469),
+        (6.91, 94_617),
+        (7.16, 98_713),
+        (7.39, 101_785),
+        (7.61, 105_881),
+        (7.84, 108_953),
+        (8.06, 111_777),
+        (8.29, 115_563),
+        (8.53, 116_587),
+        (8.76, 122_721),
+        (9.00, 125_972),
+        (9.22, 130_068),
+        (9.43, 132_408),
+    ];
+
+    /// The book's sums of as many, on the same machine.
+    const SUMS: &[(f64, u64)] = &[
+        (0.01, 0),
+        (0.25, 3_072),
+        (0.47, 4_637),
+        (0.70, 9_757),
+        (0.93, 13_853),
+        (1.15, 17_949),
+        (1.37, 22_821),
+        (1.59, 25_893),
+        (1.81, 29_741),
+        (2.03, 34_861),
+        (2.26, 42_029),
+        (2.47, 48_225),
+        (2.68, 51_711),
+        (2.90, 54_783),
+        (3.13, 57_121),
+        (3.35, 62_241),
+        (3.58, 66_337),
+        (3.82, 71_457),
+        (4.05, 77_163),
+        (4.28, 80_235),
+        (4.49, 83_307),
+        (4.71, 86_379),
+        (4.94, 90_475),
+        (5.17, 93_547),
+        (5.38, 96_619),
+        (5.61, 98_667),
+        (5.83, 103_839),
+        (6.05, 106_901),
+        (6.28, 110_687),
+        (6.51, 114_783),
+        (6.73, 119_903),
+        (6.94, 121_951),
+        (7.17, 124_178),
+        (7.39, 130_312),
+        (7.63, 132_415),
+    ];
+
+    #[test]
+    fn rebuilds_on_a_busy_machine_are_foretold_as_closely_as_their_few_seconds_allow() {
+        // Of a log this short a tenth is read within a second: what else the machine did in it is what is off.
+        for (samples, after_a_tenth, after_a_quarter) in [(JOURNAL_AND_USAGE, 0.26, 0.10), (SUMS, 0.18, 0.18)] {
+            let (first, second) = (worst(samples, 10), worst(samples, 4));
+            assert!(first <= after_a_tenth && second <= after_a_quarter, "{first} {second}");
+        }
     }
 
     #[test]
