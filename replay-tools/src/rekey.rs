@@ -58,7 +58,7 @@ pub async fn rekey<L: EventLog>(
 ) -> Result<Rekeyed, ToolError> {
     let turn = Turn::take(pool, Deed::Rekey, run, Reach::WholeLog).await?;
     let keys = SubjectKeys::new(pool.clone(), master.current, master.previous);
-    let (all, unknown) = keys.count().await.map_err(of_seal)?;
+    let (all, unknown) = keys.count().await.map_err(|error| of_seal(&error))?;
     if unknown > 0 {
         return Err(ToolError::Refused(format!(
             "{unknown} of {all} data keys were wrapped by a master key that is neither CALOS_MASTER_KEY nor \
@@ -67,7 +67,7 @@ pub async fn rekey<L: EventLog>(
     }
     RootSecret::open(pool, master.current, master.previous).await.map_err(of_secrets)?;
     Keyring::open(pool.clone(), master.current, master.previous).await.map_err(of_secrets)?;
-    let progress = Progress::new(show, "rekey", keys.count_others().await.map_err(of_seal)?);
+    let progress = Progress::new(show, "rekey", keys.count_others().await.map_err(|error| of_seal(&error))?);
     let rekeyed = until_none_is_left(&keys, &progress).await;
     progress.finish();
     let rekeyed = rekeyed?;
@@ -82,13 +82,14 @@ async fn until_none_is_left(keys: &SubjectKeys, progress: &Progress) -> Result<R
     let mut sum = Rekeyed::default();
     for pass in 0..PASSES_MAX {
         let mut counter = progress.counter();
-        let done = keys.rewrap_all(|page| (0..page).for_each(|_| counter.event())).await.map_err(of_seal)?;
+        let done =
+            keys.rewrap_all(|page| (0..page).for_each(|_| counter.event())).await.map_err(|error| of_seal(&error))?;
         if pass == 0 {
             sum.already = done.already;
         }
         sum.rewrapped += done.rewrapped;
         sum.unopenable = done.unopenable;
-        if keys.count_others().await.map_err(of_seal)? <= done.unopenable {
+        if keys.count_others().await.map_err(|error| of_seal(&error))? <= done.unopenable {
             return Ok(sum);
         }
     }
@@ -99,7 +100,7 @@ async fn until_none_is_left(keys: &SubjectKeys, progress: &Progress) -> Result<R
     )))
 }
 
-fn of_seal(error: SealError) -> ToolError {
+fn of_seal(error: &SealError) -> ToolError {
     ToolError::Environment(error.to_string())
 }
 

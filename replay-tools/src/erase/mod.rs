@@ -183,7 +183,8 @@ impl Eraser<'_> {
     /// # Errors
     /// The database's.
     pub async fn destroy_key(&self, user_id: UserId, erased: &mut Erased) -> Result<(), ToolError> {
-        erased.key_destroyed = self.secrets.subject_keys().erase(SubjectId(user_id.0)).await.map_err(of_seal)?;
+        erased.key_destroyed =
+            self.secrets.subject_keys().erase(SubjectId(user_id.0)).await.map_err(|error| of_seal(&error))?;
         Ok(())
     }
 
@@ -221,7 +222,7 @@ fn unreadable(error: erasures::ErasureError) -> ToolError {
     }
 }
 
-fn of_seal(error: SealError) -> ToolError {
+fn of_seal(error: &SealError) -> ToolError {
     match error {
         SealError::Unavailable(_) | SealError::AnotherMasterKey(_) => ToolError::Environment(error.to_string()),
         SealError::Erased(_) | SealError::Missing(_) | SealError::Tampered { .. } => {
@@ -235,7 +236,7 @@ fn of_fault<E: std::fmt::Display>(fault: Fault<E>) -> ToolError {
     match fault {
         Fault::Refused(refusal) => ToolError::Refused(refusal.to_string()),
         Fault::Log(error) => error.into(),
-        Fault::Seal(error) => of_seal(error),
+        Fault::Seal(error) => of_seal(&error),
         Fault::Hash(error) => ToolError::Environment(error.to_string()),
         Fault::Token(error) => ToolError::Environment(error.to_string()),
     }

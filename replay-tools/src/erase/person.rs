@@ -105,7 +105,7 @@ impl Eraser<'_> {
             match keys.open(sealed, label).await {
                 Ok(text) => names.push(text.to_lowercase()),
                 Err(calos_commands::ports::SealError::Erased(_) | calos_commands::ports::SealError::Missing(_)) => {}
-                Err(error) => return Err(of_seal(error)),
+                Err(error) => return Err(of_seal(&error)),
             }
         }
         let words = format!("{} {}", self.run.reason, self.run.operator).to_lowercase();
