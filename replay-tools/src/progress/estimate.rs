@@ -55,7 +55,7 @@ impl Estimate {
     #[must_use]
     pub fn outlook(&self, at: Duration, done: u64, total: u64) -> Outlook {
         let total = total.max(done);
-        let percent = if total == 0 { 100 } else { done.saturating_mul(100) / total };
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
         let beginning = at / 4;
         let index = self.looks.partition_point(|look| look.0 <= beginning).saturating_sub(1);
         let (since, before) = self.looks.get(index).copied().unwrap_or_default();
@@ -175,7 +175,7 @@ mod tests {
         (5.61, 98_667),
         (5.83, 103_839),
         (6.05, 106_901),
-        (6.28, 110_687),
+        (6.29, 110_687),
         (6.51, 114_783),
         (6.73, 119_903),
         (6.94, 121_951),
