@@ -87,7 +87,7 @@ impl Rebuilds {
     ) -> Result<Positions, NotBegun> {
         let (cancel, watch) = (CancellationToken::new(), Watch::default());
         let running = Running { begun: begun.clone(), cancel: cancel.clone(), watch: watch.clone() };
-        let turn = self.enter(running).map_err(|running| NotBegun::Running(Box::new(running)))?;
+        let turn = self.enter(running).map_err(NotBegun::Running)?;
         let (run, scope) = (begun.run.clone(), RebuildScope::named(&begun.projection));
         let fact = RebuildStarted { run, scope, only: None, until: None, started_at: begun.at };
         let recorded = record_as(&app.log, &begun.run, request, OperationCommand::RecordRebuildStarted(fact)).await;
@@ -122,8 +122,8 @@ impl Rebuilds {
         Ok(Some(begun))
     }
 
-    fn enter(&self, running: Running) -> Result<Turn<Running, Vec<RebuildReport>>, Begun> {
-        self.0.enter(running, |ran, outcome| tell(&ran.begun, outcome)).map_err(|running| running.begun)
+    fn enter(&self, running: Running) -> Result<Turn<Running, Vec<RebuildReport>>, Box<Begun>> {
+        self.0.enter(running, |ran, outcome| tell(&ran.begun, outcome)).map_err(|running| Box::new(running.begun))
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     fn there_is_one_rebuild_at_a_time_and_the_last_one_is_remembered() {
         let (rebuilds, first) = (Rebuilds::default(), begun("usage_log"));
         let turn = rebuilds.enter(running(first.clone())).ok().unwrap();
-        assert_eq!(rebuilds.enter(running(begun("tenants"))).err(), Some(first.clone()));
+        assert_eq!(rebuilds.enter(running(begun("tenants"))).err().as_deref(), Some(&first));
         assert_eq!(rebuilds.look().0, Some(first));
         assert!(rebuilds.progress().is_none(), "it has only just begun");
         turn.end(Ok(Vec::new()));
