@@ -148,13 +148,13 @@ async fn nothing_of_an_erased_person_is_found_anywhere_and_the_books_are_as_they
     for trace in [EMAIL, NAME, AGENT, ADDRESS] {
         assert!(shown.contains(trace), "{trace} is not in {shown}");
     }
-    let tables = tables_with(&pool, &[person.user_id.clone()]).await;
+    let tables = tables_with(&pool, std::slice::from_ref(&person.user_id)).await;
     assert!(tables.len() > 4 && tables.contains(&"public.subject_keys".to_owned()), "{tables:?}");
     what_would_be_left_is_found(&pool).await;
     // A version of each read model from before, and an unfinished one would be the same.
     place.must("calos-replay", &["rebuild", "accounts", "--reason", "a drill", "--yes", "--quiet"]);
     place.must("calos-replay", &["rebuild", "sessions", "--reason", "a drill", "--yes", "--quiet"]);
-    assert!(tables_with(&pool, &[person.user_id.clone()]).await.contains(&"read_old.accounts".to_owned()));
+    assert!(tables_with(&pool, std::slice::from_ref(&person.user_id)).await.contains(&"read_old.accounts".to_owned()));
     let before = sums(&place).await;
     let ciphertext: String = sqlx::query_scalar("SELECT email_sealed FROM read.accounts")
         .fetch_one(&pool)
@@ -211,12 +211,14 @@ async fn nothing_is_left(place: &Place, pool: &PgPool, person: &Person, cipherte
     assert_eq!(tables_with(pool, &traces()).await, Vec::<String>::new());
     // What was sealed stands in the log alone, and so does the tenant in its books.
     assert_eq!(tables_with(pool, &[ciphertext.to_lowercase()]).await, ["public.events"]);
-    let tables = tables_with(pool, &[person.user_id.clone()]).await;
+    let tables = tables_with(pool, std::slice::from_ref(&person.user_id)).await;
     for gone in ["public.subject_keys", "public.idempotency", "public.snapshots", "read.accounts", "read_old.accounts"]
     {
         assert!(!tables.contains(&gone.to_owned()), "{tables:?}");
     }
-    assert!(tables_with(pool, &[person.tenant_id.clone()]).await.contains(&"read.wallet_balance".to_owned()));
+    assert!(
+        tables_with(pool, std::slice::from_ref(&person.tenant_id)).await.contains(&"read.wallet_balance".to_owned())
+    );
     place.must("calos-replay", &["verify"]);
 
     let (file, backup) = (place.data_dir.join("log.jsonl.zst"), place.data_dir.join("backup"));

@@ -1,7 +1,7 @@
 //! The operators' tools against real PostgreSQL: what they find, what they mend, and what happens when they are killed.
 
 // Helpers panic with a reason instead of returning errors: a test that cannot be set up has failed.
-#![expect(clippy::expect_used, reason = "a test's helper fails the test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
 #[path = "../crash/binaries.rs"]
 mod binaries;
