@@ -149,7 +149,7 @@ mod tests {
     fn lowered(last: [(i32, i64); 3], commands: Vec<Vec<Near>>) -> Vec<i64> {
         let commands = commands.into_iter().map(|events| (Uuid::new_v4(), events)).collect();
         let mut cuts = Cuts { last: last.into(), commands };
-        drop(cuts.lower());
+        let _lowest = cuts.lower();
         cuts.last.into_values().collect()
     }
 
