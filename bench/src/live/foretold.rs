@@ -117,7 +117,8 @@ mod tests {
             read: Some(seconds(20)),
         };
         let held = held_against(&looks, seconds(25));
-        let errors: Vec<_> = held.iter().map(|at| (at.reading_error_percent, at.whole_error_percent)).collect();
+        let errors: Vec<_> =
+            held.iter().map(|at| (at.reading_error_percent.round(), at.whole_error_percent.round())).collect();
         assert_eq!(errors, [(10.0, 28.0), (0.0, 20.0)]);
         assert!((held[0].reading_seconds - 18.0).abs() < 1e-9 && (held[1].whole_seconds - 15.0).abs() < 1e-9);
     }
