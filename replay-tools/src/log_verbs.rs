@@ -50,7 +50,8 @@ pub(crate) async fn import(
     let own = wrapped_root(&args.file).await?.map(|root| environment.signing_key_of(&root)).transpose()?;
     let key = given.or_else(|| own.as_ref().map(|key| key.verifying_key()));
     let run = run_by(args.write.operator, args.write.reason);
-    let imported = import_log(&environment.owner, &args.file, environment.anchor_directory(), key, &run, show, confirmed).await?;
+    let imported =
+        import_log(&environment.owner, &args.file, environment.anchor_directory(), key, &run, show, confirmed).await?;
     let log = environment.log().await?;
     let again = async {
         record_import(&log, &run, &args.file, &imported, started_at).await?;

@@ -215,7 +215,9 @@ async fn a_backup_older_than_the_last_anchor_goes_on_in_an_epoch_too_and_is_back
 
     // A third life: the second one's backup brings the epoch along, and another one is counted on from it.
     let whole = tempfile::tempdir().expect("a folder");
-    backup(&database.owner_pool, &history.key, To::New(whole.path()), &operator(), Show::Silent).await.expect("a backup");
+    backup(&database.owner_pool, &history.key, To::New(whole.path()), &operator(), Show::Silent)
+        .await
+        .expect("a backup");
     std::fs::remove_file(history.anchors.path().join(EPOCH_FILE)).expect("it goes");
     let third = TestDatabase::create().await;
     let restored =

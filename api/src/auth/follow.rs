@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use calos_adapters::postgres::{ChangedStream, PgLog};
 use calos_domain::account::Account;
 use calos_domain::api_key::ApiKey;
-use calos_domain::{Decider, SubjectId};
 use calos_domain::session::Session;
+use calos_domain::{Decider, SubjectId};
 
 use super::Auth;
 
