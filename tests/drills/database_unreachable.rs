@@ -70,6 +70,10 @@ impl Customer<'_> {
                 let answer = request.send().await.expect("the server answers");
                 let (status, text) = (answer.status().as_u16(), answer.text().await.expect("a body"));
                 let took = began.elapsed();
+                if what == "ready" && unknowable && status == 200 {
+                    // Told from the last look, which the database still answered.
+                    return;
+                }
                 assert_eq!(status, 503, "{what}: {text}");
                 assert!(took < REFUSED_WITHIN, "{what} took {took:?} to say: {text}");
                 let body: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what}: {error}: {text}"));
