@@ -40,7 +40,7 @@ use crate::cli::{
 use crate::error::{BenchError, EXIT_CHECK_FAILED};
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::report::{Measured, Report};
+use crate::report::{Measured, Published, Report};
 use calos_bench::simulate::{self, Options};
 
 /// How often a simulation says how far it is.
@@ -109,67 +109,39 @@ impl Log<'_> {
 
 async fn measure_gateway(arguments: &GatewayArguments) -> Result<ExitCode, BenchError> {
     let report = gateway::run(arguments, &Progress::start()).await?;
-    let mut out = std::io::stdout().lock();
-    if arguments.json {
-        report.write_json(&mut out)?;
-    } else {
-        report.write_text(&mut out)?;
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    publish(&report, arguments.json, false)
 }
 
-/// Measures the book in a database of its own, which is dropped whatever happens.
 async fn measure_ledger(arguments: &LedgerArguments) -> Result<ExitCode, BenchError> {
     let progress = Progress::start();
-    let arena = Arena::open().await?;
-    let measured = tokio::select! {
-        measured = Box::pin(ledger::run(&arena, arguments, &progress)) => measured,
-        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
-            Ok(()) => BenchError::Environment("interrupted".to_owned()),
-            Err(error) => BenchError::Output(error),
-        }),
-    };
-    let closed = arena.close().await;
-    let report = measured?;
-    closed?;
-    let mut out = std::io::stdout().lock();
-    if arguments.json {
-        report.write_json(&mut out)?;
-    } else {
-        report.write_text(&mut out)?;
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    let report = in_an_arena(async |arena| Box::pin(ledger::run(arena, arguments, &progress)).await).await?;
+    publish(&report, arguments.json, false)
 }
 
-/// Measures a rebuild beside callers in a database of its own, which is dropped whatever happens.
 async fn measure_live(arguments: &LiveArguments) -> Result<ExitCode, BenchError> {
     let progress = Progress::start();
+    let report = in_an_arena(async |arena| Box::pin(live::run(arena, arguments, &progress)).await).await?;
+    publish(&report, arguments.json, arguments.check)
+}
+
+/// Measures in databases of its own, and whatever happens leaves none of them behind.
+async fn in_an_arena<T>(measuring: impl AsyncFnOnce(&Arc<Arena>) -> Result<T, BenchError>) -> Result<T, BenchError> {
     let arena = Arena::open().await?;
-    let measured = tokio::select! {
-        measured = Box::pin(live::run(&arena, arguments, &progress)) => measured,
+    let measured = until_interrupted(measuring(&arena)).await;
+    let closed = arena.close().await;
+    let measured = measured?;
+    closed?;
+    Ok(measured)
+}
+
+async fn until_interrupted<T>(work: impl Future<Output = Result<T, BenchError>>) -> Result<T, BenchError> {
+    tokio::select! {
+        done = work => done,
         interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
             Ok(()) => BenchError::Environment("interrupted".to_owned()),
             Err(error) => BenchError::Output(error),
         }),
-    };
-    let closed = arena.close().await;
-    let report = measured?;
-    closed?;
-    let mut out = std::io::stdout().lock();
-    if arguments.json {
-        report.write_json(&mut out)?;
-    } else {
-        report.write_text(&mut out)?;
     }
-    out.flush()?;
-    let missed = report.missed();
-    if arguments.check && !missed.is_empty() {
-        let _ = writeln!(std::io::stderr().lock(), "calos-bench: not kept: {}", missed.join(", "));
-        return Ok(ExitCode::from(EXIT_CHECK_FAILED));
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Simulates in a database of its own.
@@ -187,19 +159,14 @@ async fn simulate(arguments: &SimulateArguments) -> Result<ExitCode, BenchError>
     let arena = Arena::open().await?;
     let url = arena.with_log("simulate").await?.url();
     let mut said_at = 0.0;
-    let simulated = tokio::select! {
-        simulated = simulate::run(&url, options, |summary| {
-            let seconds = progress.seconds();
-            if seconds - said_at >= SIMULATION_SAID_EVERY_SECONDS {
-                said_at = seconds;
-                progress.rate(&summary.to_string(), summary.commands as f64 / seconds, "command");
-            }
-        }) => Ok(simulated),
-        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
-            Ok(()) => BenchError::Environment("interrupted".to_owned()),
-            Err(error) => BenchError::Output(error),
-        }),
+    let say = |summary: &simulate::Summary| {
+        let seconds = progress.seconds();
+        if seconds - said_at >= SIMULATION_SAID_EVERY_SECONDS {
+            said_at = seconds;
+            progress.rate(&summary.to_string(), summary.commands as f64 / seconds, "command");
+        }
     };
+    let simulated = until_interrupted(async { Ok(simulate::run(&url, options, say).await) }).await;
     let closed = arena.close().await;
     let summary = match simulated? {
         Ok(summary) => summary,
@@ -222,21 +189,11 @@ fn fail(error: &BenchError) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// Measures, whatever happens leaves no database behind, and reports.
+/// Measures the log and reports.
 async fn measure(what: Log<'_>) -> Result<ExitCode, BenchError> {
     let progress = Progress::start();
-    let arena = Arena::open().await?;
-    let measured = tokio::select! {
-        measured = run(&arena, what, &progress) => measured,
-        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
-            Ok(()) => BenchError::Environment("interrupted".to_owned()),
-            Err(error) => BenchError::Output(error),
-        }),
-    };
-    let closed = arena.close().await;
-    let report = measured?;
-    closed?;
-    publish(&report, what.common())
+    let report = in_an_arena(async |arena| run(arena, what, &progress).await).await?;
+    publish(&report, what.common().json, what.common().check)
 }
 
 async fn run(arena: &Arc<Arena>, what: Log<'_>, progress: &Progress) -> Result<Report, BenchError> {
@@ -255,17 +212,17 @@ async fn run(arena: &Arc<Arena>, what: Log<'_>, progress: &Progress) -> Result<R
     Ok(Report { measurement, quick, took_seconds: progress.seconds(), machine, scenarios, ratios, tables, notes })
 }
 
-fn publish(report: &Report, common: &Common) -> Result<ExitCode, BenchError> {
+fn publish(report: &impl Published, json: bool, check: bool) -> Result<ExitCode, BenchError> {
     let mut out = std::io::stdout().lock();
-    if common.json {
+    if json {
         report.write_json(&mut out)?;
     } else {
         report.write_text(&mut out)?;
     }
     out.flush()?;
     let missed = report.missed();
-    if common.check && !missed.is_empty() {
-        let _ = writeln!(std::io::stderr().lock(), "calos-bench: below target: {}", missed.join(", "));
+    if check && !missed.is_empty() {
+        let _ = writeln!(std::io::stderr().lock(), "calos-bench: not reached: {}", missed.join(", "));
         return Ok(ExitCode::from(EXIT_CHECK_FAILED));
     }
     Ok(ExitCode::SUCCESS)

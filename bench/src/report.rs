@@ -127,14 +127,47 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
-    /// The names of ratios that miss their targets.
-    pub fn missed(&self) -> Vec<&'static str> {
+/// What a measurement publishes.
+pub trait Published: Serialize {
+    /// Writes one JSON document.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn write_json(&self, out: &mut impl Write) -> Result<(), BenchError> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)?;
+        Ok(())
+    }
+
+    /// Writes tables for people.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError>;
+
+    /// The names of what it misses, for who asked to be told by the exit code.
+    fn missed(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
+/// The head of a table.
+///
+/// # Errors
+/// It cannot be written.
+pub fn header(out: &mut impl Write, columns: &[&str]) -> Result<(), BenchError> {
+    writeln!(out, "\n| {} |", columns.join(" | "))?;
+    writeln!(out, "|{}", "---|".repeat(columns.len()))?;
+    Ok(())
+}
+
+impl Published for Report {
+    fn missed(&self) -> Vec<&'static str> {
         self.ratios.iter().filter(|ratio| !ratio.reached).map(|ratio| ratio.name).collect()
     }
 
-    /// Writes one JSON document; every ratio also stands at the top under its own name.
-    pub fn write_json(&self, out: &mut impl Write) -> Result<(), BenchError> {
+    /// Every ratio also stands at the top, under its own name.
+    fn write_json(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let mut document = Map::new();
         for ratio in &self.ratios {
             document.insert(ratio.name.to_owned(), Value::from(ratio.value));
@@ -147,8 +180,7 @@ impl Report {
         Ok(())
     }
 
-    /// Writes tables for people.
-    pub fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
+    fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
         self.write_machine(out)?;
         if !self.scenarios.is_empty() {
             writeln!(out)?;
@@ -173,7 +205,9 @@ impl Report {
         writeln!(out, "Took {:.0} s.", self.took_seconds)?;
         Ok(())
     }
+}
 
+impl Report {
     fn write_machine(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let machine = &self.machine;
         let length = if self.quick { "quick, " } else { "" };

@@ -8,6 +8,7 @@ use super::figures::{CaseFigures, Figures, Quantiles, Way};
 use super::watching::WatchedFigures;
 use crate::error::BenchError;
 use crate::machine::Machine;
+use crate::report::Published;
 use crate::stats::median;
 
 const MICROS_PER_MILLI: f64 = 1_000.0;
@@ -93,22 +94,10 @@ impl GatewayReport {
         let measurement = "gateway";
         Self { measurement, quick, took_seconds, machine, commit_p50_micros, cases, verdicts, memory, watched }
     }
+}
 
-    /// Writes one JSON document.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn write_json(&self, out: &mut impl Write) -> Result<(), BenchError> {
-        serde_json::to_writer_pretty(&mut *out, self)?;
-        writeln!(out)?;
-        Ok(())
-    }
-
-    /// Writes Markdown.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
+impl Published for GatewayReport {
+    fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let machine = &self.machine;
         let length = if self.quick { "quick, " } else { "" };
         writeln!(out, "## `calos-bench gateway` ({length}{} build)\n", machine.build)?;
@@ -147,7 +136,9 @@ impl GatewayReport {
         writeln!(out, "Took {:.0} s.", self.took_seconds)?;
         Ok(())
     }
+}
 
+impl GatewayReport {
     fn write_cases(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let header = [
             "case",

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::BenchError;
 use crate::machine::Machine;
+use crate::report::{Published, header};
 
 const MICROS_PER_MILLI: f64 = 1_000.0;
 
@@ -147,22 +148,8 @@ pub fn verdicts(answered: &[Answered], bulk: &[Bulk]) -> Vec<Verdict> {
     verdicts
 }
 
-impl LedgerReport {
-    /// Writes one JSON document.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn write_json(&self, out: &mut impl Write) -> Result<(), BenchError> {
-        serde_json::to_writer_pretty(&mut *out, self)?;
-        writeln!(out)?;
-        Ok(())
-    }
-
-    /// Writes tables for people.
-    ///
-    /// # Errors
-    /// They cannot be written.
-    pub fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
+impl Published for LedgerReport {
+    fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let Self { machine, events, entries, burst_events, tenants, .. } = self;
         let length = if self.quick { "quick, " } else { "" };
         writeln!(out, "calos-bench ledger ({length}{} build)", machine.build)?;
@@ -207,12 +194,6 @@ impl LedgerReport {
         writeln!(out, "\nTook {:.0} s.", self.took_seconds)?;
         Ok(())
     }
-}
-
-fn header(out: &mut impl Write, columns: &[&str]) -> Result<(), BenchError> {
-    writeln!(out, "\n| {} |", columns.join(" | "))?;
-    writeln!(out, "|{}", "---|".repeat(columns.len()))?;
-    Ok(())
 }
 
 #[cfg(test)]

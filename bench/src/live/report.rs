@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Foretold, per_second};
 use crate::error::BenchError;
 use crate::machine::Machine;
+use crate::report::{Published, header};
 use crate::stats::{Cpu, Run, Scenario, median};
 
 const MICROS_PER_MILLI: f64 = 1_000.0;
@@ -249,27 +250,10 @@ impl LiveReport {
             verdicts,
         }
     }
+}
 
-    /// The names of promises that were not kept.
-    pub fn missed(&self) -> Vec<&'static str> {
-        self.verdicts.iter().filter(|verdict| !verdict.kept).map(|verdict| verdict.name).collect()
-    }
-
-    /// Writes one JSON document.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn write_json(&self, out: &mut impl Write) -> Result<(), BenchError> {
-        serde_json::to_writer_pretty(&mut *out, self)?;
-        writeln!(out)?;
-        Ok(())
-    }
-
-    /// Writes tables for people.
-    ///
-    /// # Errors
-    /// They cannot be written.
-    pub fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
+impl Published for LiveReport {
+    fn write_text(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let Self { machine, preloaded, events, .. } = self;
         let length = if self.quick { "quick, " } else { "" };
         writeln!(out, "calos-bench live ({length}{} build)", machine.build)?;
@@ -296,6 +280,12 @@ impl LiveReport {
         Ok(())
     }
 
+    fn missed(&self) -> Vec<&'static str> {
+        self.verdicts.iter().filter(|verdict| !verdict.kept).map(|verdict| verdict.name).collect()
+    }
+}
+
+impl LiveReport {
     fn write_rounds(&self, out: &mut impl Write) -> Result<(), BenchError> {
         let columns =
             ["rebuild", "seconds", "events/s", "p99 ms without", "p99 ms during", "ratio", "slowest ms", "cores"];
@@ -329,12 +319,6 @@ impl LiveReport {
         }
         Ok(())
     }
-}
-
-fn header(out: &mut impl Write, columns: &[&str]) -> Result<(), BenchError> {
-    writeln!(out, "\n| {} |", columns.join(" | "))?;
-    writeln!(out, "|{}", "---|".repeat(columns.len()))?;
-    Ok(())
 }
 
 #[cfg(test)]
