@@ -153,11 +153,10 @@ impl Anchor {
 /// # Errors
 /// The database's.
 pub async fn take(pool: &PgPool, key: &SigningKey) -> Result<Anchor, AnchorError> {
-    let rows: Vec<(Uuid, i32, i64, Vec<u8>, Timestamptz)> = sqlx::query_as(
-        "SELECT log_id, partition, last_position, head_hash, now() FROM partitions, log ORDER BY partition",
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows: Vec<(Uuid, i32, i64, Vec<u8>, Timestamptz)> =
+        sqlx::query_as("SELECT log_id, partition, last_position, head_hash, now() FROM heads, log ORDER BY partition")
+            .fetch_all(pool)
+            .await?;
     let log_id = rows.first().map_or_else(Uuid::nil, |row| row.0);
     let anchored_at = rows.first().map_or_else(Timestamp::default, |row| row.4.0);
     let heads = rows

@@ -42,7 +42,7 @@ impl Cut {
     /// The database's.
     pub async fn of_key(app: &App, key: &str) -> Result<Self, ApiError> {
         let partition = app.log.partition_of(key);
-        let head = sqlx::query("SELECT last_position, last_recorded_at FROM partitions WHERE partition = $1");
+        let head = sqlx::query("SELECT last_position, last_recorded_at FROM heads WHERE partition = $1");
         let head = head.bind(partition).fetch_one(&app.pool).await?;
         let known_at: Timestamptz = head.try_get("last_recorded_at")?;
         Ok(Self { partition, position: head.try_get("last_position")?, known_at: known_at.0 })

@@ -8,7 +8,7 @@ use calos_projections::registry;
 use calos_replay::ReadModel;
 use calos_replay::diff::diff;
 use calos_replay::operation::run_by;
-use calos_replay::progress::{Show, Watch};
+use calos_replay::progress::{Progress, Show, Watch};
 use calos_replay::rebuild::{RebuildOptions, RebuildReport, rebuild_watched};
 use calos_replay::write_guard::{Assent, confirm};
 use sqlx::PgPool;
@@ -43,6 +43,10 @@ pub struct Live {
     pub rebuild: Run,
     /// What was said of the time it would take.
     pub foretold: Vec<Foretold>,
+    /// When it began.
+    pub begun: Instant,
+    /// What it did after it had read, and since when.
+    pub steps: Vec<(String, Duration)>,
 }
 
 /// The balances: a row per wallet and asset.
@@ -143,14 +147,15 @@ impl Models {
     }
 
     /// Builds the next version of some read models while others write, and looks at what it says of the time it will take.
-    pub async fn beside_writers(&self, models: &[ReadModel]) -> Result<Live, BenchError> {
+    pub async fn beside_writers(&self, models: &[ReadModel], workers: usize) -> Result<Live, BenchError> {
         let (begun, watch) = (Instant::now(), Watch::default());
         let looking = Looking::begin(watch.clone());
-        let reports = self.watched(models, RebuildOptions::default(), &watch).await;
+        let reports = self.watched(models, RebuildOptions { workers, ..RebuildOptions::default() }, &watch).await;
         let (elapsed, foretold) = (begun.elapsed(), looking.end());
+        let steps = watch.progress().map(Progress::steps).unwrap_or_default();
         let reports = reports?;
         let events = reports.iter().map(|report| report.events).max().unwrap_or_default();
-        Ok(Live { reports, rebuild: Run::bulk(events, elapsed, None)?, foretold })
+        Ok(Live { reports, rebuild: Run::bulk(events, elapsed, None)?, foretold, begun, steps })
     }
 
     /// In how many rows a live read model differs from a fresh fold.

@@ -24,11 +24,16 @@ pub async fn ensure_registered(pool: &PgPool, projections: &[&'static dyn AnyPro
     .bind(&names)
     .execute(&mut *transaction)
     .await?;
+    // Another server that begins at the same time waits here, and sees then what this one made.
+    sqlx::query("SELECT FROM projections WHERE name = ANY($1) ORDER BY name FOR UPDATE")
+        .bind(&names)
+        .execute(&mut *transaction)
+        .await?;
     sqlx::query(
         "INSERT INTO checkpoints (projection, version, partition, position)
          SELECT p.name, p.live_version, h.partition, 0 FROM projections p CROSS JOIN partitions h
-         WHERE p.name = ANY($1)
-         ON CONFLICT (projection, version, partition) DO NOTHING",
+         WHERE p.name = ANY($1) AND NOT EXISTS (SELECT FROM checkpoints c
+             WHERE c.projection = p.name AND c.version = p.live_version AND c.partition = h.partition)",
     )
     .bind(&names)
     .execute(&mut *transaction)
@@ -51,6 +56,24 @@ pub(crate) struct Claim {
     pub(crate) head: i64,
 }
 
+// Heads and checkpoints only go up, so the one that counts has the highest position: found from that end of the key, however
+// many versions of them an old snapshot keeps.
+const CLAIM: &str = "
+WITH heads AS MATERIALIZED (
+    SELECT partition, last_position FROM public.heads
+)
+SELECT p.name, p.live_version, heads.partition, own.position, heads.last_position
+FROM projections AS p
+CROSS JOIN heads
+CROSS JOIN LATERAL (
+    SELECT c.position FROM checkpoints AS c
+    WHERE c.projection = p.name AND c.version = p.live_version AND c.partition = heads.partition
+        AND c.position < heads.last_position AND c.halted IS NULL
+    ORDER BY c.position DESC LIMIT 1
+    FOR UPDATE SKIP LOCKED
+) AS own
+WHERE p.name = ANY($1)";
+
 /// Claims every partition that one of the projections is behind in and nobody else works on.
 ///
 /// A switch of versions may have been committed between the statement's snapshot and its locks; [`advance`] looks
@@ -60,17 +83,7 @@ pub(crate) async fn claim(
     projections: &[&'static dyn AnyProjection],
 ) -> Result<Vec<Claim>, sqlx::Error> {
     let names: Vec<&str> = projections.iter().map(|projection| projection.name()).collect();
-    let rows = sqlx::query(
-        "SELECT c.projection, c.version, c.partition, c.position, h.last_position
-         FROM checkpoints c
-         JOIN projections p ON p.name = c.projection AND p.live_version = c.version
-         JOIN partitions h ON h.partition = c.partition
-         WHERE c.projection = ANY($1) AND c.halted IS NULL AND c.position < h.last_position
-         FOR UPDATE OF c SKIP LOCKED",
-    )
-    .bind(&names)
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(CLAIM).bind(&names).fetch_all(connection).await?;
     let mut claims = Vec::with_capacity(rows.len());
     for row in &rows {
         let name: &str = row.try_get(0)?;
@@ -95,6 +108,8 @@ pub(crate) struct Advance {
     pub(crate) version: i32,
     /// The partition.
     pub(crate) partition: i32,
+    /// Where the claim stood.
+    pub(crate) from: i64,
     /// The last position taken.
     pub(crate) position: i64,
     /// When the event there was recorded; none when nothing was taken.
@@ -108,11 +123,11 @@ pub(crate) async fn advance(connection: &mut PgConnection, moves: &[Advance]) ->
     let moved = sqlx::query(
         "UPDATE checkpoints AS c
          SET position = u.position, recorded_at = coalesce(u.recorded_at, c.recorded_at), halted = u.halted
-         FROM unnest($1::text[], $2::int4[], $3::int4[], $4::int8[], $5::timestamptz[], $6::text[])
-                 AS u (projection, version, partition, position, recorded_at, halted),
+         FROM unnest($1::text[], $2::int4[], $3::int4[], $4::int8[], $5::timestamptz[], $6::text[], $7::int8[])
+                 AS u (projection, version, partition, position, recorded_at, halted, stood_at),
              projections AS p
          WHERE c.projection = u.projection AND c.version = u.version AND c.partition = u.partition
-             AND p.name = u.projection AND p.live_version = u.version",
+             AND c.position = u.stood_at AND p.name = u.projection AND p.live_version = u.version",
     )
     .bind(moves.iter().map(|to| to.projection).collect::<Vec<_>>())
     .bind(moves.iter().map(|to| to.version).collect::<Vec<_>>())
@@ -120,6 +135,7 @@ pub(crate) async fn advance(connection: &mut PgConnection, moves: &[Advance]) ->
     .bind(moves.iter().map(|to| to.position).collect::<Vec<_>>())
     .bind(moves.iter().map(|to| to.recorded_at.map(Moment)).collect::<Vec<_>>())
     .bind(moves.iter().map(|to| to.halted.as_deref()).collect::<Vec<_>>())
+    .bind(moves.iter().map(|to| to.from).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(moved.rows_affected() == moves.len() as u64)

@@ -19,9 +19,11 @@ use crate::windows::{self, Plan};
 
 // Rows and checkpoints are lost together when the server loses power, and folded again from the log, so their commit
 // need not wait for the disk. A round that hangs gives its locks back. Its statements take arrays and go by keys, whatever
-// the values are: planning them anew each time costs more than carrying them out.
+// the values are: planning them anew each time costs more than carrying them out, and a plan made while a table was small
+// must not read all of it once it has grown.
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = '60s'; \
-    SET LOCAL plan_cache_mode = force_generic_plan";
+    SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 /// The most events a careful round keeps in memory to find the one that is refused.
 const CAREFUL_MAX_EVENTS: i64 = 500;
@@ -171,6 +173,7 @@ impl Reading {
                 projection: projections[taking.projection].name(),
                 version: taking.version,
                 partition: taking.partition,
+                from: claim.position,
                 position: taking.position,
                 recorded_at: taking.recorded_at,
                 halted: taking.halted,

@@ -90,7 +90,7 @@ pub async fn projections(executor: impl PgExecutor<'_>) -> Result<Vec<Projection
              END
          FROM projections p
          JOIN checkpoints c ON c.projection = p.name AND c.version = p.live_version
-         JOIN partitions h ON h.partition = c.partition
+         JOIN heads h ON h.partition = c.partition
          ORDER BY p.name, c.partition",
     )
     .fetch_all(executor)

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use crate::error::ToolError;
 
-/// About a tenth of what others get when there is not enough for all.
-const BACKGROUND_NICE: i32 = 10;
+/// The lowest there is: several threads and processes share the work, and what all of them get together counts.
+const BACKGROUND_NICE: i32 = 19;
 
 /// Does work on so many threads of its own and waits for it. It ends when the waiting does.
 ///

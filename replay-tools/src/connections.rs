@@ -15,6 +15,9 @@ const UNHURRIED: &str = "SET statement_timeout = 0; SET idle_in_transaction_sess
 /// A statement of a tool that is gone ends within a second, and its locks with it.
 const NOTICE_THE_END: &str = "SET client_connection_check_interval = '1s'";
 
+/// Processes that came to the help of one in the background would have everybody else's priority.
+const WITHOUT_HELP: &str = "SET max_parallel_workers_per_gather = 0; SET max_parallel_maintenance_workers = 0";
+
 /// Where long work reads and writes: readers from a pool, writers each on a connection that ends with them.
 pub(crate) struct Connections {
     options: PgConnectOptions,
@@ -25,7 +28,12 @@ pub(crate) struct Connections {
 impl Connections {
     /// Connections to the database of `pool`, as the user it logs in with.
     pub(crate) fn beside(pool: &PgPool, readers: u32) -> Self {
-        Self::to(pool.connect_options().as_ref(), readers, false)
+        Self::at_full_pace(pool.connect_options().as_ref(), readers)
+    }
+
+    /// For work that others wait for.
+    pub(crate) fn at_full_pace(options: &PgConnectOptions, readers: u32) -> Self {
+        Self::to(options, readers, false)
     }
 
     /// The same for work that waits for everybody else's, where that can be had: not for what others wait for. A connection
@@ -40,7 +48,7 @@ impl Connections {
         let pool = PgPoolOptions::new().max_connections(readers).after_connect(move |connection, _| {
             Box::pin(async move {
                 run_sql(connection, UNHURRIED).await?;
-                if background { lower_backend(connection).await } else { Ok(()) }
+                if background { in_the_background(connection).await } else { Ok(()) }
             })
         });
         let readers = pool.connect_lazy_with(options.clone());
@@ -61,7 +69,7 @@ impl Connections {
         let mut connection = self.options.connect().await?;
         prepare(&mut connection).await?;
         if self.background {
-            lower_backend(&mut connection).await?;
+            in_the_background(&mut connection).await?;
         }
         Ok(connection)
     }
@@ -69,6 +77,12 @@ impl Connections {
     pub(crate) async fn close(self) {
         self.readers.close().await;
     }
+}
+
+/// Lowers what a connection does, all of it.
+async fn in_the_background(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    run_sql(connection, WITHOUT_HELP).await?;
+    lower_backend(connection).await
 }
 
 /// Makes a connection fit for long work.

@@ -5,13 +5,23 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use calos_projections::{Schema, TableSpec};
+use calos_projections::{ColumnType, Schema, TableSpec};
 
 use crate::error::ToolError;
 
 /// Differences listed unless somebody asks for more; all of them are counted.
 pub const DIFFERENCES_LISTED_ROWS: i64 = 100;
+
+/// Rows compared at once: both sides of them fit into the memory a rebuild gives its comparison.
+const STRETCH_ROWS: f64 = 100_000.0;
+
+/// More stretches than this are not made of one table.
+const STRETCHES_MAX: f64 = 1_000.0;
+
+/// Rows that are looked at to find out where stretches of about the same length end.
+const SAMPLE_ROWS: f64 = 30_000.0;
 
 /// The condition that every row meets.
 const EVERY_ROW: &str = "true";
@@ -69,6 +79,15 @@ pub struct Differences {
     pub listed: Vec<Difference>,
 }
 
+impl Differences {
+    /// Adds what another comparison found; of the rows it lists only as many as there is room for.
+    fn take(&mut self, found: Self, limit: i64) {
+        self.count += found.count;
+        self.listed.extend(found.listed);
+        self.listed.truncate(usize::try_from(limit.max(1)).unwrap_or(usize::MAX));
+    }
+}
+
 /// Compares tables in two schemas on one connection, in whatever snapshot its transaction has.
 ///
 /// # Errors
@@ -80,7 +99,14 @@ pub async fn compare_all(
     log: Schema,
     limit: i64,
 ) -> Result<Differences, ToolError> {
-    compare_where(connection, tables, live, log, EVERY_ROW, limit).await
+    let mut all = Differences::default();
+    for table in tables {
+        for stretch in stretches(connection, table, log).await? {
+            let left = limit.saturating_sub(i64::try_from(all.listed.len()).unwrap_or(i64::MAX));
+            all.take(compare(connection, table, live, log, &stretch, left).await?, limit);
+        }
+    }
+    Ok(all)
 }
 
 /// Compares the rows that meet a condition, the same on both sides.
@@ -102,6 +128,43 @@ pub(crate) async fn compare_where(
         all.listed.extend(found.listed);
     }
     Ok(all)
+}
+
+/// Conditions that each row of a table meets exactly one of, in the order of the key, so that what is compared at once fits
+/// into memory: a comparison that goes to disk keeps everybody waiting who writes there. By the first column of the key,
+/// where that is an id; a small table is one stretch, and so is one whose size is not known.
+async fn stretches(connection: &mut PgConnection, table: &TableSpec, schema: Schema) -> Result<Vec<String>, ToolError> {
+    let whole = || vec![EVERY_ROW.to_owned()];
+    let name = format!("{schema}.{}", table.name);
+    let is_id =
+        |first: &&&str| table.columns.iter().any(|column| column.name == **first && column.of == ColumnType::Uuid);
+    let Some(first) = table.key.first().filter(is_id) else { return Ok(whole()) };
+    let rows: Option<f32> = sqlx::query_scalar("SELECT reltuples FROM pg_class WHERE oid = to_regclass($1)")
+        .bind(&name)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let parts = (f64::from(rows.unwrap_or_default()) / STRETCH_ROWS).min(STRETCHES_MAX).floor();
+    if parts < 2.0 {
+        return Ok(whole());
+    }
+    let shares: Vec<f64> = (1..).map(|part| f64::from(part) / parts).take_while(|share| *share < 1.0).collect();
+    let percent = (SAMPLE_ROWS / f64::from(rows.unwrap_or_default()) * 100.0).min(100.0);
+    let borders: Vec<Uuid> = sqlx::query_scalar(&format!(
+        "SELECT DISTINCT border FROM (SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY {first}) AS borders \
+         FROM {name} TABLESAMPLE SYSTEM ({percent})) AS sampled, unnest(borders) AS border WHERE border IS NOT NULL \
+         ORDER BY border"
+    ))
+    .bind(shares)
+    .fetch_all(connection)
+    .await?;
+    let mut stretches = Vec::with_capacity(borders.len() + 1);
+    let mut from = EVERY_ROW.to_owned();
+    for border in borders {
+        stretches.push(format!("{from} AND {first} < '{border}'"));
+        from = format!("{first} >= '{border}'");
+    }
+    stretches.push(from);
+    Ok(stretches)
 }
 
 async fn compare(

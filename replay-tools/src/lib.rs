@@ -45,6 +45,7 @@ pub mod snapshots;
 pub mod status;
 mod tending;
 mod time_text;
+mod traffic;
 pub mod trial_balance;
 pub mod turn;
 pub mod verify;

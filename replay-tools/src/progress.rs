@@ -42,6 +42,8 @@ struct Inner {
     after_ms: AtomicU64,
     /// When it began, in milliseconds since the beginning; 0 before that.
     after_since_ms: AtomicU64,
+    /// What was done, and since when.
+    steps: Mutex<Vec<(String, Duration)>>,
     bar: Option<ProgressBar>,
     plain: bool,
 }
@@ -62,6 +64,7 @@ impl Progress {
             estimate: Mutex::default(),
             after_ms: AtomicU64::new(0),
             after_since_ms: AtomicU64::new(0),
+            steps: Mutex::default(),
             bar,
             plain: standard && !terminal,
         }))
@@ -125,6 +128,7 @@ impl Progress {
     pub fn step(&self, what: &str) {
         let inner = &self.0;
         let at = self.elapsed();
+        inner.steps.lock().unwrap_or_else(PoisonError::into_inner).push((what.to_owned(), at));
         let first = Ordering::Relaxed;
         let _ = inner.after_since_ms.compare_exchange(0, milliseconds(at).max(1), first, first);
         let left = duration(self.after(at));
@@ -134,6 +138,12 @@ impl Progress {
         if inner.plain && at.as_secs() >= PLAIN_LINE_EVERY_SECONDS {
             line(&format!("{}: {what}, {left} left", inner.title));
         }
+    }
+
+    /// The steps that were named, and when each began, since the beginning; before the first, events were counted.
+    #[must_use]
+    pub fn steps(&self) -> Vec<(String, Duration)> {
+        self.0.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says that the work has ended.

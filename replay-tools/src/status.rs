@@ -101,7 +101,7 @@ pub struct Partition {
 /// The database's.
 pub async fn status(pool: &PgPool) -> Result<Status, ToolError> {
     let heads: Vec<(i32, i64, Timestamptz)> =
-        sqlx::query_as("SELECT partition, last_position, last_recorded_at FROM partitions ORDER BY partition")
+        sqlx::query_as("SELECT partition, last_position, last_recorded_at FROM heads ORDER BY partition")
             .fetch_all(pool)
             .await?;
     let building: Vec<(String, i64, i64)> = sqlx::query_as(

@@ -7,4 +7,5 @@ mod append_only;
 mod concurrency;
 mod fencing;
 mod framework;
+mod old_snapshot;
 mod tally;

@@ -26,11 +26,10 @@ pub enum Resolution {
 /// # Errors
 /// The database's, or a decoding error when the rows are not a log's.
 pub async fn read(connection: &mut PgConnection) -> Result<Vec<Head>, sqlx::Error> {
-    let rows: Vec<(i32, i64, Timestamptz, Vec<u8>)> = sqlx::query_as(
-        "SELECT partition, last_position, last_recorded_at, head_hash FROM partitions ORDER BY partition",
-    )
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<(i32, i64, Timestamptz, Vec<u8>)> =
+        sqlx::query_as("SELECT partition, last_position, last_recorded_at, head_hash FROM heads ORDER BY partition")
+            .fetch_all(connection)
+            .await?;
     let mut heads = Vec::with_capacity(rows.len());
     for (index, (partition, position, recorded_at, hash)) in rows.into_iter().enumerate() {
         if usize::try_from(partition) != Ok(index) {

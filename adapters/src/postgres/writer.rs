@@ -34,9 +34,12 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// is over when its outcome is asked for.
 const SERVER_TIMEOUT: &str = "15s";
 /// PostgreSQL would plan the append anew each time, as the lengths of its arrays are all it can tell two plans apart by;
-/// that takes two and a half times as long as carrying it out.
-const SETTINGS: &str =
-    "SELECT set_config('statement_timeout', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false)";
+/// that takes two and a half times as long as carrying it out. The one plan it keeps is made while there are few heads on
+/// one page, which it would rather read whole; it has to go by the key, or it is slow as soon as there are more versions.
+const SETTINGS: &str = "
+    SELECT set_config('statement_timeout', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false),
+        set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+        set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)";
 
 /// How long one statement of the writer may take before the connection is given up.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);

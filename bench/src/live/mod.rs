@@ -27,8 +27,8 @@ use crate::workload::{EVENTS_PER_CHARGE, Spread};
 
 pub use foretold::{Foretold, Looking};
 
-use paced::{Pacer, Span};
-use report::{LiveReport, Round};
+use paced::{Paced, Pacer, Span};
+use report::{LiveReport, Noticed, Round, StepNoticed};
 
 const EVENTS: u64 = 1_000_000;
 const QUICK_EVENTS: u64 = 100_000;
@@ -47,6 +47,9 @@ const RUNNER_CONNECTIONS_MAX: u32 = 4;
 const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 const CATCH_UP_LOOK_EVERY: Duration = Duration::from_millis(50);
 const PERCENT: f64 = 100.0;
+
+/// What a rebuild does before it names a step.
+const READING: &str = "reading and folding";
 
 /// What is rebuilt: the balances, and two views with a row per event.
 const REBUILT: [&str; 3] = ["wallet_balance", "usage_log", "journal"];
@@ -68,7 +71,7 @@ pub async fn run(arena: &Arena, arguments: &LiveArguments, progress: &Progress) 
     let wallets = usize::try_from(arguments.wallets).unwrap_or(usize::MAX);
 
     progress.say(&format!("a log of {events} events"));
-    let (mut site, preloaded) = Site::open(arena, progress, events, wallets, models).await?;
+    let (mut site, preloaded) = Site::open(arena, progress, events, wallets, models, arguments.workers.into()).await?;
     let callers = usize::from(arguments.callers);
     let fastest = site.fastest(callers, seconds).await?;
     let per_second = fastest.per_second * f64::from(arguments.load) / PERCENT;
@@ -122,6 +125,8 @@ struct Site<'a> {
     runner: RunnerHandle,
     tool: Models,
     models: Vec<ReadModel>,
+    /// Partitions folded at the same time.
+    workers: usize,
     /// Wallets' events that were there before the first caller's.
     before: u64,
 }
@@ -133,6 +138,7 @@ impl<'a> Site<'a> {
         events: u64,
         wallets: usize,
         models: Vec<ReadModel>,
+        workers: usize,
     ) -> Result<(Self, u64), BenchError> {
         let fresh = arena.with_log("live").await?;
         let shape = Shape { events, tenants: HISTORY_TENANTS, begin: crate::ledger::begin() };
@@ -148,7 +154,7 @@ impl<'a> Site<'a> {
         tool.at_the_head(registry::ALL).await?;
         let pool = postgres::connect(&log.fresh.url(), RUNNER_CONNECTIONS_MAX).await?;
         let runner = Runner::start(pool.clone(), log.log().heads(), RunnerOptions::default()).await?;
-        Ok((Self { arena, progress, log, pool, runner, tool, models, before }, filled.events))
+        Ok((Self { arena, progress, log, pool, runner, tool, models, workers, before }, filled.events))
     }
 
     /// What the callers reach when each asks again as soon as it was answered, the live read models beside them.
@@ -182,7 +188,7 @@ impl<'a> Site<'a> {
         tokio::time::sleep(PAUSE).await;
         let cpu_begin = self.arena.meter.read();
         let begin = Instant::now();
-        let live = self.tool.beside_writers(&self.models).await;
+        let live = self.tool.beside_writers(&self.models, self.workers).await;
         let during = Span { begin, end: Instant::now() };
         let cpu = self.arena.meter.since(cpu_begin);
         tokio::time::sleep(PAUSE).await;
@@ -190,11 +196,12 @@ impl<'a> Site<'a> {
         // What was answered counts, whatever else failed.
         let paced = paced?;
         self.log.acknowledge(paced.answered);
-        let Live { reports, rebuild, foretold } = live?;
+        let Live { reports, rebuild, foretold, begun, steps } = live?;
         let differences = reports.iter().map(|report| report.parity.differing_rows()).sum();
         let dead_letters = reports.iter().map(|report| report.dead_letters).sum();
+        let noticed = noticed_by_step(&paced, during, begun, &steps)?;
         let (without, during) = (paced.run(without, cpu_quiet)?, paced.run(during, cpu)?);
-        let round = Round::new(without, during, &rebuild, differences, dead_letters, foretold);
+        let round = Round::new(without, during, &rebuild, differences, dead_letters, foretold, noticed);
         self.progress.say(&round.said());
         Ok(round)
     }
@@ -245,6 +252,33 @@ impl<'a> Site<'a> {
         }
         Ok(expected - stored)
     }
+}
+
+/// What callers noticed of each kind of step, in the order in which they first came.
+fn noticed_by_step(
+    paced: &Paced,
+    during: Span,
+    begun: Instant,
+    steps: &[(String, Duration)],
+) -> Result<Vec<StepNoticed>, BenchError> {
+    let mut kinds: Vec<(&str, Vec<Span>)> = vec![(READING, Vec::new())];
+    let mut since = during.begin;
+    let mut kind = 0;
+    for (what, at) in steps {
+        let at = begun + *at;
+        kinds[kind].1.push(Span { begin: since, end: at });
+        since = at;
+        kind = kinds.iter().position(|(known, _)| *known == what).unwrap_or(kinds.len());
+        if kind == kinds.len() {
+            kinds.push((what, Vec::new()));
+        }
+    }
+    kinds[kind].1.push(Span { begin: since, end: during.end });
+    let noticed = |(step, spans): (&str, Vec<Span>)| {
+        let run = paced.run_within(&spans, None)?;
+        Ok(StepNoticed { step: step.to_owned(), seconds: run.elapsed.as_secs_f64(), noticed: Noticed::of(&run) })
+    };
+    kinds.into_iter().map(noticed).collect()
 }
 
 async fn wallet_events(pool: &PgPool) -> Result<u64, BenchError> {

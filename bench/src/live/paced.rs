@@ -117,14 +117,24 @@ impl Paced {
     /// # Errors
     /// There were none.
     pub fn run(&self, span: Span, cpu: Option<Cpu>) -> Result<Run, BenchError> {
-        let elapsed = span.end.saturating_duration_since(span.begin);
+        let run = self.run_within(&[span], cpu)?;
+        if run.operations == 0 {
+            return Err(BenchError::Check(format!("nothing was asked within {} ms", run.elapsed.as_millis())));
+        }
+        Ok(run)
+    }
+
+    /// The calls that were due within one of several spans; there may be none.
+    ///
+    /// # Errors
+    /// There is no room for their latencies.
+    pub fn run_within(&self, spans: &[Span], cpu: Option<Cpu>) -> Result<Run, BenchError> {
+        let elapsed = spans.iter().map(|span| span.end.saturating_duration_since(span.begin)).sum();
         let mut run = Run { operations: 0, elapsed, latencies: Latencies::new()?, cpu, retries: 0 };
-        for call in self.calls.iter().filter(|call| span.has(self.started + call.due)) {
+        let due = |call: &&Call| spans.iter().any(|span| span.has(self.started + call.due));
+        for call in self.calls.iter().filter(due) {
             run.operations += 1;
             run.latencies.record(u64::from(call.latency_micros));
-        }
-        if run.operations == 0 {
-            return Err(BenchError::Check(format!("nothing was asked within {} ms", elapsed.as_millis())));
         }
         Ok(run)
     }

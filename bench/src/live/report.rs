@@ -34,6 +34,8 @@ pub struct Round {
     pub dead_letters: i64,
     /// What was said of the time it would take.
     pub foretold: Vec<Foretold>,
+    /// What callers noticed of each kind of step.
+    pub steps: Vec<StepNoticed>,
     #[serde(skip)]
     runs: Option<(Run, Run)>,
 }
@@ -57,8 +59,21 @@ pub struct Noticed {
     pub postgres_cores: Option<f64>,
 }
 
+/// What callers noticed of one kind of step of a rebuild.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepNoticed {
+    /// Its name.
+    pub step: String,
+    /// How long it took, all of them together.
+    pub seconds: f64,
+    /// What callers noticed.
+    #[serde(flatten)]
+    pub noticed: Noticed,
+}
+
 impl Noticed {
-    fn of(run: &Run) -> Self {
+    /// From the calls of a stretch of time.
+    pub fn of(run: &Run) -> Self {
         let millis = |share| run.latencies.quantile_micros(share).unwrap_or_default() / MICROS_PER_MILLI;
         let seconds = run.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         let cores = |of: &dyn Fn(Cpu) -> Option<std::time::Duration>| {
@@ -84,6 +99,7 @@ impl Round {
         parity_differences: u64,
         dead_letters: i64,
         foretold: Vec<Foretold>,
+        steps: Vec<StepNoticed>,
     ) -> Self {
         let rebuild_seconds = rebuild.elapsed.as_secs_f64();
         Self {
@@ -94,6 +110,7 @@ impl Round {
             parity_differences,
             dead_letters,
             foretold,
+            steps,
             runs: Some((without, during)),
         }
     }
@@ -303,6 +320,16 @@ impl LiveReport {
                 during.slowest_millis,
             )?;
         }
+        header(out, &["what it did", "seconds", "p50 ms during", "p99 ms during", "slowest ms"])?;
+        for (number, round) in (1..).zip(&self.rounds) {
+            for StepNoticed { step, seconds, noticed } in &round.steps {
+                let Noticed { p50_millis, p99_millis, slowest_millis, .. } = noticed;
+                writeln!(
+                    out,
+                    "| rebuild {number}, {step} | {seconds:.1} | {p50_millis:.1} | {p99_millis:.1} | {slowest_millis:.0} |"
+                )?;
+            }
+        }
         header(out, &["said of the time left", "after s", "said s", "reading took s", "off %", "all took s", "off %"])?;
         for (number, round) in (1..).zip(&self.rounds) {
             for foretold in &round.foretold {
@@ -338,7 +365,7 @@ mod tests {
     #[test]
     fn a_round_says_by_which_factor_callers_noticed_it() {
         let rebuild = Run::bulk(1_000, Duration::from_secs(2), None).unwrap();
-        let mut round = Round::new(run(&[2_000, 2_000]), run(&[3_000, 5_000]), &rebuild, 0, 0, Vec::new());
+        let mut round = Round::new(run(&[2_000, 2_000]), run(&[3_000, 5_000]), &rebuild, 0, 0, Vec::new(), Vec::new());
         assert!((round.p99_ratio() - 2.5).abs() < 0.01, "{}", round.p99_ratio());
         assert!((round.rebuild_events_per_second - 500.0).abs() < 1e-9);
         assert!(round.runs().is_some() && round.runs().is_none());

@@ -54,7 +54,7 @@ pub(super) async fn anchors(environment: &Environment) -> Result<Line, ToolError
     let (pool, source) = (&environment.owner, environment.anchors().await?);
     let kept = read_file(&source.directory).map_err(|error| ToolError::Environment(error.to_string()))?;
     let (written, last_recorded): (i64, Timestamptz) =
-        sqlx::query_as("SELECT coalesce(sum(last_position), 0)::bigint, max(last_recorded_at) FROM partitions")
+        sqlx::query_as("SELECT coalesce(sum(last_position), 0)::bigint, max(last_recorded_at) FROM heads")
             .fetch_one(pool)
             .await?;
     let Some(last) = kept.anchors.last() else {

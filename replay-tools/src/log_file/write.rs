@@ -116,11 +116,10 @@ async fn write_rows(snapshot: &mut PgConnection, table: SmallTable, mut out: Out
 async fn header(snapshot: &mut PgConnection, key: &SigningKey, plan: &Plan<'_>) -> Result<Header, ToolError> {
     let (log_id, partitions): (Uuid, i32) =
         sqlx::query_as("SELECT log_id, partitions FROM log").fetch_one(&mut *snapshot).await?;
-    let rows: Vec<(i32, i64, Timestamptz, Vec<u8>)> = sqlx::query_as(
-        "SELECT partition, last_position, last_recorded_at, head_hash FROM partitions ORDER BY partition",
-    )
-    .fetch_all(&mut *snapshot)
-    .await?;
+    let rows: Vec<(i32, i64, Timestamptz, Vec<u8>)> =
+        sqlx::query_as("SELECT partition, last_position, last_recorded_at, head_hash FROM heads ORDER BY partition")
+            .fetch_all(&mut *snapshot)
+            .await?;
     let head = |row: &(i32, i64, Timestamptz, Vec<u8>)| AnchoredHead {
         partition: row.0,
         position: row.1,

@@ -68,6 +68,9 @@ pub(super) async fn start(
             run_sql(connection, &format!("DROP TABLE IF EXISTS {schema}.{}", table.name)).await?;
         }
         run_sql(connection, &table.create_table(Schema::Next)).await?;
+        // Nobody reads it yet, its statistics are gathered when it stands, and the switch would have to wait.
+        run_sql(connection, &format!("ALTER TABLE {}.{} SET (autovacuum_enabled = off)", Schema::Next, table.name))
+            .await?;
         grant(connection, table, Schema::Next).await?;
     }
     for statement in [

@@ -18,6 +18,7 @@ use crate::error::ToolError;
 use crate::fold::{ReadModel, VersionAt};
 use crate::progress::Progress;
 use crate::skips::Skips;
+use crate::traffic::{LOOK_EVERY, Traffic};
 use crate::versions::{Vector, at_most, heads, positions};
 
 /// Memory one index build may use.
@@ -74,7 +75,7 @@ pub(super) async fn analyze(connections: &Connections, buildings: &[Building]) -
 
 /// Folds on threads of its own, so that a server that rebuilds goes on answering.
 ///
-/// The largest partitions first would end soonest, but in order is what an operator can follow; workers take the next.
+/// While others write there are fewer workers, see [`Traffic`]. The largest partitions first would end soonest, but in order is what an operator can follow; workers take the next.
 async fn load(
     connections: &Connections,
     todo: BTreeMap<i32, Vec<Share>>,
@@ -101,10 +102,12 @@ async fn load_here(
 ) -> Result<(), ToolError> {
     let skips = Arc::new(Skips::read(connections.readers()).await?);
     let queue = Arc::new(Mutex::new(todo));
+    let traffic = Arc::new(Traffic::watch(connections.readers().clone()).await?);
     let mut running = JoinSet::new();
-    for _ in 0..workers {
+    for number in 0..workers {
         let (readers, writer) = (connections.readers().clone(), connections.connect().await?);
-        let worker = Worker { readers, writer, skips: Arc::clone(&skips) };
+        let (skips, traffic) = (Arc::clone(&skips), Arc::clone(&traffic));
+        let worker = Worker { number, traffic, readers, writer, skips };
         running.spawn(worker.work(Arc::clone(&queue), progress.clone()));
     }
     // The first failure ends the others: dropping the set aborts them, and their connections undo what was not done.
@@ -115,6 +118,9 @@ async fn load_here(
 }
 
 struct Worker {
+    /// Counted from 0.
+    number: usize,
+    traffic: Arc<Traffic>,
     readers: PgPool,
     writer: PgConnection,
     skips: Arc<Skips>,
@@ -123,6 +129,9 @@ struct Worker {
 impl Worker {
     async fn work(mut self, queue: Arc<Mutex<BTreeMap<i32, Vec<Share>>>>, progress: Progress) -> Result<(), ToolError> {
         loop {
+            while !queue.lock().await.is_empty() && !self.traffic.leaves_room_for(self.number).await? {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
             let next = queue.lock().await.pop_first();
             let Some((partition, shares)) = next else { return Ok(()) };
             self.partition(partition, &shares, &progress).await?;

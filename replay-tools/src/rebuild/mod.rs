@@ -24,6 +24,7 @@ use calos_domain::Timestamp;
 use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionSwitched, RunBy};
 use calos_projections::{Schema, TableSpec, registry};
 
+use crate::background::apart;
 use crate::connections::{Connections, run_sql};
 use crate::differences::DIFFERENCES_LISTED_ROWS;
 use crate::error::ToolError;
@@ -61,7 +62,7 @@ const AFTERWARDS_ROW_MICROSECONDS: f64 = 3.0;
 /// How a rebuild is done.
 #[derive(Clone, Copy, Debug)]
 pub struct RebuildOptions {
-    /// Partitions folded at the same time.
+    /// Partitions folded at the same time at most; fewer while others write, who keep half of the cores.
     pub workers: usize,
     /// Replace the rows of the live version in one transaction, while its readers wait.
     pub in_place: bool,
@@ -190,6 +191,7 @@ pub async fn rebuild_watched<L: EventLog>(
         build::build(&connections, operator, &buildings, None, workers, &progress).await?;
         let site = Site { connections: &connections, run, options, progress: &progress, started_at: now() };
         let build_seconds = progress.elapsed().as_secs_f64();
+        progress.step("gathering statistics");
         build::analyze(&connections, &buildings).await?;
         for building in &buildings {
             reports.push(site.take_over(operator, log, building, build_seconds).await?);
@@ -347,6 +349,25 @@ async fn catch_up(
         transaction.commit().await?;
     }
     Ok(())
+}
+
+/// The same for whoever has time: on a thread of its own, while everybody else goes on.
+async fn catch_up_in_the_background(
+    connections: &Connections,
+    building: &Building,
+    target: Vector,
+    progress: &Progress,
+) -> Result<(), ToolError> {
+    let (options, progress) = (connections.options().clone(), progress.clone());
+    let (model, at) = (building.model, building.at());
+    apart(1, move || async move {
+        let connections = Connections::in_the_background(&options, 1);
+        let mut writer = connections.connect().await?;
+        let caught_up = catch_up(&connections, &mut writer, model, &at, &target, &mut progress.counter()).await;
+        connections.close().await;
+        caught_up
+    })
+    .await?
 }
 
 /// Folds what a version lacks of `target` on top of its rows, in the caller's transaction.

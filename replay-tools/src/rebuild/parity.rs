@@ -5,13 +5,18 @@ use sqlx::{Connection, PgConnection};
 
 use calos_projections::Schema;
 
-use super::{Building, CATCH_UP_REST_EVENTS, CATCH_UP_ROUNDS_MAX, bound_locks, catch_up, hold};
+use super::{
+    Building, CATCH_UP_REST_EVENTS, CATCH_UP_ROUNDS_MAX, bound_locks, catch_up, catch_up_in_the_background, hold,
+};
 use crate::connections::{Connections, run_sql};
 use crate::differences::{Differences, compare_all};
 use crate::error::ToolError;
 use crate::fold::ReadModel;
 use crate::progress::Progress;
 use crate::versions::{Vector, at_most, heads, lag_events, positions};
+
+/// Memory one step of the comparison may use before it goes to disk.
+const COMPARISON_MEGABYTES: u32 = 64;
 
 /// How the rows that stood compare with what the log gives. Never a reason not to switch: after an incident the
 /// differences are the point.
@@ -38,6 +43,7 @@ impl Parity {
         positions: Vector,
         listed_rows: i64,
     ) -> Result<Self, ToolError> {
+        run_sql(connection, &format!("SET LOCAL work_mem = '{COMPARISON_MEGABYTES}MB'")).await?;
         let mut rows = 0;
         for table in model.tables() {
             let count = format!("SELECT count(*) FROM {log}.{}", table.name);
@@ -80,19 +86,22 @@ pub(super) async fn compare(
     progress: &Progress,
 ) -> Result<Parity, ToolError> {
     let model = building.model;
-    let mut writer = connections.connect().await?;
     let mut reader = connections.connect().await?;
-    near(connections, &mut writer, building, progress).await?;
+    near(connections, operator, building, progress).await?;
 
+    // What the live version waits for is done at everybody's pace.
+    let swift = Connections::at_full_pace(connections.options(), 1);
+    let mut writer = swift.connect().await?;
     let mut still = operator.begin().await?;
     bound_locks(&mut still).await?;
     let held = hold(&mut still, model.name(), building.live).await?;
     let target = at_most(&held, &heads(&mut still).await?);
-    catch_up(connections, &mut writer, model, &building.at(), &target, &mut progress.counter()).await?;
+    catch_up(&swift, &mut writer, model, &building.at(), &target, &mut progress.counter()).await?;
     let mut snapshot = reader.begin().await?;
     run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let reached = positions(&mut snapshot, model.name(), building.version).await?;
     still.rollback().await?;
+    swift.close().await;
     progress.step("comparing");
 
     if reached != target {
@@ -111,21 +120,22 @@ fn is_shape(error: &dyn sqlx::error::DatabaseError) -> bool {
 /// Rounds of catching up, until little is left to do while the live version stands still.
 pub(super) async fn near(
     connections: &Connections,
-    writer: &mut PgConnection,
+    operator: &mut PgConnection,
     building: &Building,
     progress: &Progress,
 ) -> Result<(), ToolError> {
-    let model = building.model;
+    let name = building.model.name();
     for _ in 0..CATCH_UP_ROUNDS_MAX {
-        let live = positions(writer, model.name(), building.live).await?;
-        let target = at_most(&live, &heads(writer).await?);
-        let reached = positions(writer, model.name(), building.version).await?;
+        let live = positions(operator, name, building.live).await?;
+        let target = at_most(&live, &heads(operator).await?);
+        let reached = positions(operator, name, building.version).await?;
         let left = lag_events(&reached, &target);
         if left <= CATCH_UP_REST_EVENTS {
             return Ok(());
         }
         progress.left(left);
-        catch_up(connections, writer, model, &building.at(), &target, &mut progress.counter()).await?;
+        progress.step("catching up");
+        catch_up_in_the_background(connections, building, target, progress).await?;
     }
     Ok(())
 }

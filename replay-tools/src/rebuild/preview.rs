@@ -68,7 +68,8 @@ pub async fn preview(
 ) -> Result<Vec<Preview>, ToolError> {
     let mut turn = Turn::take(pool, Deed::Rebuild, run, Reach::Models(models)).await?;
     let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
-    let connections = Connections::beside(pool, u32::try_from(workers + 1).unwrap_or(u32::MAX));
+    let connections =
+        Connections::in_the_background(pool.connect_options().as_ref(), u32::try_from(workers + 1).unwrap_or(u32::MAX));
     if !options.restart {
         for model in models {
             nothing_unfinished(turn.connection(), *model).await?;

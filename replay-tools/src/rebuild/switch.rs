@@ -33,9 +33,11 @@ pub(super) async fn switch(
 ) -> Result<Switched, ToolError> {
     let model = building.model;
     let (name, at) = (model.name(), building.at());
-    let mut writer = connections.connect().await?;
-    near(connections, &mut writer, building, progress).await?;
+    near(connections, operator, building, progress).await?;
 
+    progress.step("switching");
+    // What the live version and its readers wait for is done at everybody's pace.
+    let swift = Connections::at_full_pace(connections.options(), 1);
     let mut transaction = operator.begin().await?;
     bound_locks(&mut transaction).await?;
     let expected = Versions { live: building.live, building: Some(building.version) };
@@ -45,13 +47,14 @@ pub(super) async fn switch(
     hold(&mut transaction, name, building.live).await?;
     hold(&mut transaction, name, building.version).await?;
     let positions = heads(&mut transaction).await?;
-    catch_up_in(connections, &mut transaction, model, &at, &positions, &mut progress.counter()).await?;
+    catch_up_in(&swift, &mut transaction, model, &at, &positions, &mut progress.counter()).await?;
     for table in model.tables() {
         let table = table.name;
         let (live, next, old) = (Schema::Live, Schema::Next, Schema::Old);
         let statements = format!(
             "DROP TABLE IF EXISTS {old}.{table}; ALTER TABLE IF EXISTS {live}.{table} SET SCHEMA {old}; \
-             ALTER TABLE {next}.{table} SET SCHEMA {live}"
+             ALTER TABLE IF EXISTS {old}.{table} SET (autovacuum_enabled = off); \
+             ALTER TABLE {next}.{table} SET SCHEMA {live}; ALTER TABLE {live}.{table} RESET (autovacuum_enabled)"
         );
         run_sql(&mut transaction, &statements).await?;
     }
@@ -62,6 +65,7 @@ pub(super) async fn switch(
         .await?;
     let dead_letters = dead_letters(&mut transaction, name, building.version).await?;
     transaction.commit().await?;
+    swift.close().await;
     Ok(Switched { positions, dead_letters })
 }
 

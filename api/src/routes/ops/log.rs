@@ -71,7 +71,7 @@ pub async fn look(State(app): State<App>, _operator: Operator) -> Result<Json<Lo
     let (log_id, created_at): (Uuid, Timestamptz) =
         sqlx::query_as("SELECT log_id, created_at FROM log").fetch_one(&app.pool).await?;
     let rows: Vec<(i32, i64, Timestamptz, String)> = sqlx::query_as(
-        "SELECT partition, last_position, last_recorded_at, encode(head_hash, 'hex') FROM partitions ORDER BY partition",
+        "SELECT partition, last_position, last_recorded_at, encode(head_hash, 'hex') FROM heads ORDER BY partition",
     )
     .fetch_all(&app.pool)
     .await?;
