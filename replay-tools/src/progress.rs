@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use estimate::{Estimate, Outlook};
+use estimate::{Afterwards, Estimate, Outlook};
 
 /// A plain line at most this often.
 const PLAIN_LINE_EVERY_SECONDS: u64 = 5;
@@ -38,10 +38,13 @@ struct Inner {
     started: Instant,
     last_line_seconds: AtomicU64,
     estimate: Mutex<Estimate>,
-    /// What comes after the events, in milliseconds, as it is thought beforehand.
+    /// What comes after the events, as far as it is known beforehand.
+    afterwards: Mutex<Afterwards>,
+    /// What comes after the events, in milliseconds, and when it began, in milliseconds since the beginning: once it has.
     after_ms: AtomicU64,
-    /// When it began, in milliseconds since the beginning; 0 before that.
     after_since_ms: AtomicU64,
+    /// Events that are added to the log each second.
+    growth: AtomicU64,
     /// What was done, and since when.
     steps: Mutex<Vec<(String, Duration)>>,
     bar: Option<ProgressBar>,
@@ -62,8 +65,10 @@ impl Progress {
             started: Instant::now(),
             last_line_seconds: AtomicU64::new(0),
             estimate: Mutex::default(),
+            afterwards: Mutex::default(),
             after_ms: AtomicU64::new(0),
             after_since_ms: AtomicU64::new(0),
+            growth: AtomicU64::new(0),
             steps: Mutex::default(),
             bar,
             plain: standard && !terminal,
@@ -102,9 +107,14 @@ impl Progress {
         self.0.started.elapsed()
     }
 
-    /// Says how long what comes after the events is thought to take; it is part of the time that is left.
-    pub fn then(&self, after: Duration) {
-        self.0.after_ms.store(milliseconds(after), Ordering::Relaxed);
+    /// Says what comes after the events; it is part of the time that is left.
+    pub fn then(&self, afterwards: Afterwards) {
+        *self.0.afterwards.lock().unwrap_or_else(PoisonError::into_inner) = afterwards;
+    }
+
+    /// Says how many events others add to the log each second meanwhile.
+    pub fn grows(&self, events_per_second: f64) {
+        self.0.growth.store(events_per_second.max(0.0) as u64, Ordering::Relaxed);
     }
 
     /// How fast it goes, and how long it will take.
@@ -114,14 +124,24 @@ impl Progress {
         let mut estimate = self.0.estimate.lock().unwrap_or_else(PoisonError::into_inner);
         estimate.look(at, done);
         let outlook = estimate.outlook(at, done, self.total());
-        Outlook { left: outlook.left.map(|left| left + self.after(at)), ..outlook }
+        Outlook { left: outlook.left.map(|left| self.left_in_all(at, left)), ..outlook }
     }
 
-    /// What is left of what comes after the events.
-    fn after(&self, at: Duration) -> Duration {
-        let since = self.0.after_since_ms.load(Ordering::Relaxed);
-        let passed = if since == 0 { 0 } else { milliseconds(at).saturating_sub(since) };
-        Duration::from_millis(self.0.after_ms.load(Ordering::Relaxed).saturating_sub(passed))
+    /// What is left of the events and of what comes after them.
+    fn left_in_all(&self, at: Duration, reading: Duration) -> Duration {
+        match self.0.after_since_ms.load(Ordering::Relaxed) {
+            0 => reading + self.after_reading(at + reading),
+            since => {
+                let passed = milliseconds(at).saturating_sub(since);
+                Duration::from_millis(self.0.after_ms.load(Ordering::Relaxed).saturating_sub(passed))
+            }
+        }
+    }
+
+    /// How long what comes after the events will take, when those take so long.
+    fn after_reading(&self, reading: Duration) -> Duration {
+        let afterwards = *self.0.afterwards.lock().unwrap_or_else(PoisonError::into_inner);
+        afterwards.expected(self.total(), reading, self.0.growth.load(Ordering::Relaxed))
     }
 
     /// Names what is being done now that is not counted in events.
@@ -129,9 +149,11 @@ impl Progress {
         let inner = &self.0;
         let at = self.elapsed();
         inner.steps.lock().unwrap_or_else(PoisonError::into_inner).push((what.to_owned(), at));
-        let first = Ordering::Relaxed;
-        let _ = inner.after_since_ms.compare_exchange(0, milliseconds(at).max(1), first, first);
-        let left = duration(self.after(at));
+        if inner.after_since_ms.load(Ordering::Relaxed) == 0 {
+            inner.after_ms.store(milliseconds(self.after_reading(at)), Ordering::Relaxed);
+            inner.after_since_ms.store(milliseconds(at).max(1), Ordering::Relaxed);
+        }
+        let left = duration(self.left_in_all(at, Duration::ZERO));
         if let Some(bar) = &inner.bar {
             bar.set_message(format!("{}: {what}, {left} left", inner.title));
         }
@@ -270,14 +292,15 @@ mod tests {
     #[test]
     fn what_comes_after_the_events_is_part_of_what_is_left_and_passes() {
         let progress = Progress::new(Show::Silent, "test", 2_048);
-        progress.then(Duration::from_secs(90));
+        progress.then(Afterwards { rows: 1e9 });
         let mut counter = progress.counter();
         (0..2_048).for_each(|_| counter.event());
-        let left = progress.outlook().left.unwrap();
-        assert!((89.0..=90.0).contains(&left.as_secs_f64()), "{left:?}");
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(progress.outlook().left.unwrap() > Duration::ZERO);
         progress.step("comparing");
+        let left = progress.outlook().left.unwrap();
         std::thread::sleep(Duration::from_millis(30));
-        assert!(progress.outlook().left.unwrap() < Duration::from_millis(89_980));
+        assert!(progress.outlook().left.unwrap() < left);
     }
 
     #[test]

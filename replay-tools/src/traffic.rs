@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use tokio::sync::Mutex;
 
 use crate::error::ToolError;
+use crate::progress::Progress;
 use crate::versions::{Vector, heads_of, lag_events};
 
 /// From so many events a second on, those who write are to be left alone.
@@ -21,7 +22,16 @@ const FIRST_LOOK_AFTER: Duration = Duration::from_millis(100);
 /// What has been seen of others' writing.
 pub(crate) struct Traffic {
     pool: PgPool,
+    /// Who hears how fast the log grows.
+    progress: Progress,
     seen: Mutex<Seen>,
+}
+
+/// What who asks does when nothing is known yet.
+#[derive(Clone, Copy)]
+enum Patience {
+    Waits,
+    GoesOn,
 }
 
 struct Seen {
@@ -36,10 +46,10 @@ impl Traffic {
     ///
     /// # Errors
     /// The database's.
-    pub(crate) async fn watch(pool: PgPool) -> Result<Self, ToolError> {
+    pub(crate) async fn watch(pool: PgPool, progress: Progress) -> Result<Self, ToolError> {
         let heads = heads_of(&pool).await?;
         let seen = Mutex::new(Seen { at: Instant::now(), heads, busy: None });
-        Ok(Self { pool, seen })
+        Ok(Self { pool, progress, seen })
     }
 
     /// Whether worker `number`, counted from 0, may begin with something; it asks again after [`LOOK_EVERY`] otherwise. The
@@ -49,20 +59,33 @@ impl Traffic {
     /// The database's.
     pub(crate) async fn leaves_room_for(&self, number: usize) -> Result<bool, ToolError> {
         let cores = available_parallelism().map_or(1, usize::from);
-        Ok(number < beside_writers(cores) || !self.is_busy().await?)
+        if number >= beside_writers(cores) {
+            return Ok(!self.is_busy(Patience::Waits).await?);
+        }
+        self.is_busy(Patience::GoesOn).await?;
+        Ok(true)
     }
 
     /// Whether others write, as of a moment ago.
-    async fn is_busy(&self) -> Result<bool, ToolError> {
+    async fn is_busy(&self, patience: Patience) -> Result<bool, ToolError> {
         let mut seen = self.seen.lock().await;
-        let apart = if seen.busy.is_some() { LOOK_EVERY } else { FIRST_LOOK_AFTER };
-        match seen.busy {
-            Some(busy) if seen.at.elapsed() < apart => return Ok(busy),
-            Some(_) | None => tokio::time::sleep(apart.saturating_sub(seen.at.elapsed())).await,
+        let left = match seen.busy {
+            Some(_) => LOOK_EVERY,
+            None => FIRST_LOOK_AFTER,
+        };
+        let left = left.saturating_sub(seen.at.elapsed());
+        if !left.is_zero() {
+            match (seen.busy, patience) {
+                (Some(busy), _) => return Ok(busy),
+                (None, Patience::GoesOn) => return Ok(false),
+                (None, Patience::Waits) => tokio::time::sleep(left).await,
+            }
         }
         let heads = heads_of(&self.pool).await?;
         let written = lag_events(&seen.heads, &heads);
-        let busy = is_much(written, seen.at.elapsed());
+        let within = seen.at.elapsed();
+        let busy = is_much(written, within);
+        self.progress.grows(written as f64 / within.as_secs_f64().max(f64::MIN_POSITIVE));
         *seen = Seen { at: Instant::now(), heads, busy: Some(busy) };
         Ok(busy)
     }

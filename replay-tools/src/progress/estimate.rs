@@ -5,6 +5,43 @@ use std::time::Duration;
 /// Looks kept; when there are more, every other one goes, so that they always span the whole of the work.
 const LOOKS_MAX: usize = 256;
 
+// What a rebuild takes for each event and each row on two idle cores, in microseconds: how these stand to each other is what
+// counts, as the machine's own pace is taken from how fast it reads.
+const READ_EVENT_MICROSECONDS: f64 = 2.1;
+const READ_ROW_MICROSECONDS: f64 = 2.0;
+/// Keys, statistics and the comparison.
+const FINISH_ROW_MICROSECONDS: f64 = 6.4;
+/// What was added meanwhile, on top of rows that stand.
+const CATCH_UP_EVENT_MICROSECONDS: f64 = 12.5;
+/// The log may grow nearly as fast as it can be caught up with; the end is then not foretold further than this many times
+/// what it would take at rest.
+const CATCH_UP_SHARE_MAX: f64 = 0.9;
+
+/// What comes after the events.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Afterwards {
+    /// Rows that get keys and are compared.
+    pub rows: f64,
+}
+
+impl Afterwards {
+    /// How long it will take, when reading `events` takes so long, and others add `growth` of them each second until all is
+    /// done.
+    pub(super) fn expected(self, events: u64, reading: Duration, growth: u64) -> Duration {
+        let Self { rows } = self;
+        let idle = events as f64 * READ_EVENT_MICROSECONDS + rows * READ_ROW_MICROSECONDS;
+        if idle <= 0.0 || rows <= 0.0 {
+            return Duration::ZERO;
+        }
+        let reading = reading.as_secs_f64();
+        let pace = reading / idle;
+        let finishing = rows * FINISH_ROW_MICROSECONDS * pace;
+        let catching_up = growth as f64 * CATCH_UP_EVENT_MICROSECONDS * pace;
+        let whole = (reading + finishing) / (1.0 - catching_up.min(CATCH_UP_SHARE_MAX));
+        Duration::try_from_secs_f64(whole - reading).unwrap_or(Duration::MAX)
+    }
+}
+
 /// What has been seen of a piece of work.
 ///
 /// The speed is that of the last three quarters of the time: beginnings are slow, and a machine that has got something else to
@@ -91,6 +128,19 @@ mod tests {
             }
         }
         worst
+    }
+
+    #[test]
+    fn what_comes_afterwards_goes_at_the_pace_of_the_reading_and_grows_with_the_log() {
+        let rows = Afterwards { rows: 2.3e6 };
+        let quick = rows.expected(1_000_000, seconds(6.7), 0).as_secs_f64();
+        let slow = rows.expected(1_000_000, seconds(13.4), 0).as_secs_f64();
+        assert!((14.0..16.0).contains(&quick) && (slow / quick - 2.0).abs() < 1e-6, "{quick} {slow}");
+        // As measured: 13.5 s of reading, with 13,000 events added each second, and 65 s in all.
+        let grown = 13.5 + rows.expected(1_000_000, seconds(13.5), 13_000).as_secs_f64();
+        assert!((58.0..72.0).contains(&grown), "{grown}");
+        assert!(rows.expected(1_000_000, seconds(10.0), 10_000_000) < seconds(1_000.0));
+        assert_eq!(Afterwards::default().expected(1_000, seconds(1.0), 5), Duration::ZERO);
     }
 
     #[test]

@@ -102,7 +102,7 @@ async fn load_here(
 ) -> Result<(), ToolError> {
     let skips = Arc::new(Skips::read(connections.readers()).await?);
     let queue = Arc::new(Mutex::new(todo));
-    let traffic = Arc::new(Traffic::watch(connections.readers().clone()).await?);
+    let traffic = Arc::new(Traffic::watch(connections.readers().clone(), progress.clone()).await?);
     let mut running = JoinSet::new();
     for number in 0..workers {
         let (readers, writer) = (connections.readers().clone(), connections.connect().await?);

@@ -14,8 +14,6 @@ pub mod preview;
 mod record;
 mod switch;
 
-use std::time::Duration;
-
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -30,6 +28,7 @@ use crate::differences::DIFFERENCES_LISTED_ROWS;
 use crate::error::ToolError;
 use crate::fold::{PartitionFold, ReadModel, VersionAt};
 use crate::operation::{self, now};
+use crate::progress::estimate::Afterwards;
 use crate::progress::{Counter, Progress, Show, Watch};
 use crate::skips::Skips;
 use crate::turn::{Deed, Reach, Turn};
@@ -54,10 +53,6 @@ const CATCH_UP_ROUNDS_MAX: u32 = 20;
 
 /// Locks that would make readers queue are given up after this long; the rebuild can then be repeated.
 const LOCK_TIMEOUT_SECONDS: u64 = 15;
-
-/// What the keys and the comparison take for each row, once all events are folded, on two idle cores: part of the time that is
-/// said to be left, and of nothing else.
-const AFTERWARDS_ROW_MICROSECONDS: f64 = 3.0;
 
 /// How a rebuild is done.
 #[derive(Clone, Copy, Debug)]
@@ -298,7 +293,7 @@ async fn progress(
     for table in buildings.iter().flat_map(|building| building.model.tables()) {
         rows += expected_rows(operator, table).await?;
     }
-    progress.then(Duration::from_secs_f64(rows * AFTERWARDS_ROW_MICROSECONDS / 1e6));
+    progress.then(Afterwards { rows });
     Ok(progress)
 }
 
