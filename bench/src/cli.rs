@@ -147,9 +147,9 @@ pub struct LiveArguments {
     /// Wallets that are charged.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub wallets: u32,
-    /// Partitions folded at the same time.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub workers: u8,
+    /// Partitions folded at the same time at most [default: as calos-replay does].
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub workers: Option<u8>,
 }
 
 /// `calos-bench gateway`

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use calos_adapters::postgres;
 use calos_projections::{Runner, RunnerHandle, RunnerOptions, registry, status};
 use calos_replay::ReadModel;
+use calos_replay::rebuild::REBUILD_WORKERS;
 use sqlx::PgPool;
 
 use crate::arena::Arena;
@@ -71,7 +72,8 @@ pub async fn run(arena: &Arena, arguments: &LiveArguments, progress: &Progress) 
     let wallets = usize::try_from(arguments.wallets).unwrap_or(usize::MAX);
 
     progress.say(&format!("a log of {events} events"));
-    let (mut site, preloaded) = Site::open(arena, progress, events, wallets, models, arguments.workers.into()).await?;
+    let workers = arguments.workers.map_or(REBUILD_WORKERS, usize::from);
+    let (mut site, preloaded) = Site::open(arena, progress, events, wallets, models, workers).await?;
     let callers = usize::from(arguments.callers);
     let fastest = site.fastest(callers, seconds).await?;
     let per_second = fastest.per_second * f64::from(arguments.load) / PERCENT;
