@@ -15,6 +15,10 @@ const UNHURRIED: &str = "SET statement_timeout = 0; SET idle_in_transaction_sess
 /// A statement of a tool that is gone ends within a second, and its locks with it.
 const NOTICE_THE_END: &str = "SET client_connection_check_interval = '1s'";
 
+/// What long work writes goes to the disk at once: gathered by the system and written together, it keeps the log's commits waiting
+/// for a tenth of a second and more.
+const WRITE_THROUGH: &str = "SET backend_flush_after = '1MB'";
+
 /// Processes that came to the help of one in the background would have everybody else's priority.
 const WITHOUT_HELP: &str = "SET max_parallel_workers_per_gather = 0; SET max_parallel_maintenance_workers = 0";
 
@@ -66,11 +70,18 @@ impl Connections {
 
     /// A connection that is closed, and its transaction undone, as soon as it is dropped.
     pub(crate) async fn connect(&self) -> Result<PgConnection, ToolError> {
-        let mut connection = self.options.connect().await?;
-        prepare(&mut connection).await?;
+        let mut connection = self.connect_to_write().await?;
         if self.background {
             in_the_background(&mut connection).await?;
         }
+        Ok(connection)
+    }
+
+    /// The same for many small writes, never at a lower priority: whoever is put aside while it holds a lock of the write-ahead log
+    /// keeps every commit waiting.
+    pub(crate) async fn connect_to_write(&self) -> Result<PgConnection, ToolError> {
+        let mut connection = self.options.connect().await?;
+        prepare(&mut connection).await?;
         Ok(connection)
     }
 
@@ -91,6 +102,9 @@ pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::E
     // Not every system PostgreSQL runs on can notice; there a statement goes on until it has an answer to give.
     if let Err(error) = run_sql(connection, NOTICE_THE_END).await {
         tracing::debug!(%error, "this database does not notice when a tool has gone");
+    }
+    if let Err(error) = run_sql(connection, WRITE_THROUGH).await {
+        tracing::debug!(%error, "this database leaves it to its system when to write");
     }
     Ok(())
 }

@@ -88,8 +88,8 @@ async fn compare(
     let skips = Skips::read(connections.readers()).await?;
     let mut counter = progress.counter();
     for (&partition, &through) in &live {
-        let bulk = Bulk::new(partition, Schema::Scratch).with(model, through);
-        bulk.load(connections.readers(), &mut snapshot, &skips, &mut counter).await?;
+        let bulk = Bulk::new(partition, Schema::Scratch).with(model, through, &skips);
+        bulk.load(connections.readers(), &mut snapshot, &mut counter).await?;
     }
     drop(counter);
     progress.finish();

@@ -15,10 +15,10 @@ use crate::error::ToolError;
 pub const DIFFERENCES_LISTED_ROWS: i64 = 100;
 
 /// Rows compared at once: both sides of them fit into the memory a rebuild gives its comparison.
-const STRETCH_ROWS: f64 = 100_000.0;
+const STRETCH_ROWS: f64 = 25_000.0;
 
 /// More stretches than this are not made of one table.
-const STRETCHES_MAX: f64 = 1_000.0;
+const STRETCHES_MAX: f64 = 2_000.0;
 
 /// Rows that are looked at to find out where stretches of about the same length end.
 const SAMPLE_ROWS: f64 = 30_000.0;
@@ -79,15 +79,6 @@ pub struct Differences {
     pub listed: Vec<Difference>,
 }
 
-impl Differences {
-    /// Adds what another comparison found; of the rows it lists only as many as there is room for.
-    fn take(&mut self, found: Self, limit: i64) {
-        self.count += found.count;
-        self.listed.extend(found.listed);
-        self.listed.truncate(usize::try_from(limit.max(1)).unwrap_or(usize::MAX));
-    }
-}
-
 /// Compares tables in two schemas on one connection, in whatever snapshot its transaction has.
 ///
 /// # Errors
@@ -100,11 +91,48 @@ pub async fn compare_all(
     limit: i64,
 ) -> Result<Differences, ToolError> {
     let mut all = Differences::default();
+    for stretch in stretches(connection, tables, log).await? {
+        stretch.compare(connection, live, log, limit, &mut all).await?;
+    }
+    Ok(all)
+}
+
+/// Rows of a table that are compared at once.
+pub(crate) struct Stretch {
+    table: &'static TableSpec,
+    condition: String,
+}
+
+impl Stretch {
+    /// Compares them, in whatever snapshot the connection's transaction has, and adds what was found; of the rows it lists
+    /// only as many as there is room for.
+    pub(crate) async fn compare(
+        &self,
+        connection: &mut PgConnection,
+        live: Schema,
+        log: Schema,
+        limit: i64,
+        all: &mut Differences,
+    ) -> Result<(), ToolError> {
+        let left = limit.saturating_sub(i64::try_from(all.listed.len()).unwrap_or(i64::MAX));
+        let found = compare(connection, self.table, live, log, &self.condition, left).await?;
+        all.count += found.count;
+        all.listed.extend(found.listed);
+        all.listed.truncate(usize::try_from(limit.max(1)).unwrap_or(usize::MAX));
+        Ok(())
+    }
+}
+
+/// All rows of some tables in stretches, in the order of their keys; `schema` is where to look how many there are.
+pub(crate) async fn stretches(
+    connection: &mut PgConnection,
+    tables: &'static [TableSpec],
+    schema: Schema,
+) -> Result<Vec<Stretch>, ToolError> {
+    let mut all = Vec::new();
     for table in tables {
-        for stretch in stretches(connection, table, log).await? {
-            let left = limit.saturating_sub(i64::try_from(all.listed.len()).unwrap_or(i64::MAX));
-            all.take(compare(connection, table, live, log, &stretch, left).await?, limit);
-        }
+        let conditions = conditions(connection, table, schema).await?;
+        all.extend(conditions.into_iter().map(|condition| Stretch { table, condition }));
     }
     Ok(all)
 }
@@ -133,7 +161,11 @@ pub(crate) async fn compare_where(
 /// Conditions that each row of a table meets exactly one of, in the order of the key, so that what is compared at once fits
 /// into memory: a comparison that goes to disk keeps everybody waiting who writes there. By the first column of the key,
 /// where that is an id; a small table is one stretch, and so is one whose size is not known.
-async fn stretches(connection: &mut PgConnection, table: &TableSpec, schema: Schema) -> Result<Vec<String>, ToolError> {
+async fn conditions(
+    connection: &mut PgConnection,
+    table: &TableSpec,
+    schema: Schema,
+) -> Result<Vec<String>, ToolError> {
     let whole = || vec![EVERY_ROW.to_owned()];
     let name = format!("{schema}.{}", table.name);
     let is_id =
@@ -157,14 +189,14 @@ async fn stretches(connection: &mut PgConnection, table: &TableSpec, schema: Sch
     .bind(shares)
     .fetch_all(connection)
     .await?;
-    let mut stretches = Vec::with_capacity(borders.len() + 1);
+    let mut conditions = Vec::with_capacity(borders.len() + 1);
     let mut from = EVERY_ROW.to_owned();
     for border in borders {
-        stretches.push(format!("{from} AND {first} < '{border}'"));
+        conditions.push(format!("{from} AND {first} < '{border}'"));
         from = format!("{first} >= '{border}'");
     }
-    stretches.push(from);
-    Ok(stretches)
+    conditions.push(from);
+    Ok(conditions)
 }
 
 async fn compare(

@@ -16,9 +16,6 @@ use crate::skips::Skips;
 /// A read model, as the tools handle it: by its name, its tables and its fold.
 pub type ReadModel = &'static dyn AnyProjection;
 
-/// Events folded between two writes while catching up.
-const CATCH_UP_STEP_EVENTS: i64 = 20_000;
-
 /// More events than this that cannot be projected, in one partition, mean that the binary does not fit the log.
 const DEAD_LETTERS_MAX_EVENTS: usize = 100_000;
 
@@ -116,30 +113,30 @@ impl PartitionFold {
         }
     }
 
-    /// What is left to be written beside the rows.
-    pub(crate) fn end(self, rows: u64) -> Folded {
-        Folded { rows, dead: self.dead, recorded_at: self.recorded_at }
+    /// What is to be written beside the rows, of which there are so many by now.
+    pub(crate) fn so_far(&mut self, rows: u64) -> Folded {
+        Folded { rows, dead: std::mem::take(&mut self.dead), recorded_at: self.recorded_at }
     }
 
-    /// Folds positions `after + 1 ..= through` on top of the rows of an earlier fold, in the caller's transaction, and
-    /// moves the version's checkpoint along.
+    /// Takes note of the streams that were set aside when the version came to where it is.
+    pub(crate) async fn go_on(&mut self, at: &VersionAt<'_>, connection: &mut PgConnection) -> Result<(), ToolError> {
+        self.set_aside = at.streams_set_aside(connection, self.partition).await?;
+        Ok(())
+    }
+
+    /// Folds a slice on top of the rows of an earlier fold, in the caller's transaction, and moves the version's checkpoint
+    /// along.
     pub(crate) async fn advance(
         mut self,
         at: &VersionAt<'_>,
         readers: &PgPool,
         writer: &mut PgConnection,
-        after: i64,
-        through: i64,
+        slice: LogSlice,
         counter: &mut Counter,
     ) -> Result<(), ToolError> {
-        self.set_aside = at.streams_set_aside(writer, self.partition).await?;
-        for slice in steps(self.partition, after, through, CATCH_UP_STEP_EVENTS) {
-            self.read(readers, slice, counter).await?;
-            self.restart().store(at.schema, writer).await?;
-            let (dead, recorded_at) = (std::mem::take(&mut self.dead), self.recorded_at);
-            at.move_checkpoint(writer, slice.partition, slice.through, &Folded { rows: 0, dead, recorded_at }).await?;
-        }
-        Ok(())
+        self.read(readers, slice, counter).await?;
+        self.restart().store(at.schema, writer).await?;
+        at.move_checkpoint(writer, slice.partition, slice.through, &self.so_far(0)).await
     }
 }
 

@@ -3,7 +3,7 @@
 pub mod estimate;
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ struct Inner {
     after_since_ms: AtomicU64,
     /// Events that are added to the log each second.
     growth: AtomicU64,
+    /// Whether anybody has said so yet.
+    growth_known: AtomicBool,
     /// What was done, and since when.
     steps: Mutex<Vec<(String, Duration)>>,
     bar: Option<ProgressBar>,
@@ -69,6 +71,7 @@ impl Progress {
             after_ms: AtomicU64::new(0),
             after_since_ms: AtomicU64::new(0),
             growth: AtomicU64::new(0),
+            growth_known: AtomicBool::new(false),
             steps: Mutex::default(),
             bar,
             plain: standard && !terminal,
@@ -115,6 +118,12 @@ impl Progress {
     /// Says how many events others add to the log each second meanwhile.
     pub fn grows(&self, events_per_second: f64) {
         self.0.growth.store(events_per_second.max(0.0) as u64, Ordering::Relaxed);
+        self.0.growth_known.store(true, Ordering::Relaxed);
+    }
+
+    /// Events that others were last said to add each second.
+    pub(crate) fn growth(&self) -> Option<u64> {
+        self.0.growth_known.load(Ordering::Relaxed).then(|| self.0.growth.load(Ordering::Relaxed))
     }
 
     /// How fast it goes, and how long it will take.

@@ -1,4 +1,5 @@
-//! Whether others write to the log at the moment: long work then leaves them half of the cores.
+//! Whether others write to the log at the moment: long work then leaves them half of the cores and is done in
+//! small pieces.
 
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -27,13 +28,6 @@ pub(crate) struct Traffic {
     seen: Mutex<Seen>,
 }
 
-/// What who asks does when nothing is known yet.
-#[derive(Clone, Copy)]
-enum Patience {
-    Waits,
-    GoesOn,
-}
-
 struct Seen {
     at: Instant,
     heads: Vector,
@@ -42,44 +36,49 @@ struct Seen {
 }
 
 impl Traffic {
-    /// Looks for the first time.
+    /// Looks for the first time; what has been heard of the log's growth before is believed until the next look.
     ///
     /// # Errors
     /// The database's.
     pub(crate) async fn watch(pool: PgPool, progress: Progress) -> Result<Self, ToolError> {
         let heads = heads_of(&pool).await?;
-        let seen = Mutex::new(Seen { at: Instant::now(), heads, busy: None });
+        let busy = progress.growth().map(|growth| is_much(growth, Duration::from_secs(1)));
+        let seen = Mutex::new(Seen { at: Instant::now(), heads, busy });
         Ok(Self { pool, progress, seen })
     }
 
+    /// Whether others write, so that work is to be done in small pieces; also as long as nothing is known.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn is_there(&self) -> Result<bool, ToolError> {
+        Ok(self.look().await? != Some(false))
+    }
+
     /// Whether worker `number`, counted from 0, may begin with something; it asks again after [`LOOK_EVERY`] otherwise. The
-    /// first may always.
+    /// first may always, the others not before it is known.
     ///
     /// # Errors
     /// The database's.
     pub(crate) async fn leaves_room_for(&self, number: usize) -> Result<bool, ToolError> {
         let cores = available_parallelism().map_or(1, usize::from);
-        if number >= beside_writers(cores) {
-            return Ok(!self.is_busy(Patience::Waits).await?);
+        if number < beside_writers(cores) {
+            return Ok(true);
         }
-        self.is_busy(Patience::GoesOn).await?;
-        Ok(true)
+        let mut busy = self.look().await?;
+        if busy.is_none() {
+            tokio::time::sleep(FIRST_LOOK_AFTER).await;
+            busy = self.look().await?;
+        }
+        Ok(busy == Some(false))
     }
 
-    /// Whether others write, as of a moment ago.
-    async fn is_busy(&self, patience: Patience) -> Result<bool, ToolError> {
+    /// Whether others write, as of a moment ago; none before there is anything to compare.
+    async fn look(&self) -> Result<Option<bool>, ToolError> {
         let mut seen = self.seen.lock().await;
-        let left = match seen.busy {
-            Some(_) => LOOK_EVERY,
-            None => FIRST_LOOK_AFTER,
-        };
-        let left = left.saturating_sub(seen.at.elapsed());
-        if !left.is_zero() {
-            match (seen.busy, patience) {
-                (Some(busy), _) => return Ok(busy),
-                (None, Patience::GoesOn) => return Ok(false),
-                (None, Patience::Waits) => tokio::time::sleep(left).await,
-            }
+        let next = if seen.busy.is_some() { LOOK_EVERY } else { FIRST_LOOK_AFTER };
+        if seen.at.elapsed() < next {
+            return Ok(seen.busy);
         }
         let heads = heads_of(&self.pool).await?;
         let written = lag_events(&seen.heads, &heads);
@@ -87,7 +86,7 @@ impl Traffic {
         let busy = is_much(written, within);
         self.progress.grows(written as f64 / within.as_secs_f64().max(f64::MIN_POSITIVE));
         *seen = Seen { at: Instant::now(), heads, busy: Some(busy) };
-        Ok(busy)
+        Ok(Some(busy))
     }
 }
 

@@ -104,6 +104,20 @@ async fn before_the_first_event_there_was_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_moves_the_live_version_and_no_preview_waits_for_the_other() {
+    let history = History::of(6, 2).await;
+    let mut live = history.database.owner_pool.begin().await.expect("a transaction");
+    let held = "SELECT 1 FROM checkpoints WHERE projection = 'wallet_balance' AND version = 1 FOR UPDATE";
+    sqlx::query(held).fetch_all(&mut *live).await.expect("a runner's round has begun");
+    let (pool, models) = (&history.database.owner_pool, [model("wallet_balance")]);
+    let built = preview(pool, &models, &operator(), None, false, &RebuildOptions::default()).await;
+    let parity = built.expect("it does not wait for the round").remove(0).parity;
+    assert_eq!(parity.differences.expect("compared").count, 0);
+    live.rollback().await.expect("the round ends");
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_preview_does_not_throw_an_unfinished_rebuild_away_and_a_rebuild_does_not_go_on_with_a_preview() {
     let history = History::of(6, 2).await;
     let options = RebuildOptions::default();

@@ -135,6 +135,42 @@ async fn a_writer_killed_between_partitions_fails_loudly_and_the_finished_partit
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_left_in_the_middle_is_gone_on_with_from_there() {
+    let history = Arc::new(History::of(24, 2).await);
+    let with_events = partitions(&history).await;
+    let at = with_events.len() / 2;
+    let barrier = barrier(&history, with_events[at]).await;
+    let running = start(&history, "wallet_ledger");
+    let writer = blocked(&history).await;
+    kill(&history, writer).await;
+    running.await.expect("no panic").expect_err("a lost writer is no success");
+    drop(barrier);
+
+    // As a rebuild beside others leaves it, which commits a partition piece by piece.
+    let first = with_events[0];
+    let rows = format!("SELECT count(*) FROM read_next.wallet_ledger WHERE partition = {first}");
+    let whole = history.number(&rows).await;
+    let middle = history.number(&format!("{} AND position <= 4", rows.replace("count(*)", "max(position)"))).await;
+    history
+        .run(&format!("DELETE FROM read_next.wallet_ledger WHERE partition = {first} AND position > {middle}"))
+        .await;
+    history
+        .run(&format!(
+            "UPDATE checkpoints SET position = {middle} WHERE projection = 'wallet_ledger' AND version = 2 \
+             AND partition = {first}"
+        ))
+        .await;
+    assert!((1..whole).contains(&history.number(&rows).await), "the partition is there in part");
+
+    let report = history.rebuild("wallet_ledger").await.expect("the rebuild ends");
+    assert_eq!(report.resumed_partitions, at);
+    assert_eq!(report.parity.differences.expect("compared").count, 0);
+    history.catch_up().await;
+    assert!(history.verify().await.passed);
+    history.log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_rebuild_leaves_no_lock_behind_and_is_gone_on_with() {
     let history = Arc::new(History::of(24, 2).await);
     let with_events = partitions(&history).await;

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use calos_projections::Schema;
+use calos_projections::{Growth, Schema};
 
 use super::Building;
 use crate::background::apart;
 use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
-use crate::fold::{ReadModel, VersionAt};
+use crate::fold::{PartitionFold, ReadModel, VersionAt};
 use crate::progress::Progress;
 use crate::skips::Skips;
 use crate::traffic::{LOOK_EVERY, Traffic};
@@ -24,15 +24,28 @@ use crate::versions::{Vector, at_most, heads, positions};
 /// Memory one index build may use.
 const INDEX_BUILD_MEGABYTES: u32 = 256;
 
+/// PostgreSQL's parallel workers do not have our low priority: they may help where nobody else is busy.
+const WITH_HELP: &str = "SET LOCAL max_parallel_maintenance_workers TO DEFAULT";
+
 /// Read models whose keys are built at the same time.
 const INDEX_BUILDS_MAX: usize = 2;
 
-/// A read model's share of a partition: the version to load, and how far.
+/// Events folded at once while others write: what came of them is then committed.
+const PIECE_EVENTS: i64 = 2_000;
+
+/// A read model's share of a partition: the version to load, from where, and how far.
 #[derive(Clone, Copy)]
 struct Share {
     model: ReadModel,
     version: i32,
+    after: i64,
     through: i64,
+}
+
+impl Share {
+    fn at(&self) -> VersionAt<'static> {
+        VersionAt { projection: self.model.name(), version: self.version, schema: Schema::Next }
+    }
 }
 
 /// Folds every partition up to `until`, or as far as the live versions have read, wherever that has not been done yet, then
@@ -55,15 +68,18 @@ pub(super) async fn build(
             None => positions(operator, model.name(), building.live).await?,
         };
         for (partition, through) in at_most(&live, &heads) {
-            let unfinished = building.reached.get(&partition).is_none_or(|&position| position == 0);
-            if unfinished && through > 0 {
-                todo.entry(partition).or_default().push(Share { model, version, through });
+            let after = building.reached.get(&partition).copied().unwrap_or_default();
+            // What was begun of a row per key is finished; the rest of it comes on top, when it is caught up with.
+            let can_go_on = after == 0 || model.growth() == Growth::PerEvent;
+            if can_go_on && after < through {
+                todo.entry(partition).or_default().push(Share { model, version, after, through });
             }
         }
     }
     load(connections, todo, workers, progress).await?;
     progress.step("building keys");
-    let keys: Vec<_> = buildings.iter().map(|building| add_keys(connections, building.model)).collect();
+    let traffic = Traffic::watch(connections.readers().clone(), progress.clone()).await?;
+    let keys: Vec<_> = buildings.iter().map(|building| add_keys(connections, building.model, &traffic)).collect();
     stream::iter(keys).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
 }
 
@@ -105,7 +121,7 @@ async fn load_here(
     let traffic = Arc::new(Traffic::watch(connections.readers().clone(), progress.clone()).await?);
     let mut running = JoinSet::new();
     for number in 0..workers {
-        let (readers, writer) = (connections.readers().clone(), connections.connect().await?);
+        let (readers, writer) = (connections.readers().clone(), connections.connect_to_write().await?);
         let (skips, traffic) = (Arc::clone(&skips), Arc::clone(&traffic));
         let worker = Worker { number, traffic, readers, writer, skips };
         running.spawn(worker.work(Arc::clone(&queue), progress.clone()));
@@ -138,24 +154,67 @@ impl Worker {
         }
     }
 
-    /// One transaction: the rows of every read model that needs the partition, and their checkpoints.
+    /// The rows of every read model that needs the partition, and their checkpoints: in one transaction while nobody else
+    /// writes. Beside others it is done in pieces. What has a row per event is committed with each of them, because
+    /// PostgreSQL keeps whatever others change for as long as a transaction is open, and they would have to walk past it.
     async fn partition(&mut self, partition: i32, shares: &[Share], progress: &Progress) -> Result<(), ToolError> {
+        let Self { traffic, readers, writer, skips, .. } = self;
         let mut counter = progress.counter();
-        let mut transaction = self.writer.begin().await?;
-        // Rows and checkpoint are lost together if the machine dies, so nobody needs to wait for the disk here.
-        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
-        let empty = Bulk::new(partition, Schema::Next);
-        let bulk = shares.iter().fold(empty, |bulk, share| bulk.with(share.model, share.through));
-        let folded = bulk.load(&self.readers, &mut transaction, &self.skips, &mut counter).await?;
+        let mut bulk = Bulk::new(partition, Schema::Next);
+        for share in shares {
+            bulk = share.joins(bulk, partition, skips, writer).await?;
+        }
+        let mut transaction = begin_lazily(writer).await?;
+        loop {
+            let in_pieces = traffic.is_there().await?;
+            let at_most = in_pieces.then_some(PIECE_EVENTS);
+            if !bulk.step(at_most, readers, &mut transaction, &mut counter).await? {
+                break;
+            }
+            if in_pieces {
+                for settled in bulk.settle(&mut transaction).await? {
+                    let share = shares[settled.share];
+                    share.at().move_checkpoint(&mut transaction, partition, settled.position, &settled.folded).await?;
+                }
+                transaction.commit().await?;
+                transaction = begin_lazily(writer).await?;
+            }
+        }
+        let folded = bulk.finish(&mut transaction).await?;
         for (share, folded) in shares.iter().zip(&folded) {
-            let at = VersionAt { projection: share.model.name(), version: share.version, schema: Schema::Next };
-            at.move_checkpoint(&mut transaction, partition, share.through, folded).await?;
+            share.at().move_checkpoint(&mut transaction, partition, share.through, folded).await?;
         }
         transaction.commit().await?;
         let rows: u64 = folded.iter().map(|folded| folded.rows).sum();
         tracing::debug!(partition, read_models = shares.len(), rows, "partition folded");
         Ok(())
     }
+}
+
+impl Share {
+    /// Takes part in the reading of a partition.
+    async fn joins(
+        self,
+        bulk: Bulk,
+        partition: i32,
+        skips: &Skips,
+        connection: &mut PgConnection,
+    ) -> Result<Bulk, ToolError> {
+        if self.after == 0 {
+            return Ok(bulk.with(self.model, self.through, skips));
+        }
+        let mut fold = PartitionFold::new(self.model, partition);
+        fold.leave_out(skips);
+        fold.go_on(&self.at(), connection).await?;
+        Ok(bulk.going_on(fold, self.model, self.after, self.through))
+    }
+}
+
+/// A transaction whose end waits for no disk: rows and checkpoint are lost together if the machine dies.
+pub(super) async fn begin_lazily(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, ToolError> {
+    let mut transaction = connection.begin().await?;
+    run_sql(&mut transaction, "SET LOCAL synchronous_commit = off").await?;
+    Ok(transaction)
 }
 
 async fn has_keys(connection: &mut PgConnection, model: ReadModel) -> Result<bool, ToolError> {
@@ -168,7 +227,7 @@ async fn has_keys(connection: &mut PgConnection, model: ReadModel) -> Result<boo
 
 /// Keys and indexes after the rows: sorted once instead of inserted one by one. All tables of a read model in one
 /// transaction, so a resumed rebuild finds all of them or none; read models side by side.
-async fn add_keys(connections: &Connections, model: ReadModel) -> Result<(), ToolError> {
+async fn add_keys(connections: &Connections, model: ReadModel, traffic: &Traffic) -> Result<(), ToolError> {
     let mut connection = connections.connect().await?;
     if has_keys(&mut connection, model).await? {
         return Ok(());
@@ -176,6 +235,9 @@ async fn add_keys(connections: &Connections, model: ReadModel) -> Result<(), Too
     let mut transaction = connection.begin().await?;
     let memory = format!("SET LOCAL maintenance_work_mem = '{INDEX_BUILD_MEGABYTES}MB'");
     run_sql(&mut transaction, &memory).await?;
+    if !traffic.is_there().await? {
+        run_sql(&mut transaction, WITH_HELP).await?;
+    }
     for table in model.tables() {
         for statement in table.create_keys(Schema::Next) {
             run_sql(&mut transaction, &statement).await?;

@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 use calos_projections::Schema;
 
 use super::switch::dead_letters;
-use super::{Parity, RebuildOptions, RebuildReport, begin, bound_locks};
+use super::{Parity, RebuildOptions, RebuildReport, begin, bound_locks, catch_up};
 use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
@@ -41,7 +41,7 @@ pub(super) async fn rebuild(
     let parity = parity(&mut transaction, model, live.clone(), options.listed_rows).await?;
     let unread: Vector = heads.clone().into_iter().filter(|(key, _)| live.get(key).is_none_or(|&at| at == 0)).collect();
     load(connections, &mut transaction, model, &at, &unread, &progress).await?;
-    super::catch_up_in(connections, &mut transaction, model, &at, &heads, &mut progress.counter()).await?;
+    catch_up::within(connections, &mut transaction, model, &at, &heads, &mut progress.counter()).await?;
     let build_seconds = progress.elapsed().as_secs_f64();
 
     let dead_letters = dead_letters(&mut transaction, name, version).await?;
@@ -93,8 +93,8 @@ async fn load(
     let skips = Skips::read(connections.readers()).await?;
     let mut counter = progress.counter();
     for (&partition, &through) in target {
-        let bulk = Bulk::new(partition, at.schema).with(model, through);
-        for folded in bulk.load(connections.readers(), connection, &skips, &mut counter).await? {
+        let bulk = Bulk::new(partition, at.schema).with(model, through, &skips);
+        for folded in bulk.load(connections.readers(), connection, &mut counter).await? {
             at.move_checkpoint(connection, partition, through, &folded).await?;
         }
     }

@@ -7,6 +7,7 @@
 
 mod begin;
 mod build;
+mod catch_up;
 mod in_place;
 pub mod only;
 mod parity;
@@ -22,17 +23,15 @@ use calos_domain::Timestamp;
 use calos_domain::operation::{OperationCommand, ProjectionRebuilt, ProjectionSwitched, RunBy};
 use calos_projections::{Schema, TableSpec, registry};
 
-use crate::background::apart;
 use crate::connections::{Connections, run_sql};
 use crate::differences::DIFFERENCES_LISTED_ROWS;
 use crate::error::ToolError;
-use crate::fold::{PartitionFold, ReadModel, VersionAt};
+use crate::fold::{ReadModel, VersionAt};
 use crate::operation::{self, now};
 use crate::progress::estimate::Afterwards;
-use crate::progress::{Counter, Progress, Show, Watch};
-use crate::skips::Skips;
+use crate::progress::{Progress, Show, Watch};
 use crate::turn::{Deed, Reach, Turn};
-use crate::versions::{Vector, heads, lag_events, lock_positions, positions};
+use crate::versions::{Vector, heads, lag_events, lock_positions};
 use crate::write_guard::Confirmed;
 
 pub use parity::Parity;
@@ -44,12 +43,6 @@ pub const REBUILD_WORKERS: usize = 3;
 
 /// The most partitions that can be folded at the same time.
 pub const REBUILD_WORKERS_MAX: usize = 16;
-
-/// Catching up goes on in rounds until no more than this is missing; the rest is done while the live version waits.
-const CATCH_UP_REST_EVENTS: u64 = 2_000;
-
-/// A log that grows faster than it can be folded is not chased for ever.
-const CATCH_UP_ROUNDS_MAX: u32 = 20;
 
 /// Locks that would make readers queue are given up after this long; the rebuild can then be repeated.
 const LOCK_TIMEOUT_SECONDS: u64 = 15;
@@ -324,79 +317,6 @@ impl Building {
     fn resumed_partitions(&self) -> usize {
         self.reached.values().filter(|&&position| position > 0).count()
     }
-}
-
-/// Folds what a version lacks of `target` on top of its rows, a transaction per partition.
-async fn catch_up(
-    connections: &Connections,
-    writer: &mut PgConnection,
-    model: ReadModel,
-    at: &VersionAt<'_>,
-    target: &Vector,
-    counter: &mut Counter,
-) -> Result<(), ToolError> {
-    let skips = Skips::read(connections.readers()).await?;
-    for (&partition, &through) in target {
-        let mut transaction = writer.begin().await?;
-        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
-        let one = Vector::from([(partition, through)]);
-        advance(connections, &mut transaction, model, at, &one, &skips, counter).await?;
-        transaction.commit().await?;
-    }
-    Ok(())
-}
-
-/// The same for whoever has time: on a thread of its own, while everybody else goes on.
-async fn catch_up_in_the_background(
-    connections: &Connections,
-    building: &Building,
-    target: Vector,
-    progress: &Progress,
-) -> Result<(), ToolError> {
-    let (options, progress) = (connections.options().clone(), progress.clone());
-    let (model, at) = (building.model, building.at());
-    apart(1, move || async move {
-        let connections = Connections::in_the_background(&options, 1);
-        let mut writer = connections.connect().await?;
-        let caught_up = catch_up(&connections, &mut writer, model, &at, &target, &mut progress.counter()).await;
-        connections.close().await;
-        caught_up
-    })
-    .await?
-}
-
-/// Folds what a version lacks of `target` on top of its rows, in the caller's transaction.
-async fn catch_up_in(
-    connections: &Connections,
-    writer: &mut PgConnection,
-    model: ReadModel,
-    at: &VersionAt<'_>,
-    target: &Vector,
-    counter: &mut Counter,
-) -> Result<(), ToolError> {
-    let skips = Skips::read(connections.readers()).await?;
-    advance(connections, writer, model, at, target, &skips, counter).await
-}
-
-async fn advance(
-    connections: &Connections,
-    writer: &mut PgConnection,
-    model: ReadModel,
-    at: &VersionAt<'_>,
-    target: &Vector,
-    skips: &Skips,
-    counter: &mut Counter,
-) -> Result<(), ToolError> {
-    let reached = positions(writer, at.projection, at.version).await?;
-    for (&partition, &through) in target {
-        let after = reached.get(&partition).copied().unwrap_or_default();
-        if after < through {
-            let mut fold = PartitionFold::new(model, partition);
-            fold.leave_out(skips);
-            fold.advance(at, connections.readers(), writer, after, through, counter).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Bounds how long the current transaction waits for a lock.

@@ -1,29 +1,37 @@
 //! The comparison: both versions at the live version's positions, in one snapshot.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 use calos_projections::Schema;
 
-use super::{
-    Building, CATCH_UP_REST_EVENTS, CATCH_UP_ROUNDS_MAX, bound_locks, catch_up, catch_up_in_the_background, hold,
-};
+use super::{Building, catch_up};
 use crate::connections::{Connections, run_sql};
-use crate::differences::{Differences, compare_all};
+use crate::differences::{Differences, compare_all, stretches};
 use crate::error::ToolError;
 use crate::fold::ReadModel;
 use crate::progress::Progress;
-use crate::versions::{Vector, at_most, heads, lag_events, positions};
+use crate::traffic::Traffic;
+use crate::versions::{Vector, at_most, heads, positions};
 
 /// Memory one step of the comparison may use before it goes to disk.
 const COMPARISON_MEGABYTES: u32 = 64;
+
+/// A transaction that sees one moment, and what it does itself on top of it.
+const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL synchronous_commit = off";
+
+/// No snapshot is looked at for longer while others write.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
 
 /// How the rows that stood compare with what the log gives. Never a reason not to switch: after an incident the
 /// differences are the point.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Parity {
-    /// The live version's positions, at which both were read.
+    /// The live version's positions when both were read for the last time. While others write, stretches of rows are compared
+    /// one after the other, each with both versions at the same positions.
     pub positions: Vector,
     /// The differences, when the live tables could be read.
     pub differences: Option<Differences>,
@@ -44,12 +52,13 @@ impl Parity {
         listed_rows: i64,
     ) -> Result<Self, ToolError> {
         run_sql(connection, &format!("SET LOCAL work_mem = '{COMPARISON_MEGABYTES}MB'")).await?;
-        let mut rows = 0;
-        for table in model.tables() {
-            let count = format!("SELECT count(*) FROM {log}.{}", table.name);
-            rows += sqlx::query_scalar::<_, i64>(&count).fetch_one(&mut *connection).await?;
-        }
-        let (differences, unreadable) = match compare_all(connection, model.tables(), live, log, listed_rows).await {
+        let rows = count(connection, model, log).await?;
+        let compared = compare_all(connection, model.tables(), live, log, listed_rows).await;
+        Self::from(positions, compared, rows)
+    }
+
+    fn from(positions: Vector, compared: Result<Differences, ToolError>, rows: i64) -> Result<Self, ToolError> {
+        let (differences, unreadable) = match compared {
             Ok(differences) => (Some(differences), None),
             // A table that somebody dropped or changed is what a rebuild is for; a lost connection is not.
             Err(ToolError::Database(sqlx::Error::Database(error))) if is_shape(&*error) => {
@@ -74,10 +83,12 @@ impl Parity {
     }
 }
 
-/// Brings the building version exactly to the live one's positions and compares them.
+/// Compares the building version with the live one, both at the same positions, while everything moves on.
 ///
-/// The live version stands still only for the last few events and until the snapshot is taken; the comparison itself
-/// reads from the snapshot while everything moves on.
+/// A transaction sees the live version where it stood when it began, and itself brings the new one there before it compares, so
+/// nobody has to stand still. While others write, one lasts for a few stretches of rows only: PostgreSQL keeps whatever they
+/// change for as long as its snapshot is looked at, and they would have to walk past it. A row that was equal stays so,
+/// because both versions are moved on by the same fold.
 pub(super) async fn compare(
     connections: &Connections,
     operator: &mut PgConnection,
@@ -85,57 +96,63 @@ pub(super) async fn compare(
     listed_rows: i64,
     progress: &Progress,
 ) -> Result<Parity, ToolError> {
-    let model = building.model;
-    let mut reader = connections.connect().await?;
-    near(connections, operator, building, progress).await?;
-
-    // What the live version waits for is done at everybody's pace.
-    let swift = Connections::at_full_pace(connections.options(), 1);
-    let mut writer = swift.connect().await?;
-    let mut still = operator.begin().await?;
-    bound_locks(&mut still).await?;
-    let held = hold(&mut still, model.name(), building.live).await?;
-    let target = at_most(&held, &heads(&mut still).await?);
-    catch_up(&swift, &mut writer, model, &building.at(), &target, &mut progress.counter()).await?;
-    let mut snapshot = reader.begin().await?;
-    run_sql(&mut snapshot, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let reached = positions(&mut snapshot, model.name(), building.version).await?;
-    still.rollback().await?;
-    swift.close().await;
+    let (model, at) = (building.model, building.at());
+    progress.step("catching up");
+    catch_up::near(connections, operator, building, progress).await?;
     progress.step("comparing");
-
-    if reached != target {
-        let (name, version) = (model.name(), building.version);
-        return Err(ToolError::Corrupt(format!("{name} version {version} is at {reached:?} instead of {target:?}")));
+    let traffic = Traffic::watch(connections.readers().clone(), progress.clone()).await?;
+    let mut comparing = connections.connect().await?;
+    run_sql(&mut comparing, &format!("SET work_mem = '{COMPARISON_MEGABYTES}MB'")).await?;
+    let mut stretches = stretches(&mut comparing, model.tables(), Schema::Next).await?.into_iter().peekable();
+    let mut compared = Ok(Differences::default());
+    let mut target = Vector::new();
+    while let (Ok(differences), Some(_)) = (&mut compared, stretches.peek()) {
+        catch_up::near(connections, operator, building, progress).await?;
+        let mut snapshot = comparing.begin().await?;
+        run_sql(&mut snapshot, SNAPSHOT).await?;
+        let begun = Instant::now();
+        let live = positions(&mut snapshot, model.name(), building.live).await?;
+        target = at_most(&live, &heads(&mut snapshot).await?);
+        catch_up::within(connections, &mut snapshot, model, &at, &target, &mut progress.counter()).await?;
+        let reached = positions(&mut snapshot, model.name(), building.version).await?;
+        if reached != target {
+            let (name, version) = (model.name(), building.version);
+            return Err(ToolError::Corrupt(format!(
+                "{name} version {version} is at {reached:?} instead of {target:?}"
+            )));
+        }
+        for stretch in stretches.by_ref() {
+            let found = stretch.compare(&mut snapshot, Schema::Live, Schema::Next, listed_rows, differences).await;
+            if let Err(error) = found {
+                compared = Err(error);
+                break;
+            }
+            if begun.elapsed() >= SNAPSHOT_MAX && traffic.is_there().await? {
+                break;
+            }
+        }
+        // After an error there is nothing left to commit: the version is where it was before.
+        match &compared {
+            Ok(_) => snapshot.commit().await?,
+            Err(_) => snapshot.rollback().await?,
+        }
     }
-    Parity::of(&mut snapshot, model, Schema::Live, Schema::Next, target, listed_rows).await
+    let rows = count(&mut comparing, model, Schema::Next).await?;
+    Parity::from(target, compared, rows)
+}
+
+/// Rows a read model has in its tables.
+async fn count(connection: &mut PgConnection, model: ReadModel, schema: Schema) -> Result<i64, ToolError> {
+    let mut rows = 0;
+    for table in model.tables() {
+        let count = format!("SELECT count(*) FROM {schema}.{}", table.name);
+        rows += sqlx::query_scalar::<_, i64>(&count).fetch_one(&mut *connection).await?;
+    }
+    Ok(rows)
 }
 
 /// Whether an error says that a table or a column is missing or of another type (class 42), rather than that the
 /// database gave up.
 fn is_shape(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().is_some_and(|code| code.starts_with("42"))
-}
-
-/// Rounds of catching up, until little is left to do while the live version stands still.
-pub(super) async fn near(
-    connections: &Connections,
-    operator: &mut PgConnection,
-    building: &Building,
-    progress: &Progress,
-) -> Result<(), ToolError> {
-    let name = building.model.name();
-    for _ in 0..CATCH_UP_ROUNDS_MAX {
-        let live = positions(operator, name, building.live).await?;
-        let target = at_most(&live, &heads(operator).await?);
-        let reached = positions(operator, name, building.version).await?;
-        let left = lag_events(&reached, &target);
-        if left <= CATCH_UP_REST_EVENTS {
-            return Ok(());
-        }
-        progress.left(left);
-        progress.step("catching up");
-        catch_up_in_the_background(connections, building, target, progress).await?;
-    }
-    Ok(())
 }

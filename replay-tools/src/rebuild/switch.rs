@@ -4,8 +4,7 @@ use sqlx::{Connection, PgConnection};
 
 use calos_projections::Schema;
 
-use super::parity::near;
-use super::{Building, bound_locks, catch_up_in, hold};
+use super::{Building, bound_locks, catch_up, hold};
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
 use crate::progress::Progress;
@@ -33,7 +32,8 @@ pub(super) async fn switch(
 ) -> Result<Switched, ToolError> {
     let model = building.model;
     let (name, at) = (model.name(), building.at());
-    near(connections, operator, building, progress).await?;
+    progress.step("catching up");
+    catch_up::near(connections, operator, building, progress).await?;
 
     progress.step("switching");
     // What the live version and its readers wait for is done at everybody's pace.
@@ -47,7 +47,7 @@ pub(super) async fn switch(
     hold(&mut transaction, name, building.live).await?;
     hold(&mut transaction, name, building.version).await?;
     let positions = heads(&mut transaction).await?;
-    catch_up_in(&swift, &mut transaction, model, &at, &positions, &mut progress.counter()).await?;
+    catch_up::within(&swift, &mut transaction, model, &at, &positions, &mut progress.counter()).await?;
     for table in model.tables() {
         let table = table.name;
         let (live, next, old) = (Schema::Live, Schema::Next, Schema::Old);

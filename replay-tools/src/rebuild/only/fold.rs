@@ -73,7 +73,7 @@ pub(super) async fn load(
     drop(rows);
     fold.copy(&mut sink)?;
     sink.finish(writer, schema).await?;
-    let folded = fold.end(events);
+    let folded = fold.so_far(events);
     match folded.dead.first() {
         None => Ok(folded.rows),
         Some(dead) => Err(ToolError::Refused(format!(
