@@ -1,7 +1,8 @@
 //! Listening: bounded connections, header limits, timeouts, and a graceful end.
 
+mod door;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,10 +12,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt;
 
 use calos_commands::figures::Level;
@@ -42,32 +43,32 @@ pub const GRACE_MAX_SECONDS: u64 = 30;
 /// uses it meanwhile is answered and told to connect anew, so that no request is sent into a connection that closes.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long to wait before accepting again when the machine is out of file descriptors.
-const ACCEPT_PAUSE_MILLISECONDS: u64 = 50;
-
 /// A server that listens.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     stop: CancellationToken,
-    accepting: tokio::task::JoinHandle<()>,
+    /// Cancelled once nothing is accepted any more.
+    accepted: CancellationToken,
     connections: TaskTracker,
+    /// Whoever drops a server without stopping it leaves no thread behind that accepts.
+    _stops: DropGuard,
 }
 
 impl Server {
-    /// Starts to accept what arrives at the socket, and counts the connections that are open.
+    /// Starts to accept what arrives at the socket, and counts the connections that are open. Called on the runtime that is to
+    /// answer them.
     ///
     /// # Errors
-    /// The operating system's, when the socket cannot be used.
+    /// The operating system's, when the socket cannot be used or there is no thread for it.
     pub fn start(router: Router, listening: Listening, open: Level) -> std::io::Result<Self> {
         let Listening { listener, handed_over } = listening;
-        let listener = TcpListener::from_std(listener)?;
-        let address = listener.local_addr()?;
-        let stop = CancellationToken::new();
-        let connections = TaskTracker::new();
+        let (stop, accepted, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let ending = Ending { stop: stop.clone(), linger: if handed_over { LINGER } else { Duration::ZERO } };
-        let accepting = tokio::spawn(accept(listener, router, ending, connections.clone(), open));
-        Ok(Self { address, stop, accepting, connections })
+        let serving = Serving { router, ending, open, connections: connections.clone() };
+        let address = door::open(listener, serving, accepted.clone())?;
+        let stops = stop.clone().drop_guard();
+        Ok(Self { address, stop, accepted, connections, _stops: stops })
     }
 
     /// Where it listens.
@@ -85,12 +86,19 @@ impl Server {
     /// Stops accepting, lets calls in flight finish for at most `grace`, and says whether all of them did.
     pub async fn stop(self, grace: Duration) -> bool {
         self.stop.cancel();
-        if let Err(error) = self.accepting.await {
-            tracing::error!(%error, "the listener ended badly");
-        }
+        self.accepted.cancelled().await;
         self.connections.close();
         tokio::time::timeout(grace, self.connections.wait()).await.is_ok()
     }
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    ending: Ending,
+    open: Level,
+    connections: TaskTracker,
 }
 
 /// How a connection learns that the server stops.
@@ -108,37 +116,8 @@ impl Ending {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, ending: Ending, connections: TaskTracker, open: Level) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let stop = ending.stop.clone();
-    loop {
-        let permit = tokio::select! {
-            () = stop.cancelled() => return,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
-        let Ok(permit) = permit else { return };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let inside = open.enter();
-                let serving = serve_connection(stream, peer, router.clone(), ending.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop((permit, inside));
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MILLISECONDS)).await;
-            }
-        }
-    }
-}
-
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, ending: Ending) {
+/// Serves one connection on the runtime it is called on; with `office`, requests that take work are answered there.
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, ending: Ending, office: Option<Handle>) {
     // A stream of small chunks would otherwise wait for the other side's acknowledgements, about 40 ms each.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "the connection ended before it began");
@@ -147,14 +126,20 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, e
     let stop = ending.stop.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
+        let office = office.clone().filter(|_| !door::is_watching(&request));
         let (answering, stop) = (router.clone().oneshot(request.map(Body::new)), stop.clone());
         async move {
-            let mut response = answering.await?;
+            let answered = match office {
+                None => answering.await,
+                // Given up with the connection, as it would be here.
+                Some(office) => AbortOnDropHandle::new(office.spawn(answering)).await.map_err(std::io::Error::other)?,
+            };
+            let mut response = answered.unwrap_or_else(|never| match never {});
             // Said in time, so that the client sends its next request elsewhere instead of into a closing connection.
             if stop.is_cancelled() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, std::io::Error>(response)
         }
     });
     let mut http = http1::Builder::new();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use calos_tests::app::{Answer, TestApp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_started_server_is_alive_and_ready_and_says_what_it_simulates() {
@@ -53,5 +54,46 @@ async fn the_ledgers_key_is_the_one_its_anchors_are_signed_with() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(found.as_deref(), key.body["publicKey"].as_str());
+    app.stop().await;
+}
+
+/// What one connection is answered.
+#[expect(clippy::expect_used, reason = "a test fails where its server does")]
+async fn said(stream: &mut tokio::net::TcpStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("the connection is open");
+    let (mut answer, mut piece) = (Vec::new(), [0_u8; 4096]);
+    while !String::from_utf8_lossy(&answer).contains("\r\n\r\n") || answer.ends_with(b"\r\n\r\n") {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut piece)).await;
+        let read = read.expect("an answer in time").expect("an answer");
+        assert!(read > 0, "the server hung up");
+        answer.extend_from_slice(&piece[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The door serves who only watches, and must not change what anybody gets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_answered_the_same_whatever_it_asks_for_first() {
+    let app = TestApp::start().await;
+    let ask = |method: &str, path: &str, body: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let mut watcher = tokio::net::TcpStream::connect(app.address).await.expect("a connection");
+    let mut caller = tokio::net::TcpStream::connect(app.address).await.expect("a connection");
+    assert!(said(&mut watcher, &ask("GET", "/health", "")).await.starts_with("HTTP/1.1 200"));
+    for stream in [&mut watcher, &mut caller] {
+        assert!(said(stream, &ask("GET", "/readyz", "")).await.starts_with("HTTP/1.1 200"));
+        let refused = said(stream, &ask("POST", "/v1/chat/completions", "{\"model\":\"gpt-4\"}")).await;
+        assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("authentication_error"), "{refused}");
+        assert!(said(stream, &ask("GET", "/health", "")).await.contains("\"status\":\"ok\""));
+        assert!(said(stream, &ask("POST", "/health", "")).await.starts_with("HTTP/1.1 405"));
+    }
+    let mut slow = tokio::net::TcpStream::connect(app.address).await.expect("a connection");
+    slow.write_all(b"GET /hea").await.expect("the connection is open");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(said(&mut slow, "lth HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 200"));
     app.stop().await;
 }
