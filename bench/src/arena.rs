@@ -19,6 +19,10 @@ const DATABASE_PREFIX: &str = "calos_bench_";
 /// The advisory lock of whoever measures: two at once would measure each other.
 const MEASURING_LOCK: i64 = 0x6361_6c6f_735f_6263;
 
+/// What is written to the log ahead of a measurement, altogether as much as comes between two checkpoints at most.
+const RUN_IN_BYTES: u32 = 1_000_000;
+const RUN_IN_MESSAGES: u32 = 4_000;
+
 /// The cluster to measure on.
 pub struct Arena {
     cluster: Database,
@@ -141,6 +145,20 @@ impl Arena {
             self.admin().await.execute("CHECKPOINT").await?;
         }
         Ok(())
+    }
+
+    /// Lets the server have written as much as makes it checkpoint by itself, so that it fills segments of its write-ahead log
+    /// that were there before, as one that has run for an hour does: making new ones halts whoever commits.
+    pub async fn run_in(&self) -> Result<(), BenchError> {
+        if !self.may_checkpoint {
+            return Ok(());
+        }
+        let fill = format!(
+            "SELECT count(pg_logical_emit_message(false, 'calos-bench', repeat('x', {RUN_IN_BYTES}))) \
+             FROM generate_series(1, {RUN_IN_MESSAGES})"
+        );
+        self.admin().await.execute(fill.as_str()).await?;
+        self.settle().await
     }
 
     /// Drops a scenario's database.

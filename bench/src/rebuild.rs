@@ -17,6 +17,7 @@ use crate::arena::{Arena, Fresh};
 use crate::calos::CalosLog;
 use crate::error::BenchError;
 use crate::live::{Foretold, Looking};
+use crate::machine;
 use crate::stats::Run;
 
 /// Connections of the pool the rebuild is given; it opens more beside it.
@@ -33,6 +34,21 @@ pub struct Rebuilt {
     pub build: Duration,
     /// Rows that stand now, in all their tables.
     pub rows: u64,
+    /// What was said of the time it would take.
+    pub foretold: Vec<Foretold>,
+    /// The most memory this process held beyond what it held before, in MiB; none where the system does not say.
+    pub added_mib: Option<u64>,
+}
+
+impl Rebuilt {
+    /// How rightly it was foretold, and what memory it took.
+    pub fn noted(&self, what: &str) -> String {
+        let said =
+            |foretold: &Foretold| format!("{:.1} % off at {} %", foretold.whole_error_percent, foretold.at_percent);
+        let said: Vec<String> = self.foretold.iter().map(said).collect();
+        let memory = self.added_mib.map_or_else(String::new, |added| format!("; at most {added} MiB more than before"));
+        format!("{what}: the whole time was foretold {}{memory}.", said.join(", "))
+    }
 }
 
 /// Read models rebuilt while others write.
@@ -122,9 +138,13 @@ impl Models {
     /// Builds the next version of some read models from one reading of the log, compares them with the live ones, and puts
     /// them in their place.
     pub async fn rebuild(&self, arena: &Arena, models: &[ReadModel]) -> Result<Rebuilt, BenchError> {
-        let cpu_before = arena.meter.read();
-        let reports = self.call(models, RebuildOptions::default()).await?;
-        let cpu = arena.meter.since(cpu_before);
+        let held = machine::forget_peak_memory().then(machine::peak_memory_mib).flatten();
+        let (watch, cpu_before) = (Watch::default(), arena.meter.read());
+        let looking = Looking::begin(watch.clone());
+        let reports = self.watched(models, RebuildOptions::default(), &watch).await;
+        let foretold = looking.end();
+        let (reports, cpu) = (reports?, arena.meter.since(cpu_before));
+        let added_mib = held.zip(machine::peak_memory_mib()).map(|(held, peak)| peak.saturating_sub(held));
         // One run made all of them: each report counts its events and its time from the beginning of that run.
         let (mut events, mut seconds, mut build_seconds, mut rows) = (0, 0.0_f64, 0.0_f64, 0);
         for report in &reports {
@@ -143,7 +163,7 @@ impl Models {
             rows += self.rows(model).await?;
         }
         let run = Run::bulk(events, Duration::from_secs_f64(seconds), cpu)?;
-        Ok(Rebuilt { run, build: Duration::from_secs_f64(build_seconds), rows })
+        Ok(Rebuilt { run, build: Duration::from_secs_f64(build_seconds), rows, foretold, added_mib })
     }
 
     /// Builds the next version of some read models while others write, and looks at what it says of the time it will take.

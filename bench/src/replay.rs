@@ -118,6 +118,7 @@ impl Replay<'_> {
 
         let rebuilt = self.models.rebuild(self.arena, &[model]).await?;
         self.progress.rate(&format!("CALOS, {} balances", rebuilt.rows), rebuilt.run.rate(), "event");
+        rounds.notes.push(rebuilt.noted("Balances"));
         rounds.balance.push(rebuilt.run);
         Ok(())
     }
@@ -140,6 +141,7 @@ impl Replay<'_> {
         // CPU time is known for the whole rebuild only, of which the build is a part.
         let run = Run::bulk(rebuilt.rows, rebuilt.build, None)?;
         self.progress.rate("CALOS, row views", run.rate(), "row");
+        rounds.notes.push(rebuilt.noted("Row views"));
         rounds.row_views.push(run);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 
 use super::figures::{Quantiles, quantiles};
@@ -64,12 +65,17 @@ pub struct Pages {
     metrics: Vec<u64>,
 }
 
-/// Watches a server for a span.
+/// Watches a server for a span, on a thread of its own: whoever watches a server is another program than its callers, and does
+/// not wait behind what they are busy with themselves.
 pub fn watch(address: SocketAddr, span: Span) -> JoinHandle<Result<Pages, BenchError>> {
-    tokio::spawn(async move {
-        let (health, metrics) =
-            tokio::join!(ask(address, "/health", HEALTH_PAUSE, span), ask(address, "/metrics", METRICS_PAUSE, span));
-        Ok(Pages { health: health?, metrics: metrics? })
+    tokio::task::spawn_blocking(move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| BenchError::Check(format!("nobody could watch: {error}")))?;
+        runtime.block_on(async {
+            let health = ask(address, "/health", HEALTH_PAUSE, span);
+            let (health, metrics) = tokio::join!(health, ask(address, "/metrics", METRICS_PAUSE, span));
+            Ok(Pages { health: health?, metrics: metrics? })
+        })
     })
 }
 

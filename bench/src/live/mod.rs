@@ -71,6 +71,7 @@ pub async fn run(arena: &Arena, arguments: &LiveArguments, progress: &Progress) 
     let models: Vec<ReadModel> = REBUILT.iter().map(|name| rebuild::find(name)).collect::<Result<_, _>>()?;
     let wallets = usize::try_from(arguments.wallets).unwrap_or(usize::MAX);
 
+    arena.run_in().await?;
     progress.say(&format!("a log of {events} events"));
     let workers = arguments.workers.map_or(REBUILD_WORKERS, usize::from);
     let (mut site, preloaded) = Site::open(arena, progress, events, wallets, models, workers).await?;
