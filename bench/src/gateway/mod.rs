@@ -241,7 +241,7 @@ impl<'a> Gateway<'a> {
         let seen: Seen = load.await.map_err(|error| BenchError::Check(format!("the load ended badly: {error}")))??;
         if let Some(watching) = watching {
             let pages = watching.await.map_err(|error| BenchError::Check(format!("nobody watched: {error}")))??;
-            watched.take_in(pages);
+            watched.take_in(case.name, pages)?;
         }
         let settled = if target == Target::Calos {
             self.catch_up().await?;

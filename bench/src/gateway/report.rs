@@ -112,12 +112,17 @@ impl Published for GatewayReport {
             self.write_streams(out)?;
         }
         self.write_verdicts(out)?;
-        if let Some(WatchedFigures { health_micros: health, metrics_micros: metrics }) = self.watched {
-            let ([h50, h90, h99], [m50, m90, m99]) = (cells(Some(health)), cells(Some(metrics)));
+        if let Some(watched) = &self.watched {
+            let ([h50, h90, h99], [m50, m90, m99]) =
+                (cells(Some(watched.health_micros)), cells(Some(watched.metrics_micros)));
             writeln!(
                 out,
                 "\nBeside the callers: `/health` p50 {h50}, p90 {h90}, p99 {h99}; `/metrics` p50 {m50}, p90 {m90}, p99 {m99}."
             )?;
+            write_header(out, &["`/health` beside", "p50", "p90", "p99"])?;
+            for (case, health) in &watched.health_by_case_micros {
+                writeln!(out, "| {case} | {} |", cells(Some(*health)).join(" | "))?;
+            }
         }
         let after: Vec<String> =
             self.memory.after_mib.iter().map(|(name, mib)| format!("{name} {}", whole(*mib))).collect();

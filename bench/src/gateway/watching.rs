@@ -22,15 +22,19 @@ const METRICS_PAUSE: Duration = Duration::from_millis(500);
 pub struct Watched {
     health: Latencies,
     metrics: Latencies,
+    /// `/health` beside each case, in the order in which they were run.
+    health_by_case: Vec<(&'static str, Latencies)>,
 }
 
 /// The figures of it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct WatchedFigures {
     /// `/health`, in microseconds.
     pub health_micros: Quantiles,
     /// `/metrics`, in microseconds, to the last byte.
     pub metrics_micros: Quantiles,
+    /// `/health` beside the callers of each case.
+    pub health_by_case_micros: Vec<(&'static str, Quantiles)>,
 }
 
 impl Watched {
@@ -39,22 +43,39 @@ impl Watched {
     /// # Errors
     /// No memory for it.
     pub fn new() -> Result<Self, BenchError> {
-        Ok(Self { health: Latencies::new()?, metrics: Latencies::new()? })
+        Ok(Self { health: Latencies::new()?, metrics: Latencies::new()?, health_by_case: Vec::new() })
     }
 
-    /// Takes in what was watched meanwhile.
-    pub fn take_in(&mut self, pages: Pages) {
+    /// Takes in what was watched beside a case.
+    ///
+    /// # Errors
+    /// No memory for it.
+    pub fn take_in(&mut self, case: &'static str, pages: Pages) -> Result<(), BenchError> {
+        let number = match self.health_by_case.iter().position(|(name, _)| *name == case) {
+            Some(number) => number,
+            None => {
+                self.health_by_case.push((case, Latencies::new()?));
+                self.health_by_case.len() - 1
+            }
+        };
         for micros in pages.health {
             self.health.record(micros);
+            self.health_by_case[number].1.record(micros);
         }
         for micros in pages.metrics {
             self.metrics.record(micros);
         }
+        Ok(())
     }
 
     /// The figures; none when nothing was watched.
     pub fn figures(&self) -> Option<WatchedFigures> {
-        Some(WatchedFigures { health_micros: quantiles(&self.health)?, metrics_micros: quantiles(&self.metrics)? })
+        let of_case = |(name, health): &(&'static str, Latencies)| Some((*name, quantiles(health)?));
+        Some(WatchedFigures {
+            health_micros: quantiles(&self.health)?,
+            metrics_micros: quantiles(&self.metrics)?,
+            health_by_case_micros: self.health_by_case.iter().filter_map(of_case).collect(),
+        })
     }
 }
 
