@@ -95,7 +95,7 @@ pub struct RebuildReport {
     pub seconds: f64,
     /// Of it: until every row and every key stood, before they were compared and took their place.
     pub build_seconds: f64,
-    /// Partitions a run before this one had finished.
+    /// Partitions a run before this one had folded, beside others perhaps not to their end.
     pub resumed_partitions: usize,
     /// Events the new version could not take.
     pub dead_letters: i64,
