@@ -24,6 +24,7 @@ mod error;
 mod files;
 mod leases;
 mod location;
+mod memory;
 mod postmaster;
 mod processes;
 mod settings;
