@@ -89,7 +89,8 @@ impl Customer<'_> {
                 let answer = self.client.get(format!("{}{path}", self.url)).timeout(REFUSED_WITHIN).send().await;
                 assert_eq!(answer.expect("it is answered from memory").status().as_u16(), 200, "{path}");
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // Not oftener when it goes on for longer: attempts are limited.
+            tokio::time::sleep(lasting(Duration::from_millis(100))).await;
         }
         assert!(asked >= 18, "only {asked} requests were tried");
     }
