@@ -36,18 +36,23 @@ pub struct Rebuilt {
     pub rows: u64,
     /// What was said of the time it would take.
     pub foretold: Vec<Foretold>,
+    /// What it did after it had read, and since when.
+    pub steps: Vec<(String, Duration)>,
     /// The most memory this process held beyond what it held before, in MiB; none where the system does not say.
     pub added_mib: Option<u64>,
 }
 
 impl Rebuilt {
-    /// How rightly it was foretold, and what memory it took.
+    /// What it did when, how rightly its end was foretold, and what memory it took.
     pub fn noted(&self, what: &str) -> String {
+        let step = |(step, at): &(String, Duration)| format!("{step} from {:.1} s", at.as_secs_f64());
+        let steps: Vec<String> = self.steps.iter().map(step).collect();
+        let (steps, whole) = (steps.join(", "), self.run.elapsed.as_secs_f64());
         let said =
             |foretold: &Foretold| format!("{:.1} % off at {} %", foretold.whole_error_percent, foretold.at_percent);
         let said: Vec<String> = self.foretold.iter().map(said).collect();
         let memory = self.added_mib.map_or_else(String::new, |added| format!("; at most {added} MiB more than before"));
-        format!("{what}: the whole time was foretold {}{memory}.", said.join(", "))
+        format!("{what}: {steps}, ended at {whole:.1} s; the end was foretold {}{memory}.", said.join(", "))
     }
 }
 
@@ -144,6 +149,7 @@ impl Models {
         let reports = self.watched(models, RebuildOptions::default(), &watch).await;
         let foretold = looking.end();
         let (reports, cpu) = (reports?, arena.meter.since(cpu_before));
+        let steps = watch.progress().map(Progress::steps).unwrap_or_default();
         let added_mib = held.zip(machine::peak_memory_mib()).map(|(held, peak)| peak.saturating_sub(held));
         // One run made all of them: each report counts its events and its time from the beginning of that run.
         let (mut events, mut seconds, mut build_seconds, mut rows) = (0, 0.0_f64, 0.0_f64, 0);
@@ -163,7 +169,7 @@ impl Models {
             rows += self.rows(model).await?;
         }
         let run = Run::bulk(events, Duration::from_secs_f64(seconds), cpu)?;
-        Ok(Rebuilt { run, build: Duration::from_secs_f64(build_seconds), rows, foretold, added_mib })
+        Ok(Rebuilt { run, build: Duration::from_secs_f64(build_seconds), rows, foretold, steps, added_mib })
     }
 
     /// Builds the next version of some read models while others write, and looks at what it says of the time it will take.

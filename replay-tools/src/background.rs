@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::error::ToolError;
 
-/// The lowest there is: several threads and processes share the work, and what all of them get together counts.
-const BACKGROUND_NICE: i32 = 19;
+/// A third of everybody else's share of a processor. Lower ones cost more than they give: who is put aside while he holds a lock of
+/// the write-ahead log, or of the memory he shares with the server, keeps everybody waiting, for half a second at 19.
+const BACKGROUND_NICE: i32 = 5;
 
 /// Does work on so many threads of its own and waits for it. It ends when the waiting does.
 ///

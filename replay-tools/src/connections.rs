@@ -20,7 +20,8 @@ const NOTICE_THE_END: &str = "SET client_connection_check_interval = '1s'";
 const WRITE_THROUGH: &str = "SET backend_flush_after = '1MB'";
 
 /// Processes that came to the help of one in the background would have everybody else's priority.
-const WITHOUT_HELP: &str = "SET max_parallel_workers_per_gather = 0; SET max_parallel_maintenance_workers = 0";
+pub(crate) const WITHOUT_HELP: &str =
+    "SET max_parallel_workers_per_gather = 0; SET max_parallel_maintenance_workers = 0";
 
 /// Where long work reads and writes: readers from a pool, writers each on a connection that ends with them.
 pub(crate) struct Connections {

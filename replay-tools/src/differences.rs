@@ -5,23 +5,23 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
-use calos_projections::{ColumnType, Schema, TableSpec};
+use calos_projections::{Schema, TableSpec};
 
 use crate::error::ToolError;
 
 /// Differences listed unless somebody asks for more; all of them are counted.
 pub const DIFFERENCES_LISTED_ROWS: i64 = 100;
 
-/// Rows compared at once: both sides of them fit into the memory a rebuild gives its comparison.
-const STRETCH_ROWS: f64 = 25_000.0;
+/// Rows compared at once: both sides of them fit into the memory a rebuild gives its comparison, and nobody waits long for
+/// what has been begun.
+const STRETCH_ROWS: f64 = 5_000.0;
 
 /// More stretches than this are not made of one table.
-const STRETCHES_MAX: f64 = 2_000.0;
+const STRETCHES_MAX: f64 = 5_000.0;
 
 /// Rows that are looked at to find out where stretches of about the same length end.
-const SAMPLE_ROWS: f64 = 30_000.0;
+const SAMPLE_ROWS: f64 = 100_000.0;
 
 /// The condition that every row meets.
 const EVERY_ROW: &str = "true";
@@ -159,44 +159,56 @@ pub(crate) async fn compare_where(
 }
 
 /// Conditions that each row of a table meets exactly one of, in the order of the key, so that what is compared at once fits
-/// into memory: a comparison that goes to disk keeps everybody waiting who writes there. By the first column of the key,
-/// where that is an id; a small table is one stretch, and so is one whose size is not known.
+/// into memory and takes little time; a table that is small or of unknown size is one stretch.
 async fn conditions(
     connection: &mut PgConnection,
     table: &TableSpec,
     schema: Schema,
 ) -> Result<Vec<String>, ToolError> {
-    let whole = || vec![EVERY_ROW.to_owned()];
     let name = format!("{schema}.{}", table.name);
-    let is_id =
-        |first: &&&str| table.columns.iter().any(|column| column.name == **first && column.of == ColumnType::Uuid);
-    let Some(first) = table.key.first().filter(is_id) else { return Ok(whole()) };
     let rows: Option<f32> = sqlx::query_scalar("SELECT reltuples FROM pg_class WHERE oid = to_regclass($1)")
         .bind(&name)
         .fetch_optional(&mut *connection)
         .await?;
-    let parts = (f64::from(rows.unwrap_or_default()) / STRETCH_ROWS).min(STRETCHES_MAX).floor();
+    let rows = f64::from(rows.unwrap_or_default());
+    let parts = (rows / STRETCH_ROWS).min(STRETCHES_MAX).floor();
     if parts < 2.0 {
-        return Ok(whole());
+        return Ok(vec![EVERY_ROW.to_owned()]);
     }
-    let shares: Vec<f64> = (1..).map(|part| f64::from(part) / parts).take_while(|share| *share < 1.0).collect();
-    let percent = (SAMPLE_ROWS / f64::from(rows.unwrap_or_default()) * 100.0).min(100.0);
-    let borders: Vec<Uuid> = sqlx::query_scalar(&format!(
-        "SELECT DISTINCT border FROM (SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY {first}) AS borders \
-         FROM {name} TABLESAMPLE SYSTEM ({percent})) AS sampled, unnest(borders) AS border WHERE border IS NOT NULL \
-         ORDER BY border"
+    let percent = (SAMPLE_ROWS / rows * 100.0).min(100.0);
+    let key = table.key_list();
+    let texts = table.key.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
+    let borders: Vec<Vec<String>> = sqlx::query_scalar(&format!(
+        "SELECT ARRAY[{texts}] FROM (SELECT {key}, row_number() OVER (ORDER BY {key}) AS number, \
+         count(*) OVER () AS sampled FROM {name} TABLESAMPLE SYSTEM ({percent})) AS sample \
+         WHERE number % greatest(1, sampled / $1::bigint) = 0 ORDER BY {key}"
     ))
-    .bind(shares)
+    .bind(parts as i64)
     .fetch_all(connection)
     .await?;
+    Ok(between(table, &borders))
+}
+
+/// From each border to the next; a border belongs to what begins with it. The first column is named once more, because from
+/// it alone PostgreSQL sees how few rows there are between two of them.
+fn between(table: &TableSpec, borders: &[Vec<String>]) -> Vec<String> {
+    let key = table.key_list();
+    let literal = |(name, text): (&&str, &String)| {
+        let of = table.columns.iter().find(|column| column.name == *name).map_or("text", |column| column.of.as_str());
+        format!("'{}'::{of}", text.replace('\'', "''"))
+    };
     let mut conditions = Vec::with_capacity(borders.len() + 1);
-    let mut from = EVERY_ROW.to_owned();
+    let mut from = Vec::new();
     for border in borders {
-        conditions.push(format!("{from} AND {first} < '{border}'"));
-        from = format!("{first} >= '{border}'");
+        let values: Vec<String> = table.key.iter().zip(border).map(literal).collect();
+        let (Some(column), Some(first)) = (table.key.first(), values.first()) else { continue };
+        let values = values.join(", ");
+        let until = [format!("{column} <= {first}"), format!("({key}) < ({values})")];
+        conditions.push(from.iter().chain(&until).cloned().collect::<Vec<_>>().join(" AND "));
+        from = vec![format!("{column} >= {first}"), format!("({key}) >= ({values})")];
     }
-    conditions.push(from);
-    Ok(conditions)
+    conditions.push(if from.is_empty() { EVERY_ROW.to_owned() } else { from.join(" AND ") });
+    conditions
 }
 
 async fn compare(

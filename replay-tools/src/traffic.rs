@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::versions::{Vector, heads_of, lag_events};
 
 /// From so many events a second on, those who write are to be left alone.
-const WRITTEN_EVENTS_PER_SECOND: f64 = 100.0;
+pub(crate) const WRITTEN_EVENTS_PER_SECOND: f64 = 100.0;
 
 /// Between two looks at the log.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);

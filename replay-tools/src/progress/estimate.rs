@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::traffic::WRITTEN_EVENTS_PER_SECOND;
+
 /// Looks kept; when there are more, every other one goes, so that they always span the whole of the work.
 const LOOKS_MAX: usize = 256;
 
@@ -9,36 +11,47 @@ const LOOKS_MAX: usize = 256;
 // counts, as the machine's own pace is taken from how fast it reads.
 const READ_EVENT_MICROSECONDS: f64 = 2.1;
 const READ_ROW_MICROSECONDS: f64 = 2.0;
-/// Keys, statistics and the comparison.
-const FINISH_ROW_MICROSECONDS: f64 = 6.4;
-/// What was added meanwhile, on top of rows that stand.
-const CATCH_UP_EVENT_MICROSECONDS: f64 = 12.5;
-/// The log may grow nearly as fast as it can be caught up with; the end is then not foretold further than this many times
-/// what it would take at rest.
-const CATCH_UP_SHARE_MAX: f64 = 0.9;
+/// What comes after the reading: for each row of each key and index, and for each row that is counted and compared.
+const KEY_MICROSECONDS: f64 = 0.93;
+const COMPARE_ROW_MICROSECONDS: f64 = 6.3;
+// The same beside others who write, where all goes slower, the reading most, and for each event that is added while rows are compared.
+const BESIDE_KEY_MICROSECONDS: f64 = 0.53;
+const BESIDE_COMPARE_ROW_MICROSECONDS: f64 = 3.4;
+const BESIDE_CATCH_UP_EVENT_MICROSECONDS: f64 = 7.0;
+/// The log may grow nearly as fast as it can be read; the end is then not foretold further than this share of the time allows.
+const GROWTH_SHARE_MAX: f64 = 0.8;
 
 /// What comes after the events.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Afterwards {
-    /// Rows that get keys and are compared.
+    /// Rows that are counted and compared.
     pub rows: f64,
+    /// Rows in each key and index that is built, of all of them together.
+    pub keys: f64,
 }
 
 impl Afterwards {
     /// How long it will take, when reading `events` takes so long, and others add `growth` of them each second until all is
     /// done.
     pub(super) fn expected(self, events: u64, reading: Duration, growth: u64) -> Duration {
-        let Self { rows } = self;
-        let idle = events as f64 * READ_EVENT_MICROSECONDS + rows * READ_ROW_MICROSECONDS;
-        if idle <= 0.0 || rows <= 0.0 {
+        let Self { rows, keys } = self;
+        let (events, growth) = (events as f64, growth as f64);
+        let at_rest = events * READ_EVENT_MICROSECONDS + rows * READ_ROW_MICROSECONDS;
+        if at_rest <= 0.0 || rows <= 0.0 {
             return Duration::ZERO;
         }
         let reading = reading.as_secs_f64();
-        let pace = reading / idle;
-        let finishing = rows * FINISH_ROW_MICROSECONDS * pace;
-        let catching_up = growth as f64 * CATCH_UP_EVENT_MICROSECONDS * pace;
-        let whole = (reading + finishing) / (1.0 - catching_up.min(CATCH_UP_SHARE_MAX));
-        Duration::try_from_secs_f64(whole - reading).unwrap_or(Duration::MAX)
+        let pace = reading / at_rest;
+        let seconds = if growth <= WRITTEN_EVENTS_PER_SECOND {
+            pace * (keys * KEY_MICROSECONDS + rows * COMPARE_ROW_MICROSECONDS)
+        } else {
+            // What is added while it reads is read as well, and what is added meanwhile.
+            let larger = 1.0 / (1.0 - (growth * reading / events).min(GROWTH_SHARE_MAX));
+            let catching_up = (pace * growth * BESIDE_CATCH_UP_EVENT_MICROSECONDS).min(GROWTH_SHARE_MAX);
+            let comparing = pace * rows * BESIDE_COMPARE_ROW_MICROSECONDS / (1.0 - catching_up);
+            reading * (larger - 1.0) + larger * (pace * keys * BESIDE_KEY_MICROSECONDS + comparing)
+        };
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
 
@@ -132,14 +145,17 @@ mod tests {
 
     #[test]
     fn what_comes_afterwards_goes_at_the_pace_of_the_reading_and_grows_with_the_log() {
-        let rows = Afterwards { rows: 2.3e6 };
-        let quick = rows.expected(1_000_000, seconds(6.7), 0).as_secs_f64();
-        let slow = rows.expected(1_000_000, seconds(13.4), 0).as_secs_f64();
-        assert!((14.0..16.0).contains(&quick) && (slow / quick - 2.0).abs() < 1e-6, "{quick} {slow}");
-        // As measured: 13.5 s of reading, with 13,000 events added each second, and 65 s in all.
-        let grown = 13.5 + rows.expected(1_000_000, seconds(13.5), 13_000).as_secs_f64();
-        assert!((58.0..72.0).contains(&grown), "{grown}");
-        assert!(rows.expected(1_000_000, seconds(10.0), 10_000_000) < seconds(1_000.0));
+        let views = Afterwards { rows: 2.3e6, keys: 2.3e6 };
+        let quick = views.expected(1_000_000, seconds(6.7), 0).as_secs_f64();
+        let slow = views.expected(1_000_000, seconds(13.4), 0).as_secs_f64();
+        assert!(quick > 0.0 && (slow / quick - 2.0).abs() < 1e-6, "{quick} {slow}");
+        let more_keys = Afterwards { keys: 4.6e6, ..views }.expected(1_000_000, seconds(6.7), 0).as_secs_f64();
+        assert!(more_keys > quick, "{more_keys} {quick}");
+        // As measured: 38.7 s of reading, with 11,260 events added each second, and 144.6 s in all.
+        let beside = Afterwards { rows: 3.8e6, keys: 9.2e6 };
+        let grown = 38.7 + beside.expected(2_630_000, seconds(38.7), 11_260).as_secs_f64();
+        assert!((130.0..159.0).contains(&grown), "{grown}");
+        assert!(beside.expected(1_000_000, seconds(10.0), 10_000_000) < seconds(10_000.0));
         assert_eq!(Afterwards::default().expected(1_000, seconds(1.0), 5), Duration::ZERO);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
@@ -19,7 +20,7 @@ use crate::fold::{PartitionFold, ReadModel, VersionAt};
 use crate::progress::Progress;
 use crate::skips::Skips;
 use crate::traffic::{LOOK_EVERY, Traffic};
-use crate::versions::{Vector, at_most, heads, positions};
+use crate::versions::{Vector, at_most, heads, lag_events, positions};
 
 /// Memory one index build may use.
 const INDEX_BUILD_MEGABYTES: u32 = 256;
@@ -29,6 +30,10 @@ const WITH_HELP: &str = "SET LOCAL max_parallel_maintenance_workers TO DEFAULT";
 
 /// Read models whose keys are built at the same time.
 const INDEX_BUILDS_MAX: usize = 2;
+
+/// What is added to the log while a version is made is read in rounds like its bulk, until so little is missing, and not for ever.
+const READ_ON_REST_EVENTS: u64 = 20_000;
+const READ_ON_ROUNDS_MAX: u32 = 5;
 
 /// Events folded at once while others write: what came of them is then committed.
 const PIECE_EVENTS: i64 = 2_000;
@@ -48,10 +53,9 @@ impl Share {
     }
 }
 
-/// Folds every partition up to `until`, or as far as the live versions have read, wherever that has not been done yet, then
-/// adds the keys.
+/// Folds every partition up to `until`, or as far as the live versions have read, wherever that has not been done yet.
 /// A partition that several read models need is read once for all of them.
-pub(super) async fn build(
+pub(super) async fn load_all(
     connections: &Connections,
     operator: &mut PgConnection,
     buildings: &[Building],
@@ -59,45 +63,99 @@ pub(super) async fn build(
     workers: usize,
     progress: &Progress,
 ) -> Result<(), ToolError> {
-    let heads = heads(operator).await?;
-    let mut todo: BTreeMap<i32, Vec<Share>> = BTreeMap::new();
+    let mut todo = Todo::new();
     for building in buildings {
-        let Building { model, version, .. } = *building;
-        let live = match until {
+        let target = match until {
             Some(until) => until.clone(),
-            None => positions(operator, model.name(), building.live).await?,
+            None => positions(operator, building.model.name(), building.live).await?,
         };
-        for (partition, through) in at_most(&live, &heads) {
-            let after = building.reached.get(&partition).copied().unwrap_or_default();
-            // What was begun of a row per key is finished; the rest of it comes on top, when it is caught up with.
-            let can_go_on = after == 0 || model.growth() == Growth::PerEvent;
-            if can_go_on && after < through {
-                todo.entry(partition).or_default().push(Share { model, version, after, through });
-            }
-        }
+        add(&mut todo, building, &building.reached, &at_most(&target, &heads(operator).await?));
     }
-    load(connections, todo, workers, progress).await?;
+    load(connections, todo, workers, progress).await
+}
+
+/// How many versions are completed at once: all of them, unless others write. Then each takes its place before the next one is
+/// begun with, because one that has its keys and waits for its turn falls behind faster than it can catch up again.
+pub(super) async fn at_once(connections: &Connections, all: usize, progress: &Progress) -> Result<usize, ToolError> {
+    let traffic = Traffic::watch(connections.readers().clone(), progress.clone()).await?;
+    Ok(if traffic.is_there().await? { 1 } else { all.max(1) })
+}
+
+/// Makes versions whose rows are loaded fit to be compared: with what was added to the log meanwhile, keys, and the statistics by
+/// which the comparison and the first readers are planned. With `until` they stay at the positions they have. Answers when every
+/// row and every key stood, since the beginning.
+pub(super) async fn complete(
+    connections: &Connections,
+    operator: &mut PgConnection,
+    buildings: &[Building],
+    until: Option<&Vector>,
+    workers: usize,
+    progress: &Progress,
+) -> Result<Duration, ToolError> {
+    if until.is_none() {
+        read_on(connections, operator, buildings, workers, progress).await?;
+    }
     progress.step("building keys");
     let traffic = Traffic::watch(connections.readers().clone(), progress.clone()).await?;
     let keys: Vec<_> = buildings.iter().map(|building| add_keys(connections, building.model, &traffic)).collect();
-    stream::iter(keys).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
+    stream::iter(keys).buffer_unordered(INDEX_BUILDS_MAX).try_collect::<()>().await?;
+    let stood = progress.elapsed();
+    progress.step("gathering statistics");
+    let models: Vec<_> = buildings.iter().map(|building| analyze_model(connections, building.model)).collect();
+    stream::iter(models).buffer_unordered(INDEX_BUILDS_MAX).try_collect::<()>().await?;
+    Ok(stood)
 }
 
-/// Gathers the statistics by which the comparison and the first readers are planned, once rows and keys stand.
-pub(super) async fn analyze(connections: &Connections, buildings: &[Building]) -> Result<(), ToolError> {
-    let models: Vec<_> = buildings.iter().map(|building| analyze_model(connections, building.model)).collect();
-    stream::iter(models).buffer_unordered(INDEX_BUILDS_MAX).try_collect().await
+/// Rounds of reading what was added to the log meanwhile, while there are no keys yet: without them rows are loaded several times as
+/// fast.
+async fn read_on(
+    connections: &Connections,
+    operator: &mut PgConnection,
+    buildings: &[Building],
+    workers: usize,
+    progress: &Progress,
+) -> Result<(), ToolError> {
+    for _ in 0..READ_ON_ROUNDS_MAX {
+        let mut todo = Todo::new();
+        let mut left = 0;
+        for building in buildings.iter().filter(|building| building.model.growth() == Growth::PerEvent) {
+            let name = building.model.name();
+            let live = positions(operator, name, building.live).await?;
+            let target = at_most(&live, &heads(operator).await?);
+            let reached = positions(operator, name, building.version).await?;
+            left = left.max(lag_events(&reached, &target));
+            add(&mut todo, building, &reached, &target);
+        }
+        if left <= READ_ON_REST_EVENTS {
+            return Ok(());
+        }
+        progress.step("reading on");
+        progress.left(left);
+        load(connections, todo, workers, progress).await?;
+    }
+    Ok(())
+}
+
+/// What is to be read, by partition.
+type Todo = BTreeMap<i32, Vec<Share>>;
+
+/// Adds what a version at `reached` lacks of `target`.
+fn add(todo: &mut Todo, building: &Building, reached: &Vector, target: &Vector) {
+    let Building { model, version, .. } = *building;
+    for (&partition, &through) in target {
+        let after = reached.get(&partition).copied().unwrap_or_default();
+        // What was begun of a row per key is finished; the rest of it comes on top, when it is caught up with.
+        let can_go_on = after == 0 || model.growth() == Growth::PerEvent;
+        if can_go_on && after < through {
+            todo.entry(partition).or_default().push(Share { model, version, after, through });
+        }
+    }
 }
 
 /// Folds on threads of its own, so that a server that rebuilds goes on answering.
 ///
 /// While others write there are fewer workers, see [`Traffic`]. The largest partitions first would end soonest, but in order is what an operator can follow; workers take the next.
-async fn load(
-    connections: &Connections,
-    todo: BTreeMap<i32, Vec<Share>>,
-    workers: usize,
-    progress: &Progress,
-) -> Result<(), ToolError> {
+async fn load(connections: &Connections, todo: Todo, workers: usize, progress: &Progress) -> Result<(), ToolError> {
     let workers = workers.min(todo.len());
     let (options, progress) = (connections.options().clone(), progress.clone());
     let readers = u32::try_from(workers + 1).unwrap_or(u32::MAX);
@@ -112,7 +170,7 @@ async fn load(
 
 async fn load_here(
     connections: &Connections,
-    todo: BTreeMap<i32, Vec<Share>>,
+    todo: Todo,
     workers: usize,
     progress: &Progress,
 ) -> Result<(), ToolError> {
@@ -143,7 +201,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn work(mut self, queue: Arc<Mutex<BTreeMap<i32, Vec<Share>>>>, progress: Progress) -> Result<(), ToolError> {
+    async fn work(mut self, queue: Arc<Mutex<Todo>>, progress: Progress) -> Result<(), ToolError> {
         loop {
             while !queue.lock().await.is_empty() && !self.traffic.leaves_room_for(self.number).await? {
                 tokio::time::sleep(LOOK_EVERY).await;

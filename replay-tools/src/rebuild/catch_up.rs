@@ -24,40 +24,39 @@ const ROUNDS_MAX: u32 = 20;
 /// Events caught up with in one transaction.
 const STEP_EVENTS: i64 = 4_000;
 
-/// Rounds of catching up, until little is left to do while the live version stands still.
+/// Rounds of catching up, until little is left to do.
 pub(super) async fn near(
     connections: &Connections,
-    operator: &mut PgConnection,
+    writer: &mut PgConnection,
     building: &Building,
     progress: &Progress,
 ) -> Result<(), ToolError> {
     let name = building.model.name();
     for _ in 0..ROUNDS_MAX {
-        let live = positions(operator, name, building.live).await?;
-        let target = at_most(&live, &heads(operator).await?);
-        let reached = positions(operator, name, building.version).await?;
+        let live = positions(writer, name, building.live).await?;
+        let target = at_most(&live, &heads(writer).await?);
+        let reached = positions(writer, name, building.version).await?;
         let left = lag_events(&reached, &target);
         if left <= REST_EVENTS {
             return Ok(());
         }
         progress.left(left);
-        in_the_background(connections, building, target, progress).await?;
+        in_steps(connections, writer, building, &target, &mut progress.counter()).await?;
     }
     Ok(())
 }
 
-/// For whoever has time: on a thread of its own, while everybody else goes on.
-async fn in_the_background(
+/// The same for whoever has time: on a thread of its own, while everybody else goes on.
+pub(super) async fn near_apart(
     connections: &Connections,
     building: &Building,
-    target: Vector,
     progress: &Progress,
 ) -> Result<(), ToolError> {
     let (options, progress, building) = (connections.options().clone(), progress.clone(), building.clone());
     apart(1, move || async move {
         let connections = Connections::in_the_background(&options, 1);
         let mut writer = connections.connect_to_write().await?;
-        let caught_up = in_steps(&connections, &mut writer, &building, &target, &mut progress.counter()).await;
+        let caught_up = near(&connections, &mut writer, &building, &progress).await;
         connections.close().await;
         caught_up
     })
@@ -65,7 +64,7 @@ async fn in_the_background(
 }
 
 /// Folds what a version lacks of `target` on top of its rows, a transaction per step: nobody else's is to see an old one.
-pub(super) async fn in_steps(
+async fn in_steps(
     connections: &Connections,
     writer: &mut PgConnection,
     building: &Building,

@@ -176,13 +176,13 @@ pub async fn rebuild_watched<L: EventLog>(
         }
         let progress = progress(operator, &buildings, None, options.show).await?;
         watch.see(&progress);
-        build::build(&connections, operator, &buildings, None, workers, &progress).await?;
+        build::load_all(&connections, operator, &buildings, None, workers, &progress).await?;
         let site = Site { connections: &connections, run, options, progress: &progress, started_at: now() };
-        let build_seconds = progress.elapsed().as_secs_f64();
-        progress.step("gathering statistics");
-        build::analyze(&connections, &buildings).await?;
-        for building in &buildings {
-            reports.push(site.take_over(operator, log, building, build_seconds).await?);
+        for together in buildings.chunks(build::at_once(&connections, buildings.len(), &progress).await?) {
+            let stood = build::complete(&connections, operator, together, None, workers, &progress).await?;
+            for building in together {
+                reports.push(site.take_over(operator, log, building, stood.as_secs_f64()).await?);
+            }
         }
         progress.finish();
     }
@@ -225,7 +225,7 @@ impl Site<'_> {
     ) -> Result<RebuildReport, ToolError> {
         let Self { connections, run, options, progress, started_at } = *self;
         let projection = building.model.name();
-        let parity = parity::compare(connections, operator, building, options.listed_rows, progress).await?;
+        let parity = parity::compare(connections, building, options.listed_rows, progress).await?;
         let rebuilt = ProjectionRebuilt {
             run: run.clone(),
             projection: projection.to_owned(),
@@ -282,11 +282,13 @@ async fn progress(
         several => format!("{} read models", several.len()),
     };
     let progress = Progress::new(show, &title, left);
-    let mut rows = 0.0;
+    let mut afterwards = Afterwards::default();
     for table in buildings.iter().flat_map(|building| building.model.tables()) {
-        rows += expected_rows(operator, table).await?;
+        let rows = expected_rows(operator, table).await?;
+        afterwards.rows += rows;
+        afterwards.keys += rows * (1 + table.indexes.len()) as f64;
     }
-    progress.then(Afterwards { rows });
+    progress.then(afterwards);
     Ok(progress)
 }
 

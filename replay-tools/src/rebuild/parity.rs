@@ -8,7 +8,8 @@ use sqlx::{Connection, PgConnection};
 use calos_projections::Schema;
 
 use super::{Building, catch_up};
-use crate::connections::{Connections, run_sql};
+use crate::background::apart;
+use crate::connections::{Connections, WITHOUT_HELP, run_sql};
 use crate::differences::{Differences, compare_all, stretches};
 use crate::error::ToolError;
 use crate::fold::ReadModel;
@@ -83,7 +84,7 @@ impl Parity {
     }
 }
 
-/// Compares the building version with the live one, both at the same positions, while everything moves on.
+/// Compares the building version with the live one, both at the same positions, while everything moves on: on a thread of its own.
 ///
 /// A transaction sees the live version where it stood when it began, and itself brings the new one there before it compares, so
 /// nobody has to stand still. While others write, one lasts for a few stretches of rows only: PostgreSQL keeps whatever they
@@ -91,24 +92,40 @@ impl Parity {
 /// because both versions are moved on by the same fold.
 pub(super) async fn compare(
     connections: &Connections,
-    operator: &mut PgConnection,
+    building: &Building,
+    listed_rows: i64,
+    progress: &Progress,
+) -> Result<Parity, ToolError> {
+    let (options, building, progress) = (connections.options().clone(), building.clone(), progress.clone());
+    apart(1, move || async move {
+        let connections = Connections::in_the_background(&options, 1);
+        let compared = compare_here(&connections, &building, listed_rows, &progress).await;
+        connections.close().await;
+        compared
+    })
+    .await?
+}
+
+async fn compare_here(
+    connections: &Connections,
     building: &Building,
     listed_rows: i64,
     progress: &Progress,
 ) -> Result<Parity, ToolError> {
     let (model, at) = (building.model, building.at());
-    progress.step("catching up");
-    catch_up::near(connections, operator, building, progress).await?;
-    progress.step("comparing");
     let traffic = Traffic::watch(connections.readers().clone(), progress.clone()).await?;
-    let mut comparing = connections.connect().await?;
-    run_sql(&mut comparing, &format!("SET work_mem = '{COMPARISON_MEGABYTES}MB'")).await?;
-    let mut stretches = stretches(&mut comparing, model.tables(), Schema::Next).await?.into_iter().peekable();
+    let mut writer = connections.connect_to_write().await?;
+    run_sql(&mut writer, WITHOUT_HELP).await?;
+    progress.step("catching up");
+    catch_up::near(connections, &mut writer, building, progress).await?;
+    progress.step("comparing");
+    run_sql(&mut writer, &format!("SET work_mem = '{COMPARISON_MEGABYTES}MB'")).await?;
+    let mut stretches = stretches(&mut writer, model.tables(), Schema::Next).await?.into_iter().peekable();
     let mut compared = Ok(Differences::default());
     let mut target = Vector::new();
     while let (Ok(differences), Some(_)) = (&mut compared, stretches.peek()) {
-        catch_up::near(connections, operator, building, progress).await?;
-        let mut snapshot = comparing.begin().await?;
+        catch_up::near(connections, &mut writer, building, progress).await?;
+        let mut snapshot = writer.begin().await?;
         run_sql(&mut snapshot, SNAPSHOT).await?;
         let begun = Instant::now();
         let live = positions(&mut snapshot, model.name(), building.live).await?;
@@ -137,7 +154,7 @@ pub(super) async fn compare(
             Err(_) => snapshot.rollback().await?,
         }
     }
-    let rows = count(&mut comparing, model, Schema::Next).await?;
+    let rows = count(&mut writer, model, Schema::Next).await?;
     Parity::from(target, compared, rows)
 }
 

@@ -124,12 +124,12 @@ async fn build_and_compare(
     }
     let progress = progress(operator, &buildings, target.as_ref(), options.show).await?;
     let workers = options.workers.clamp(1, REBUILD_WORKERS_MAX);
-    build::build(connections, operator, &buildings, target.as_ref(), workers, &progress).await?;
-    build::analyze(connections, &buildings).await?;
+    build::load_all(connections, operator, &buildings, target.as_ref(), workers, &progress).await?;
+    build::complete(connections, operator, &buildings, target.as_ref(), workers, &progress).await?;
     let mut previews = Vec::with_capacity(buildings.len());
     for building in &buildings {
         let parity = match &target {
-            None => parity::compare(connections, operator, building, options.listed_rows, &progress).await?,
+            None => parity::compare(connections, building, options.listed_rows, &progress).await?,
             Some(_) => compare_as_is(connections, building, options.listed_rows).await?,
         };
         let (name, tables) = (building.model.name(), building.model.tables());

@@ -33,7 +33,7 @@ pub(super) async fn switch(
     let model = building.model;
     let (name, at) = (model.name(), building.at());
     progress.step("catching up");
-    catch_up::near(connections, operator, building, progress).await?;
+    catch_up::near_apart(connections, building, progress).await?;
 
     progress.step("switching");
     // What the live version and its readers wait for is done at everybody's pace.
