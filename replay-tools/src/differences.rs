@@ -268,3 +268,35 @@ fn statement(table: &TableSpec, live: Schema, log: Schema, condition: &str) -> S
         order.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use calos_projections::{Column, ColumnType};
+
+    use super::*;
+
+    const COLUMNS: [Column; 2] = [Column::new("tenant", ColumnType::Uuid), Column::new("name", ColumnType::Text)];
+
+    #[test]
+    fn stretches_follow_one_another_and_a_border_belongs_to_the_later_one() {
+        let table = TableSpec {
+            name: "named",
+            columns: &COLUMNS,
+            column_names: &["tenant", "name"],
+            key: &["tenant", "name"],
+            indexes: &[],
+            fillfactor: 100,
+        };
+        let border = |tenant: &str, name: &str| vec![tenant.to_owned(), name.to_owned()];
+        assert_eq!(between(&table, &[]), [EVERY_ROW]);
+        assert_eq!(
+            between(&table, &[border("a", "it's"), border("b", "z")]),
+            [
+                "tenant <= 'a'::uuid AND (tenant, name) < ('a'::uuid, 'it''s'::text)",
+                "tenant >= 'a'::uuid AND (tenant, name) >= ('a'::uuid, 'it''s'::text) \
+                 AND tenant <= 'b'::uuid AND (tenant, name) < ('b'::uuid, 'z'::text)",
+                "tenant >= 'b'::uuid AND (tenant, name) >= ('b'::uuid, 'z'::text)",
+            ]
+        );
+    }
+}

@@ -19,6 +19,7 @@ const CACHE_MEGABYTES: u64 = 256;
 const CACHE_MEGABYTES_MIN: u64 = 128;
 const CACHE_MEGABYTES_MAX: u64 = 2_048;
 const MEMORY_PER_CACHE: u64 = 8;
+const MEBIBYTE: u64 = 1 << 20;
 
 /// What PostgreSQL may expect the system to keep of its files besides, as many times its own cache.
 const SYSTEM_CACHE_PER_CACHE: u64 = 4;
@@ -81,7 +82,7 @@ fn cache_megabytes(durability: Durability, memory: Option<u64>) -> u64 {
     match (durability, memory) {
         (Durability::None, _) | (Durability::Full, None) => CACHE_MEGABYTES,
         (Durability::Full, Some(bytes)) => {
-            (bytes / MEMORY_PER_CACHE >> 20).clamp(CACHE_MEGABYTES_MIN, CACHE_MEGABYTES_MAX)
+            (bytes / MEMORY_PER_CACHE / MEBIBYTE).clamp(CACHE_MEGABYTES_MIN, CACHE_MEGABYTES_MAX)
         }
     }
 }
