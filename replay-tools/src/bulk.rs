@@ -2,9 +2,10 @@
 
 use sqlx::{PgConnection, PgPool};
 
+use calos_domain::Record;
 use calos_projections::copy_in::COPY_FLUSH_BYTES;
 use calos_projections::copy_out::read_slice;
-use calos_projections::{Columns, CopySink, Growth, LogSlice, ReadStopped, Schema};
+use calos_projections::{Columns, CopyOutError, CopySink, Growth, LogSlice, ReadStopped, Schema};
 
 use crate::error::ToolError;
 use crate::fold::{Folded, PartitionFold, ReadModel, steps};
@@ -88,7 +89,7 @@ impl Bulk {
         writer: &mut PgConnection,
         counter: &mut Counter,
     ) -> Result<bool, ToolError> {
-        let through = self.shares.iter().map(|share| share.through).max().unwrap_or_default();
+        let through = self.through();
         let per_event = self.shares.iter().any(|share| share.growth == Growth::PerEvent);
         let step = at_most.unwrap_or(if per_event { PER_EVENT_STEP_EVENTS } else { PER_KEY_STEP_EVENTS });
         let Some(slice) = steps(self.partition, self.reached, through, step).next() else { return Ok(false) };
@@ -99,17 +100,50 @@ impl Bulk {
         read?;
         sent?;
         self.reached = slice.through;
+        self.gather()?;
+        Ok(true)
+    }
+
+    /// How far the partition has been read.
+    pub(crate) const fn reached(&self) -> i64 {
+        self.reached
+    }
+
+    /// The last position that anybody takes.
+    pub(crate) fn through(&self) -> i64 {
+        self.shares.iter().map(|share| share.through).max().unwrap_or_default()
+    }
+
+    /// Folds the event that comes next, from wherever it was read.
+    pub(crate) fn take(&mut self, record: &Record<'_>) -> Result<(), ToolError> {
+        let Record { partition, position, .. } = *record;
+        let expected = self.reached + 1;
+        if (partition, position) != (self.partition, expected) {
+            return Err(CopyOutError::Gap { partition: self.partition, expected, found: position }.into());
+        }
+        take(&mut self.shares, record)?;
+        self.reached = position;
+        Ok(())
+    }
+
+    /// Makes rows of what was folded, where there is one per event.
+    pub(crate) fn gather(&mut self) -> Result<(), ToolError> {
         for (share, sink) in self.shares.iter_mut().zip(&mut self.sinks) {
             if share.growth == Growth::PerEvent {
                 share.fold.copy(sink)?;
             }
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Sends the rows of every table that has gathered so many bytes of them.
+    pub(crate) async fn send(&mut self, writer: &mut PgConnection, at_least: usize) -> Result<(), ToolError> {
+        send(&mut self.sinks, writer, self.schema.as_str(), at_least).await
     }
 
     /// Sends the rows of every share that has one per event, so that what was read of it so far can be committed.
     pub(crate) async fn settle(&mut self, writer: &mut PgConnection) -> Result<Vec<Settled>, ToolError> {
-        send(&mut self.sinks, writer, self.schema.as_str(), 0).await?;
+        self.send(writer, 0).await?;
         let mut settled = Vec::new();
         for (number, (share, sink)) in self.shares.iter_mut().zip(&self.sinks).enumerate() {
             let position = self.reached.min(share.through);
@@ -138,9 +172,7 @@ impl Bulk {
 async fn read(readers: &PgPool, slice: LogSlice, shares: &mut [Share], counter: &mut Counter) -> Result<(), ToolError> {
     let read = read_slice(readers, slice, Columns::EVENT, |row| {
         counter.event();
-        let position = row.record.position;
-        let mut taking = shares.iter_mut().filter(|share| share.after < position && position <= share.through);
-        taking.try_for_each(|share| share.fold.take(&row.record))
+        take(shares, &row.record)
     });
     match read.await {
         Ok(_) => Ok(()),
@@ -149,7 +181,13 @@ async fn read(readers: &PgPool, slice: LogSlice, shares: &mut [Share], counter: 
     }
 }
 
-/// Sends the rows of every table that has gathered so many bytes of them.
+/// Folds one event into every share that it belongs to.
+fn take(shares: &mut [Share], record: &Record<'_>) -> Result<(), ToolError> {
+    let position = record.position;
+    let mut taking = shares.iter_mut().filter(|share| share.after < position && position <= share.through);
+    taking.try_for_each(|share| share.fold.take(record))
+}
+
 async fn send(
     sinks: &mut [CopySink],
     writer: &mut PgConnection,

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn what_comes_after_the_events_is_part_of_what_is_left_and_passes() {
         let progress = Progress::new(Show::Silent, "test", 2_048);
-        progress.then(Afterwards { rows: 1e9, keys: 1e9 });
+        progress.then(Afterwards { compared: 1e9, keys: 1e9, ..Afterwards::default() });
         let mut counter = progress.counter();
         (0..2_048).for_each(|_| counter.event());
         std::thread::sleep(Duration::from_millis(5));

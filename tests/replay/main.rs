@@ -27,6 +27,7 @@ mod restoring;
 #[expect(dead_code, reason = "the crash tests hand sockets over and kill servers, which nothing here does")]
 mod server;
 mod stopping;
+mod sweeping;
 mod turns;
 mod whole_units;
 mod year;

@@ -11,21 +11,41 @@ enum Stage {
     Ended,
 }
 
+/// Which rows have to come.
+enum Wanted<'a> {
+    /// Every position of a slice, in order.
+    Slice(LogSlice),
+    /// Those of these partitions, in whatever order; others are passed over.
+    Partitions(&'a [i32]),
+}
+
 /// Cuts rows from a byte stream that may break anywhere.
-pub struct RowCutter {
-    slice: LogSlice,
+pub struct RowCutter<'w> {
+    wanted: Wanted<'w>,
     columns: Columns,
     stage: Stage,
-    last: i64,
+    /// Partition and position of the last good row.
+    last: (i32, i64),
     /// The beginning of a row whose end has not arrived: at most one row and one chunk.
     carry: Vec<u8>,
 }
 
-impl RowCutter {
-    /// A cutter at the beginning of the stream of `slice`.
+impl<'w> RowCutter<'w> {
+    /// A cutter at the beginning of the stream of `slice`, which asserts that no position is missing.
     #[must_use]
     pub fn new(slice: LogSlice, columns: Columns) -> Self {
-        Self { slice, columns, stage: Stage::Header, last: slice.after, carry: Vec::new() }
+        Self::at(Wanted::Slice(slice), (slice.partition, slice.after), columns)
+    }
+
+    /// A cutter at the beginning of a stream of rows in any order, which hands out those of some partitions. Whether any is
+    /// missing is for whoever takes them to find out.
+    #[must_use]
+    pub fn of_partitions(partitions: &'w [i32], columns: Columns) -> Self {
+        Self::at(Wanted::Partitions(partitions), (0, 0), columns)
+    }
+
+    fn at(wanted: Wanted<'w>, last: (i32, i64), columns: Columns) -> Self {
+        Self { wanted, columns, stage: Stage::Header, last, carry: Vec::new() }
     }
 
     /// Takes the next chunk and hands out every row it completes.
@@ -50,19 +70,21 @@ impl RowCutter {
         Ok(())
     }
 
-    /// Checks that the stream ended with its trailer, and that nothing is missing; returns the number of rows.
+    /// Checks that the stream ended with its trailer, and that nothing of a slice is missing.
     ///
     /// # Errors
     /// [`CopyOutError::NoTrailer`] or [`CopyOutError::EndsEarly`].
-    pub fn finish(self) -> Result<u64, CopyOutError> {
-        let LogSlice { partition, after, through } = self.slice;
+    pub fn finish(self) -> Result<(), CopyOutError> {
+        let (partition, last) = self.last;
         if self.stage != Stage::Ended {
-            return Err(CopyOutError::NoTrailer { partition, last: self.last });
+            return Err(CopyOutError::NoTrailer { partition, last });
         }
-        if self.last != through {
-            return Err(CopyOutError::EndsEarly { partition, last: self.last, through });
+        match self.wanted {
+            Wanted::Slice(LogSlice { through, .. }) if last != through => {
+                Err(CopyOutError::EndsEarly { partition, last, through })
+            }
+            Wanted::Slice(_) | Wanted::Partitions(_) => Ok(()),
         }
-        Ok(self.last.abs_diff(after))
     }
 
     fn cut<E>(
@@ -80,7 +102,7 @@ impl RowCutter {
         }
         while used < bytes.len() {
             if self.stage == Stage::Ended {
-                return Err(CopyOutError::AfterTrailer { partition: self.slice.partition }.into());
+                return Err(CopyOutError::AfterTrailer { partition: self.last.0 }.into());
             }
             let rest = &bytes[used..];
             let Some((count, _)) = rest.split_first_chunk::<2>() else { break };
@@ -91,13 +113,14 @@ impl RowCutter {
                 continue;
             }
             if count != self.columns.count() {
-                let (partition, expected) = (self.slice.partition, self.columns.count());
-                return Err(CopyOutError::Fields { partition, after: self.last, expected, found: count }.into());
+                let ((partition, after), expected) = (self.last, self.columns.count());
+                return Err(CopyOutError::Fields { partition, after, expected, found: count }.into());
             }
             let Some(length) = self.row_length(rest, count)? else { break };
-            let row = self.row(&rest[2..length])?;
-            each(&row).map_err(ReadStopped::Reader)?;
-            self.last = row.record.position;
+            if let Some(row) = self.row(&rest[2..length])? {
+                each(&row).map_err(ReadStopped::Reader)?;
+                self.last = (row.record.partition, row.record.position);
+            }
             used += length;
         }
         Ok(used)
@@ -116,10 +139,14 @@ impl RowCutter {
         Ok((at <= bytes.len()).then_some(at))
     }
 
-    fn row<'a>(&self, bytes: &'a [u8]) -> Result<LogRow<'a>, CopyOutError> {
+    /// The row, unless it is one that is passed over.
+    fn row<'a>(&self, bytes: &'a [u8]) -> Result<Option<LogRow<'a>>, CopyOutError> {
         let mut fields = Fields { bytes, cutter: self };
         let partition = i32::from_be_bytes(fields.fixed("partition")?);
         let position = i64::from_be_bytes(fields.fixed("position")?);
+        if !self.wants(partition, position)? {
+            return Ok(None);
+        }
         let aggregate_type = fields.text("aggregate_type")?;
         let aggregate_id = fields.text("aggregate_id")?;
         let sequence = i64::from_be_bytes(fields.fixed("sequence")?);
@@ -129,12 +156,6 @@ impl RowCutter {
         let since_2000 = i64::from_be_bytes(fields.fixed("recorded_at")?);
         let metadata = if self.columns.metadata { fields.text("metadata")? } else { "" };
         let hash = if self.columns.hash { fields.next("hash")? } else { &[] };
-        if partition != self.slice.partition {
-            return Err(CopyOutError::Partition { expected: self.slice.partition, found: partition });
-        }
-        if position != self.last + 1 {
-            return Err(CopyOutError::Gap { partition, expected: self.last + 1, found: position });
-        }
         let micros = since_2000.checked_add(POSTGRES_EPOCH_MICROS).ok_or_else(|| self.bad("recorded_at"))?;
         let recorded_at = Timestamp::from_micros(micros);
         let record = Record {
@@ -149,11 +170,27 @@ impl RowCutter {
             metadata,
             recorded_at,
         };
-        Ok(LogRow { record, hash })
+        Ok(Some(LogRow { record, hash }))
+    }
+
+    /// Whether a row is handed out; in a slice it has to be the next one.
+    fn wants(&self, partition: i32, position: i64) -> Result<bool, CopyOutError> {
+        let (wanted, next) = (self.last.0, self.last.1 + 1);
+        match self.wanted {
+            Wanted::Slice(_) if partition != wanted => {
+                Err(CopyOutError::Partition { expected: wanted, found: partition })
+            }
+            Wanted::Slice(_) if position != next => {
+                Err(CopyOutError::Gap { partition, expected: next, found: position })
+            }
+            Wanted::Slice(_) => Ok(true),
+            Wanted::Partitions(partitions) => Ok(partitions.contains(&partition)),
+        }
     }
 
     fn bad(&self, column: &'static str) -> CopyOutError {
-        CopyOutError::Field { partition: self.slice.partition, after: self.last, column }
+        let (partition, after) = self.last;
+        CopyOutError::Field { partition, after, column }
     }
 }
 
@@ -172,7 +209,7 @@ fn header_length(bytes: &[u8]) -> Result<Option<usize>, CopyOutError> {
 /// The fields of one complete row.
 struct Fields<'a, 'c> {
     bytes: &'a [u8],
-    cutter: &'c RowCutter,
+    cutter: &'c RowCutter<'c>,
 }
 
 impl<'a> Fields<'a, '_> {
@@ -247,7 +284,9 @@ mod tests {
                 Err(ReadStopped::Reader(never)) => match never {},
             }
         }
-        Ok((seen, cutter.finish()?))
+        cutter.finish()?;
+        let rows = seen.len() as u64;
+        Ok((seen, rows))
     }
 
     #[test]

@@ -9,14 +9,17 @@ const LOOKS_MAX: usize = 256;
 
 // What a rebuild takes for each event and each row on two idle cores, in microseconds: how these stand to each other is what
 // counts, as the machine's own pace is taken from how fast it reads.
-const READ_EVENT_MICROSECONDS: f64 = 2.1;
-const READ_ROW_MICROSECONDS: f64 = 2.0;
-/// What comes after the reading: for each row of each key and index, and for each row that is counted and compared.
-const KEY_MICROSECONDS: f64 = 0.88;
+const READ_EVENT_MICROSECONDS: f64 = 1.45;
+const READ_ROW_MICROSECONDS: f64 = 1.4;
+/// What comes after the reading: for each row of each key and index, for each row that is laid beside another, and for each
+/// that is only added up.
+const KEY_MICROSECONDS: f64 = 0.65;
 const COMPARE_ROW_MICROSECONDS: f64 = 5.2;
-// The same beside others who write, where all goes slower, the reading most, and for each event that is added while rows are compared.
+const SUM_ROW_MICROSECONDS: f64 = 0.95;
+// The same beside others who write, where all goes slower, the reading most, and for each event that is added meanwhile.
 const BESIDE_KEY_MICROSECONDS: f64 = 0.53;
 const BESIDE_COMPARE_ROW_MICROSECONDS: f64 = 3.4;
+const BESIDE_SUM_ROW_MICROSECONDS: f64 = 1.1;
 const BESIDE_CATCH_UP_EVENT_MICROSECONDS: f64 = 7.0;
 /// The log may grow nearly as fast as it can be read; the end is then not foretold further than this share of the time allows.
 const GROWTH_SHARE_MAX: f64 = 0.8;
@@ -24,8 +27,10 @@ const GROWTH_SHARE_MAX: f64 = 0.8;
 /// What comes after the events.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Afterwards {
-    /// Rows that are counted and compared.
-    pub rows: f64,
+    /// Rows that are laid beside the ones that stand.
+    pub compared: f64,
+    /// Rows that are only added up, since they never change.
+    pub summed: f64,
     /// Rows in each key and index that is built, of all of them together.
     pub keys: f64,
 }
@@ -34,22 +39,24 @@ impl Afterwards {
     /// How long it will take, when reading `events` takes so long, and others add `growth` of them each second until all is
     /// done.
     pub(super) fn expected(self, events: u64, reading: Duration, growth: u64) -> Duration {
-        let Self { rows, keys } = self;
+        let Self { compared, summed, keys } = self;
         let (events, growth) = (events as f64, growth as f64);
-        let at_rest = events * READ_EVENT_MICROSECONDS + rows * READ_ROW_MICROSECONDS;
-        if at_rest <= 0.0 || rows <= 0.0 {
+        let at_rest = events * READ_EVENT_MICROSECONDS + (compared + summed) * READ_ROW_MICROSECONDS;
+        if at_rest <= 0.0 || compared + summed <= 0.0 {
             return Duration::ZERO;
         }
         let reading = reading.as_secs_f64();
         let pace = reading / at_rest;
         let seconds = if growth <= WRITTEN_EVENTS_PER_SECOND {
-            pace * (keys * KEY_MICROSECONDS + rows * COMPARE_ROW_MICROSECONDS)
+            let comparing = compared * COMPARE_ROW_MICROSECONDS + summed * SUM_ROW_MICROSECONDS;
+            pace * (keys * KEY_MICROSECONDS + comparing)
         } else {
-            // What is added while it reads is read as well, and what is added meanwhile.
+            // What is added while it reads is read as well, and what is added meanwhile; and what is added later is caught up with.
             let larger = 1.0 / (1.0 - (growth * reading / events).min(GROWTH_SHARE_MAX));
             let catching_up = (pace * growth * BESIDE_CATCH_UP_EVENT_MICROSECONDS).min(GROWTH_SHARE_MAX);
-            let comparing = pace * rows * BESIDE_COMPARE_ROW_MICROSECONDS / (1.0 - catching_up);
-            reading * (larger - 1.0) + larger * (pace * keys * BESIDE_KEY_MICROSECONDS + comparing)
+            let comparing = compared * BESIDE_COMPARE_ROW_MICROSECONDS + summed * BESIDE_SUM_ROW_MICROSECONDS;
+            let later = pace * (keys * BESIDE_KEY_MICROSECONDS + comparing);
+            reading * (larger - 1.0) + larger * later / (1.0 - catching_up)
         };
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
@@ -145,17 +152,18 @@ mod tests {
 
     #[test]
     fn what_comes_afterwards_goes_at_the_pace_of_the_reading_and_grows_with_the_log() {
-        let views = Afterwards { rows: 2.3e6, keys: 2.3e6 };
-        let quick = views.expected(1_000_000, seconds(6.7), 0).as_secs_f64();
-        let slow = views.expected(1_000_000, seconds(13.4), 0).as_secs_f64();
+        let views = Afterwards { summed: 2.3e6, keys: 2.3e6, ..Afterwards::default() };
+        let expected = |afterwards: Afterwards, reading, growth| {
+            afterwards.expected(1_000_000, seconds(reading), growth).as_secs_f64()
+        };
+        let (quick, slow) = (expected(views, 6.7, 0), expected(views, 13.4, 0));
         assert!(quick > 0.0 && (slow / quick - 2.0).abs() < 1e-6, "{quick} {slow}");
-        let more_keys = Afterwards { keys: 4.6e6, ..views }.expected(1_000_000, seconds(6.7), 0).as_secs_f64();
-        assert!(more_keys > quick, "{more_keys} {quick}");
-        // As measured: 38.7 s of reading, with 11,260 events added each second, and 144.6 s in all.
-        let beside = Afterwards { rows: 3.8e6, keys: 9.2e6 };
-        let grown = 38.7 + beside.expected(2_630_000, seconds(38.7), 11_260).as_secs_f64();
-        assert!((130.0..159.0).contains(&grown), "{grown}");
-        assert!(beside.expected(1_000_000, seconds(10.0), 10_000_000) < seconds(10_000.0));
+        let more_keys = expected(Afterwards { keys: 4.6e6, ..views }, 6.7, 0);
+        let side_by_side = expected(Afterwards { compared: 2.3e6, summed: 0.0, ..views }, 6.7, 0);
+        assert!(more_keys > quick && side_by_side > quick, "{more_keys} {side_by_side} {quick}");
+        let beside = expected(views, 6.7, 10_000);
+        assert!(beside > expected(views, 6.7, 5_000), "{beside}");
+        assert!(expected(views, 10.0, 10_000_000) < 10_000.0);
         assert_eq!(Afterwards::default().expected(1_000, seconds(1.0), 5), Duration::ZERO);
     }
 

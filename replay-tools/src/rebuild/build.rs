@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use calos_projections::{Growth, Schema};
 
-use super::Building;
+use super::{Building, sweep};
 use crate::background::apart;
 use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
@@ -36,18 +36,27 @@ const READ_ON_REST_EVENTS: u64 = 20_000;
 const READ_ON_ROUNDS_MAX: u32 = 5;
 
 /// Events folded at once while others write: what came of them is then committed.
-const PIECE_EVENTS: i64 = 2_000;
+pub(super) const PIECE_EVENTS: i64 = 2_000;
 
 /// A read model's share of a partition: the version to load, from where, and how far.
 #[derive(Clone, Copy)]
-struct Share {
+pub(super) struct Share {
     model: ReadModel,
     version: i32,
-    after: i64,
-    through: i64,
+    pub(super) after: i64,
+    pub(super) through: i64,
 }
 
 impl Share {
+    /// Positions `after + 1 ..= through` of a version of a read model.
+    pub(super) fn new(model: ReadModel, version: i32, after: i64, through: i64) -> Self {
+        Self { model, version, after, through }
+    }
+
+    pub(super) fn growth(&self) -> Growth {
+        self.model.growth()
+    }
+
     fn at(&self) -> VersionAt<'static> {
         VersionAt { projection: self.model.name(), version: self.version, schema: Schema::Next }
     }
@@ -137,7 +146,7 @@ async fn read_on(
 }
 
 /// What is to be read, by partition.
-type Todo = BTreeMap<i32, Vec<Share>>;
+pub(super) type Todo = BTreeMap<i32, Vec<Share>>;
 
 /// Adds what a version at `reached` lacks of `target`.
 fn add(todo: &mut Todo, building: &Building, reached: &Vector, target: &Vector) {
@@ -147,7 +156,7 @@ fn add(todo: &mut Todo, building: &Building, reached: &Vector, target: &Vector) 
         // What was begun of a row per key is finished; the rest of it comes on top, when it is caught up with.
         let can_go_on = after == 0 || model.growth() == Growth::PerEvent;
         if can_go_on && after < through {
-            todo.entry(partition).or_default().push(Share { model, version, after, through });
+            todo.entry(partition).or_default().push(Share::new(model, version, after, through));
         }
     }
 }
@@ -174,6 +183,9 @@ async fn load_here(
     workers: usize,
     progress: &Progress,
 ) -> Result<(), ToolError> {
+    if sweep::pays(connections.readers(), &todo).await? {
+        return sweep::load(connections, todo, workers, progress).await;
+    }
     let skips = Arc::new(Skips::read(connections.readers()).await?);
     let queue = Arc::new(Mutex::new(todo));
     let traffic = Arc::new(Traffic::watch(connections.readers().clone(), progress.clone()).await?);
@@ -218,10 +230,7 @@ impl Worker {
     async fn partition(&mut self, partition: i32, shares: &[Share], progress: &Progress) -> Result<(), ToolError> {
         let Self { traffic, readers, writer, skips, .. } = self;
         let mut counter = progress.counter();
-        let mut bulk = Bulk::new(partition, Schema::Next);
-        for share in shares {
-            bulk = share.joins(bulk, partition, skips, writer).await?;
-        }
+        let mut bulk = bulk(partition, shares, skips, writer).await?;
         let mut transaction = begin_lazily(writer).await?;
         loop {
             let in_pieces = traffic.is_there().await?;
@@ -230,23 +239,58 @@ impl Worker {
                 break;
             }
             if in_pieces {
-                for settled in bulk.settle(&mut transaction).await? {
-                    let share = shares[settled.share];
-                    share.at().move_checkpoint(&mut transaction, partition, settled.position, &settled.folded).await?;
-                }
+                settle(partition, &mut bulk, shares, &mut transaction).await?;
                 transaction.commit().await?;
                 transaction = begin_lazily(writer).await?;
             }
         }
-        let folded = bulk.finish(&mut transaction).await?;
-        for (share, folded) in shares.iter().zip(&folded) {
-            share.at().move_checkpoint(&mut transaction, partition, share.through, folded).await?;
-        }
+        finish(partition, bulk, shares, &mut transaction).await?;
         transaction.commit().await?;
-        let rows: u64 = folded.iter().map(|folded| folded.rows).sum();
-        tracing::debug!(partition, read_models = shares.len(), rows, "partition folded");
         Ok(())
     }
+}
+
+/// A partition with all its shares, each going on from where it is.
+pub(super) async fn bulk(
+    partition: i32,
+    shares: &[Share],
+    skips: &Skips,
+    connection: &mut PgConnection,
+) -> Result<Bulk, ToolError> {
+    let mut bulk = Bulk::new(partition, Schema::Next);
+    for share in shares {
+        bulk = share.joins(bulk, partition, skips, connection).await?;
+    }
+    Ok(bulk)
+}
+
+/// Makes what was read so far of rows per event fit to be committed.
+pub(super) async fn settle(
+    partition: i32,
+    bulk: &mut Bulk,
+    shares: &[Share],
+    writer: &mut PgConnection,
+) -> Result<(), ToolError> {
+    for settled in bulk.settle(writer).await? {
+        shares[settled.share].at().move_checkpoint(writer, partition, settled.position, &settled.folded).await?;
+    }
+    Ok(())
+}
+
+/// Makes a partition fit to be committed that was read to its end.
+pub(super) async fn finish(
+    partition: i32,
+    bulk: Bulk,
+    shares: &[Share],
+    writer: &mut PgConnection,
+) -> Result<(), ToolError> {
+    let folded = bulk.finish(writer).await?;
+    for (share, folded) in shares.iter().zip(&folded) {
+        share.at().move_checkpoint(writer, partition, share.through, folded).await?;
+    }
+    let rows: u64 = folded.iter().map(|folded| folded.rows).sum();
+    tracing::debug!(partition, read_models = shares.len(), rows, "partition folded");
+    Ok(())
 }
 
 impl Share {

@@ -8,11 +8,13 @@
 mod begin;
 mod build;
 mod catch_up;
+mod fingerprint;
 mod in_place;
 pub mod only;
 mod parity;
 pub mod preview;
 mod record;
+mod sweep;
 mod switch;
 
 use serde::Serialize;
@@ -283,10 +285,15 @@ async fn progress(
     };
     let progress = Progress::new(show, &title, left);
     let mut afterwards = Afterwards::default();
-    for table in buildings.iter().flat_map(|building| building.model.tables()) {
-        let rows = expected_rows(operator, table).await?;
-        afterwards.rows += rows;
-        afterwards.keys += rows * (1 + table.indexes.len()) as f64;
+    for model in buildings.iter().map(|building| building.model) {
+        for table in model.tables() {
+            let rows = expected_rows(operator, table).await?;
+            let compared = if fingerprint::is_for(model) { &mut afterwards.summed } else { &mut afterwards.compared };
+            *compared += rows;
+            // One over some of the rows costs little.
+            let whole = table.indexes.iter().filter(|index| index.only.is_none()).count();
+            afterwards.keys += rows * (1 + whole) as f64;
+        }
     }
     progress.then(afterwards);
     Ok(progress)
