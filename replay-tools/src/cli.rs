@@ -44,9 +44,8 @@ pub enum Verb {
     Status,
     /// Build a read model anew from the log, compare it with what stands, and put it in its place
     ///
-    /// The new version is built beside the live one, in the schema read_next, partition by partition and in parallel;
-    /// reads and writes go on. A rebuild that is interrupted keeps its finished partitions, and the same command goes on
-    /// from there. Differences to the rows that stood are reported and never stop the switch: after an incident they are
+    /// The new version is built beside the live one, in the schema read_next and in parallel; reads and writes go on. A
+    /// rebuild that is interrupted keeps what it has finished, and the same command goes on from there. Differences to the rows that stood are reported and never stop the switch: after an incident they are
     /// the point. The version before stays in read_old until the next rebuild. Run, reason and result are recorded in
     /// the log; so is that it was stopped with Ctrl-C or SIGTERM.
     Rebuild(RebuildArgs),

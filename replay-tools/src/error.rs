@@ -47,7 +47,7 @@ pub enum ToolError {
     #[error("{0}")]
     Corrupt(String),
     /// Stopped by the operator; what was finished is kept.
-    #[error("stopped; finished partitions are kept, and the same command goes on where it stopped")]
+    #[error("stopped; what is finished is kept, and the same command goes on where it stopped")]
     Cancelled,
     /// Stopped by the operator; nothing was left behind.
     #[error("stopped; nothing was changed")]

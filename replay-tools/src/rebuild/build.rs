@@ -17,7 +17,7 @@ use crate::bulk::Bulk;
 use crate::connections::{Connections, run_sql};
 use crate::error::ToolError;
 use crate::fold::{PartitionFold, ReadModel, VersionAt};
-use crate::progress::Progress;
+use crate::progress::{Counter, Progress};
 use crate::skips::Skips;
 use crate::traffic::{LOOK_EVERY, Traffic};
 use crate::versions::{Vector, at_most, heads, lag_events, positions};
@@ -224,30 +224,54 @@ impl Worker {
         }
     }
 
-    /// The rows of every read model that needs the partition, and their checkpoints: in one transaction while nobody else
-    /// writes. Beside others it is done in pieces. What has a row per event is committed with each of them, because
-    /// PostgreSQL keeps whatever others change for as long as a transaction is open, and they would have to walk past it.
     async fn partition(&mut self, partition: i32, shares: &[Share], progress: &Progress) -> Result<(), ToolError> {
         let Self { traffic, readers, writer, skips, .. } = self;
-        let mut counter = progress.counter();
-        let mut bulk = bulk(partition, shares, skips, writer).await?;
-        let mut transaction = begin_lazily(writer).await?;
-        loop {
-            let in_pieces = traffic.is_there().await?;
-            let at_most = in_pieces.then_some(PIECE_EVENTS);
-            if !bulk.step(at_most, readers, &mut transaction, &mut counter).await? {
-                break;
-            }
-            if in_pieces {
-                settle(partition, &mut bulk, shares, &mut transaction).await?;
-                transaction.commit().await?;
-                transaction = begin_lazily(writer).await?;
-            }
-        }
-        finish(partition, bulk, shares, &mut transaction).await?;
-        transaction.commit().await?;
-        Ok(())
+        let bulk = bulk(partition, shares, skips, writer).await?;
+        let counter = &mut progress.counter();
+        read_to_the_end(partition, bulk, shares, Reading { traffic, readers, writer, counter }).await
     }
+}
+
+/// What a partition is read with.
+pub(super) struct Reading<'a> {
+    pub(super) traffic: &'a Traffic,
+    pub(super) readers: &'a PgPool,
+    pub(super) writer: &'a mut PgConnection,
+    pub(super) counter: &'a mut Counter,
+}
+
+/// What is left of a partition, by its index: the rows of every read model that needs it, and their checkpoints, in one
+/// transaction while nobody else writes. Beside others it is done in pieces. What has a row per event is committed with each
+/// of them, because PostgreSQL keeps whatever others change for as long as a transaction is open, and they would have to
+/// walk past it.
+pub(super) async fn read_to_the_end(
+    partition: i32,
+    mut bulk: Bulk,
+    shares: &[Share],
+    with: Reading<'_>,
+) -> Result<(), ToolError> {
+    let Reading { traffic, readers, writer, counter } = with;
+    let mut transaction = begin_lazily(writer).await?;
+    loop {
+        let in_pieces = traffic.is_there().await?;
+        let at_most = in_pieces.then_some(PIECE_EVENTS);
+        if !bulk.step(at_most, readers, &mut transaction, counter).await? {
+            break;
+        }
+        if in_pieces {
+            settle(partition, &mut bulk, shares, &mut transaction).await?;
+            transaction.commit().await?;
+            transaction = begin_lazily(writer).await?;
+        }
+    }
+    let folded = bulk.finish(&mut transaction).await?;
+    for (share, folded) in shares.iter().zip(&folded) {
+        share.at().move_checkpoint(&mut transaction, partition, share.through, folded).await?;
+    }
+    transaction.commit().await?;
+    let rows: u64 = folded.iter().map(|folded| folded.rows).sum();
+    tracing::debug!(partition, read_models = shares.len(), rows, "partition folded");
+    Ok(())
 }
 
 /// A partition with all its shares, each going on from where it is.
@@ -274,22 +298,6 @@ pub(super) async fn settle(
     for settled in bulk.settle(writer).await? {
         shares[settled.share].at().move_checkpoint(writer, partition, settled.position, &settled.folded).await?;
     }
-    Ok(())
-}
-
-/// Makes a partition fit to be committed that was read to its end.
-pub(super) async fn finish(
-    partition: i32,
-    bulk: Bulk,
-    shares: &[Share],
-    writer: &mut PgConnection,
-) -> Result<(), ToolError> {
-    let folded = bulk.finish(writer).await?;
-    for (share, folded) in shares.iter().zip(&folded) {
-        share.at().move_checkpoint(writer, partition, share.through, folded).await?;
-    }
-    let rows: u64 = folded.iter().map(|folded| folded.rows).sum();
-    tracing::debug!(partition, read_models = shares.len(), rows, "partition folded");
     Ok(())
 }
 

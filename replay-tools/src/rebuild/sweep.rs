@@ -19,7 +19,7 @@ use calos_projections::copy_in::COPY_FLUSH_BYTES;
 use calos_projections::copy_out::{LogStretch, log_blocks, read_stretch};
 use calos_projections::{Columns, Growth, ReadStopped};
 
-use super::build::{PIECE_EVENTS, Share, Todo, begin_lazily, bulk, finish, settle};
+use super::build::{PIECE_EVENTS, Reading, Share, Todo, begin_lazily, bulk, read_to_the_end, settle};
 use crate::bulk::Bulk;
 use crate::connections::Connections;
 use crate::error::ToolError;
@@ -177,11 +177,9 @@ impl Lane {
         }
         transaction.commit().await?;
         for (partition, strip) in strips {
-            let Strip { mut bulk, shares, .. } = strip;
-            let mut transaction = begin_lazily(&mut writer).await?;
-            while bulk.step(Some(PIECE_EVENTS), &readers, &mut transaction, &mut counter).await? {}
-            finish(partition, bulk, &shares, &mut transaction).await?;
-            transaction.commit().await?;
+            let (traffic, readers, writer, counter) = (&*traffic, &readers, &mut writer, &mut counter);
+            let with = Reading { traffic, readers, writer, counter };
+            read_to_the_end(partition, strip.bulk, &strip.shares, with).await?;
         }
         Ok(())
     }
