@@ -47,13 +47,17 @@ const FLUSH_BYTES_MIN: usize = 256 * 1024;
 /// The largest log that is read so for rows that are only complete at its end: a crash loses all that was read for them.
 const KEYED_EVENTS_MAX: u64 = 50_000_000;
 
-/// Whether it is less work to read all of the log than what is wanted of it by the index, which takes about twice as long for
-/// each event; and not too much would be lost by a crash.
+/// Whether to read all of the log rather than what is wanted of it by the index.
 pub(super) async fn pays(readers: &PgPool, todo: &Todo) -> Result<bool, ToolError> {
     let wanted: i64 = todo.values().map(|shares| missing(shares)).sum();
     let all = lag_events(&Vector::new(), &heads_of(readers).await?);
     let keyed = todo.values().flatten().any(|share| share.growth() == Growth::PerKey);
-    Ok(u64::try_from(wanted).unwrap_or_default().saturating_mul(2) >= all && !(keyed && all > KEYED_EVENTS_MAX))
+    Ok(is_less_work(u64::try_from(wanted).unwrap_or_default(), all, keyed))
+}
+
+/// The index takes about twice as long for each event; and where rows are by key, not too much may be lost by a crash.
+fn is_less_work(wanted: u64, all: u64, keyed: bool) -> bool {
+    wanted.saturating_mul(2) >= all && !(keyed && all > KEYED_EVENTS_MAX)
 }
 
 /// Events that are read of a partition.
@@ -336,6 +340,14 @@ mod tests {
         let room = Early::of(&event(3)).bytes() * 2;
         assert_eq!(taken(&mut strip, &[1, 3, 4, 5, 2], room), (1, room));
         assert_eq!((strip.bulk.reached(), strip.early.is_empty(), strip.scattered), (1, true, true));
+    }
+
+    #[test]
+    fn all_of_the_log_is_read_for_half_of_it_and_for_rows_by_key_only_while_it_is_not_too_long() {
+        assert!(is_less_work(50, 100, true) && is_less_work(50, 100, false) && !is_less_work(49, 100, false));
+        let long = KEYED_EVENTS_MAX + 1;
+        assert!(is_less_work(KEYED_EVENTS_MAX, KEYED_EVENTS_MAX, true));
+        assert!(!is_less_work(long, long, true) && is_less_work(long, long, false));
     }
 
     #[test]
