@@ -18,7 +18,7 @@ use uuid::Uuid;
 use calos_domain::Timestamp;
 
 use crate::json_lines::append_line;
-use crate::postgres::Timestamptz;
+use crate::postgres::{self, Timestamptz};
 use crate::seal::put_text;
 
 /// The file in the anchor directory; one JSON object per line, oldest first.
@@ -157,6 +157,8 @@ pub async fn take(pool: &PgPool, key: &SigningKey) -> Result<Anchor, AnchorError
         sqlx::query_as("SELECT log_id, partition, last_position, head_hash, now() FROM heads, log ORDER BY partition")
             .fetch_all(pool)
             .await?;
+    // What is signed must outlive a crash of the database: an event it lost would look like a tail that was cut off.
+    postgres::flush_seen(pool).await?;
     let log_id = rows.first().map_or_else(Uuid::nil, |row| row.0);
     let anchored_at = rows.first().map_or_else(Timestamp::default, |row| row.4.0);
     let heads = rows

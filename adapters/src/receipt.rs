@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use calos_domain::{Record, Timestamp};
 
-use crate::postgres::Timestamptz;
+use crate::postgres::{self, Timestamptz};
 use crate::seal::{GENESIS_HASH, HASH_BYTES, chain, put_text};
 
 /// Names the encoding that is signed; another encoding gets another name.
@@ -130,6 +130,7 @@ impl Receipt {
         .fetch_optional(pool)
         .await?;
         let row = row.ok_or(ReceiptError::NoEvent { partition, position })?;
+        postgres::flush_seen(pool).await?;
         let (log_id, aggregate_type, aggregate_id, sequence, event_type, event_version, ..) = row;
         let (payload, metadata, recorded_at, hash, previous) = (row.6, row.7, row.8, row.9, row.10);
         let previous = if position == 1 { Some(GENESIS_HASH.to_vec()) } else { previous };

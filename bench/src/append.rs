@@ -90,6 +90,9 @@ struct Append<'a> {
 /// Runs everything.
 pub async fn run(arena: &Arc<Arena>, arguments: &AppendArguments, progress: &Progress) -> Result<Measured, BenchError> {
     let append = Append { arena, progress, settings: Settings::of(arguments) };
+    if arguments.alone {
+        return append.alone().await;
+    }
     let pools = append.find_pools().await?;
     let mut rounds = Rounds::default();
     for round in 1..=append.settings.rounds {
@@ -112,6 +115,29 @@ pub async fn run(arena: &Arc<Arena>, arguments: &AppendArguments, progress: &Pro
 }
 
 impl Append<'_> {
+    /// CALOS without anything to compare it with, round after round.
+    async fn alone(&self) -> Result<Measured, BenchError> {
+        let mut scenarios = Vec::new();
+        for (name, spread) in [("calos_hot", Spread::Hot), ("calos_uniform", Spread::Uniform)] {
+            let mut runs = Vec::new();
+            for _ in 0..self.settings.rounds {
+                let (run, log) = self.run_calos(spread, self.settings.callers).await?;
+                runs.push(run);
+                log.finish(self.arena).await?;
+            }
+            let label = Label {
+                name,
+                what: format!("CALOS, {}", self.describe(spread)),
+                callers: self.settings.callers,
+                connections: None,
+                unit: "command",
+                events_per_operation: EVENTS_PER_CHARGE,
+            };
+            scenarios.push(Scenario::of(label, &runs));
+        }
+        Ok(Measured { scenarios, ratios: Vec::new(), tables: Vec::new(), notes: Vec::new() })
+    }
+
     async fn find_pools(&self) -> Result<BestPools, BenchError> {
         let mut best = [0; 2];
         for (best, spread) in best.iter_mut().zip([Spread::Hot, Spread::Uniform]) {

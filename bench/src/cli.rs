@@ -72,6 +72,9 @@ pub struct AppendArguments {
     /// Concurrent callers of the compared runs.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     pub callers: u16,
+    /// Only CALOS, without baselines and so without ratios: for a profiler.
+    #[arg(long, conflicts_with = "growth")]
+    pub alone: bool,
     /// Measure instead how cost changes as the log grows.
     #[arg(long)]
     pub growth: bool,

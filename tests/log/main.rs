@@ -5,6 +5,7 @@
 mod append;
 mod append_only;
 mod concurrency;
+mod deferred;
 mod fencing;
 mod framework;
 mod old_snapshot;

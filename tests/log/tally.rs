@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 
 use calos_adapters::postgres::{LogOptions, PgLog};
 use calos_commands::log::{Done, EventLog, Failed, Plan, Request};
@@ -113,6 +114,11 @@ pub async fn stored(database: &TestDatabase, stream: &str) -> (i64, i64) {
 
 /// Checks that every partition is gapless and chained, and its head is its last event.
 pub async fn assert_sealed(database: &TestDatabase) {
+    assert_sealed_in(&database.pool).await;
+}
+
+/// The same, of the log behind a pool.
+pub async fn assert_sealed_in(pool: &PgPool) {
     use calos_adapters::postgres::Timestamptz;
     use calos_adapters::seal::{GENESIS_HASH, chain};
     use calos_domain::Record;
@@ -122,12 +128,12 @@ pub async fn assert_sealed(database: &TestDatabase) {
             metadata::text, recorded_at, hash
          FROM events ORDER BY partition, position",
     )
-    .fetch_all(&database.pool)
+    .fetch_all(pool)
     .await
     .expect("the log reads");
     let heads: Vec<(i32, i64, Vec<u8>)> =
         sqlx::query_as("SELECT partition, last_position, head_hash FROM partitions ORDER BY partition")
-            .fetch_all(&database.pool)
+            .fetch_all(pool)
             .await
             .expect("the heads read");
     for (partition, last_position, head_hash) in heads {

@@ -26,6 +26,9 @@ const ORPHANS_GRACE_MILLISECONDS: u64 = 500;
 /// A log longer than this is set aside at the next start, in bytes.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 const LOG_TAIL_BYTES: u64 = 2_000;
+/// What the C library's allocator keeps of the memory that a statement has used, in bytes: given back to the system it has to
+/// be asked for, and cleared, again for the next one, which is a sixth of the work of a batch of events.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_TRIM_THRESHOLD_", "16777216"), ("MALLOC_MMAP_THRESHOLD_", "4194304")];
 const POLL: Duration = Duration::from_millis(5);
 
 /// The PostgreSQL of one cluster.
@@ -155,7 +158,7 @@ impl Postmaster {
         let log = self.open_log()?;
         let errors = log.try_clone().doing("opening", &self.location.log_file())?;
         let mut command = self.location.account.command(&self.binaries.postgres(), &self.data_dir);
-        command.arg("-D").arg(&self.data_dir).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
+        command.arg("-D").arg(&self.data_dir).envs(ALLOCATOR).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
         command.spawn().doing("starting", &self.binaries.postgres())
     }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use calos_commands::log::{IdempotencyClaim, LogError, NewEvent, Positions};
 use calos_domain::{Record, Timestamp};
 
+use super::column::{Bytes, Jsons, Texts};
 use super::observed::Followed;
 use super::timestamp::Timestamptz;
 use super::warm::{DueSnapshot, StreamKey};
@@ -133,21 +134,23 @@ pub struct Batch {
     pub positions: Vec<Positions>,
     rows: Rows,
     claims: Claims,
+    /// The metadata object that is being put together.
+    metadata: String,
 }
 
 #[derive(Default)]
 struct Rows {
     partition: Vec<i32>,
     position: Vec<i64>,
-    aggregate_type: Vec<String>,
-    aggregate_id: Vec<String>,
+    aggregate_type: Texts,
+    aggregate_id: Texts,
     sequence: Vec<i64>,
-    event_type: Vec<&'static str>,
-    event_version: Vec<&'static str>,
-    payload: Vec<String>,
-    metadata: Vec<String>,
+    event_type: Texts,
+    event_version: Texts,
+    payload: Jsons,
+    metadata: Jsons,
     recorded_at: Vec<Timestamptz>,
-    hash: Vec<[u8; HASH_BYTES]>,
+    hash: Bytes,
 }
 
 #[derive(Default)]
@@ -164,6 +167,11 @@ impl Batch {
     /// An empty batch on top of these heads, one for each partition.
     pub fn on(heads: Vec<Head>) -> Self {
         Self { base: heads, ..Self::default() }
+    }
+
+    /// An empty batch on top of this one, with room for as much.
+    pub fn next(&self) -> Self {
+        Self { base: self.heads_after(), rows: Rows::like(&self.rows), ..Self::default() }
     }
 
     /// Numbers and seals one more append.
@@ -218,8 +226,8 @@ impl Batch {
         // Held back by the head's clock, so that time never goes backwards within a partition.
         to.recorded_at = now.max(to.recorded_at);
         for (sequence, event) in (stream.first_sequence..).zip(&stream.events) {
-            let metadata = envelope(event.event_id, metadata_rest);
-            self.bytes += event.payload.len() + metadata.len();
+            envelope(&mut self.metadata, event.event_id, metadata_rest);
+            self.bytes += event.payload.len() + self.metadata.len();
             to.position += 1;
             to.hash = chain(
                 &to.hash,
@@ -232,11 +240,11 @@ impl Batch {
                     event_type: event.event_type,
                     event_version: event.event_version,
                     payload: &event.payload,
-                    metadata: &metadata,
+                    metadata: &self.metadata,
                     recorded_at: to.recorded_at,
                 },
             );
-            self.rows.add(stream, sequence, event, metadata, &to);
+            self.rows.add(stream, sequence, event, &self.metadata, &to);
         }
         if let Some(moved) = self.moves.get_mut(&stream.partition) {
             moved.to = to;
@@ -244,12 +252,13 @@ impl Batch {
         to.position
     }
 
-    /// Writes the batch in one statement, which is one transaction.
+    /// Writes the batch in one statement, which is one transaction. A `deferred` one is answered once it is committed, and
+    /// may not be on the disk then: see [`super::confirm`].
     ///
     /// # Errors
     /// The database's. A head that is not where it was expected shows as a null in `events.partition`: the statement
     /// fails, and with it every head that did move.
-    pub async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub async fn write(&self, connection: &mut PgConnection, deferred: bool) -> Result<(), sqlx::Error> {
         let statement = if self.claims.partition.is_empty() { APPEND } else { APPEND_WITH_CLAIMS };
         let moves = Moves::of(&self.moves);
         let mut query = sqlx::query(statement)
@@ -270,7 +279,8 @@ impl Batch {
             .bind(&self.rows.payload)
             .bind(&self.rows.metadata)
             .bind(&self.rows.recorded_at)
-            .bind(&self.rows.hash[..]);
+            .bind(&self.rows.hash)
+            .bind(deferred);
         if !self.claims.partition.is_empty() {
             query = query
                 .bind(&self.claims.partition)
@@ -284,30 +294,46 @@ impl Batch {
     }
 }
 
-fn envelope(event_id: Uuid, rest: &str) -> String {
+fn envelope(metadata: &mut String, event_id: Uuid, rest: &str) {
     let mut buffer = Uuid::encode_buffer();
-    let id = event_id.hyphenated().encode_lower(&mut buffer);
-    let mut metadata = String::with_capacity(16 + id.len() + rest.len());
+    metadata.clear();
     metadata.push_str("{\"event_id\":\"");
-    metadata.push_str(id);
+    metadata.push_str(event_id.hyphenated().encode_lower(&mut buffer));
     metadata.push_str("\",");
     metadata.push_str(rest);
-    metadata
 }
 
 impl Rows {
-    fn add(&mut self, stream: &StreamEvents, sequence: i64, event: &NewEvent, metadata: String, head: &Head) {
+    /// None, with room for as many.
+    fn like(other: &Self) -> Self {
+        let count = other.partition.len();
+        Self {
+            partition: Vec::with_capacity(count),
+            position: Vec::with_capacity(count),
+            aggregate_type: Texts::like(&other.aggregate_type),
+            aggregate_id: Texts::like(&other.aggregate_id),
+            sequence: Vec::with_capacity(count),
+            event_type: Texts::like(&other.event_type),
+            event_version: Texts::like(&other.event_version),
+            payload: Jsons::like(&other.payload),
+            metadata: Jsons::like(&other.metadata),
+            recorded_at: Vec::with_capacity(count),
+            hash: Bytes::like(&other.hash),
+        }
+    }
+
+    fn add(&mut self, stream: &StreamEvents, sequence: i64, event: &NewEvent, metadata: &str, head: &Head) {
         self.partition.push(stream.partition);
         self.position.push(head.position);
-        self.aggregate_type.push(stream.key.kind.clone());
-        self.aggregate_id.push(stream.key.id.clone());
+        self.aggregate_type.push(stream.key.kind.as_bytes());
+        self.aggregate_id.push(stream.key.id.as_bytes());
         self.sequence.push(sequence);
-        self.event_type.push(event.event_type);
-        self.event_version.push(event.event_version);
-        self.payload.push(event.payload.clone());
-        self.metadata.push(metadata);
+        self.event_type.push(event.event_type.as_bytes());
+        self.event_version.push(event.event_version.as_bytes());
+        self.payload.push(event.payload.as_bytes());
+        self.metadata.push(metadata.as_bytes());
         self.recorded_at.push(Timestamptz(head.recorded_at));
-        self.hash.push(head.hash);
+        self.hash.push(&head.hash);
     }
 }
 
@@ -349,7 +375,9 @@ impl Moves {
 // `ordered` takes the head rows' locks in ascending order before any of them moves: two processes that touch the same
 // partitions queue up instead of deadlocking. A head is looked for by the position it has to stand at, so that it is found
 // at once however many versions of it an old snapshot keeps. `CASE` leaves a null where a head was not as expected, and the
-// column refuses it: one round trip, no procedure, and no way to insert behind a head that did not move.
+// column refuses it: one round trip, no procedure, and no way to insert behind a head that did not move. Whether the commit
+// waits for the disk is decided batch by batch, by a setting that ends with the transaction. The events are unnested in the
+// list of what is selected, in step: in FROM each column would be written into a table of its own and read back from it.
 macro_rules! append_statement {
     ($claims:literal) => {
         concat!(
@@ -367,18 +395,22 @@ macro_rules! append_statement {
         AND head.last_recorded_at = n.from_recorded_at
     RETURNING head.partition
 ), fence AS (
-    SELECT count(*) = cardinality($1) AS holds FROM moved
+    SELECT count(*) = cardinality($1)
+        AND CASE WHEN $19 THEN set_config('synchronous_commit', 'off', true) IS NOT NULL ELSE true END AS holds
+    FROM moved
 )",
             $claims,
             "
 INSERT INTO events (partition, position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
     recorded_at, hash)
 SELECT CASE WHEN fence.holds THEN e.partition END, e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type,
-    e.event_version, e.payload::json, e.metadata::json, e.recorded_at, e.hash
-FROM fence, unnest($8::int[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::text[],
-    $16::text[], $17::timestamptz[], $18::bytea[])
-    AS e (partition, position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
-        recorded_at, hash)"
+    e.event_version, e.payload, e.metadata, e.recorded_at, e.hash
+FROM fence, (
+    SELECT unnest($8::int[]) AS partition, unnest($9::bigint[]) AS position, unnest($10::text[]) AS aggregate_type,
+        unnest($11::text[]) AS aggregate_id, unnest($12::bigint[]) AS sequence, unnest($13::text[]) AS event_type,
+        unnest($14::text[]) AS event_version, unnest($15::json[]) AS payload, unnest($16::json[]) AS metadata,
+        unnest($17::timestamptz[]) AS recorded_at, unnest($18::bytea[]) AS hash
+) AS e"
         )
     };
 }
@@ -388,7 +420,7 @@ const APPEND_WITH_CLAIMS: &str = append_statement!(
     ", claimed AS (
     INSERT INTO idempotency (partition, caller, key, request_hash, positions, sealed_answer)
     SELECT CASE WHEN fence.holds THEN c.partition END, c.caller, c.key, c.request_hash, c.positions, c.sealed_answer
-    FROM fence, unnest($19::int[], $20::text[], $21::text[], $22::bytea[], $23::text[], $24::bytea[])
+    FROM fence, unnest($20::int[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::bytea[])
         AS c (partition, caller, key, request_hash, positions, sealed_answer)
 )"
 );

@@ -23,6 +23,8 @@ pub struct Counters {
     pub refused: Counter,
     /// Batches that met a head another process had moved.
     pub stale_batches: Counter,
+    /// Batches whose commit another connection waited for.
+    pub deferred_batches: Counter,
     /// Commands decided again.
     pub redecided: Counter,
     /// Commands turned away because the queue was full.
@@ -42,6 +44,7 @@ impl Default for Counters {
             decided: Counter::default(),
             refused: Counter::default(),
             stale_batches: Counter::default(),
+            deferred_batches: Counter::default(),
             redecided: Counter::default(),
             overloaded: Counter::default(),
             cold_loads: Counter::default(),

@@ -105,7 +105,12 @@ pub async fn resolve(connection: &mut PgConnection, batch: &Batch) -> Result<Res
         .fetch_optional(&mut *transaction)
         .await?;
     if stored.is_some_and(|(hash,)| hash == head.to.hash) {
-        transaction.rollback().await?;
+        // Committed is not yet on the disk. What this changes is nothing, but its commit waits until all before it is.
+        sqlx::query("UPDATE partitions SET last_recorded_at = last_recorded_at WHERE partition = $1")
+            .bind(partition)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
         return Ok(Resolution::Committed);
     }
     sqlx::query(

@@ -17,6 +17,7 @@ use calos_domain::{Decider, StreamId};
 pub use super::counters::Counters;
 
 use super::append::{Append, Basis, Outcome};
+use super::confirm;
 use super::heads;
 use super::load::{Loaded, load, unavailable};
 use super::observed::AppendObserver;
@@ -118,6 +119,10 @@ impl PgLog {
             sqlx::Error::Decode(error) => LogError::Corrupt(error.to_string()),
             error => unavailable(error),
         })?;
+        let may_defer = confirm::is_possible(&mut connection).await.map_err(unavailable)?;
+        if may_defer {
+            confirm::flush_on(&mut connection).await.map_err(unavailable)?;
+        }
         drop(connection);
         let count = u16::try_from(now.len()).unwrap_or_default();
         if count == 0 {
@@ -132,10 +137,11 @@ impl PgLog {
         let (snapshots, snapshot_task) = SnapshotQueue::start(pool.clone(), pulse.clone());
         let counters = Arc::new(Counters::default());
         let observed = observer.is_some();
-        // A pool of its own for its one connection: readers that take every other connection cannot stop the writer.
-        let own = pool.options().clone().max_connections(1).min_connections(0);
+        // A pool of its own for its two connections: readers that take every other connection cannot stop the writer.
+        let own = pool.options().clone().max_connections(2).min_connections(0);
         let writer = Writer::new(WriterParts {
             pool: own.connect_lazy_with((*pool.connect_options()).clone()),
+            may_defer,
             heads: now,
             partitions: Arc::clone(&partitions),
             queue,

@@ -4,6 +4,8 @@ mod connect;
 mod migrate;
 
 mod append;
+mod column;
+mod confirm;
 pub mod counters;
 mod failure;
 mod fence;
@@ -12,6 +14,7 @@ mod load;
 pub mod log;
 pub mod observed;
 pub mod partitioning;
+mod pipeline;
 pub mod pulse;
 pub mod reading;
 mod recovery;
@@ -23,6 +26,7 @@ pub mod upcast;
 mod warm;
 mod writer;
 
+pub use confirm::flush_seen;
 pub use log::{ChangedStream, LogOptions, PgLog};
 pub use pulse::Pulse;
 pub use store::PgEventStore;

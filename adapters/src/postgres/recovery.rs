@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use calos_commands::log::LogError;
 
 use super::append::{Append, Batch, Head, Outcome};
+use super::confirm;
 use super::failure::Failure;
 use super::heads::{self, Resolution};
 use super::log::ChangedStream;
@@ -105,7 +106,7 @@ impl Writer {
             Err(error) => return Err(Failure::Absent(error.to_string())),
         };
         if !batch.is_empty() {
-            return match while_it_answers(&pulse, STATEMENT_TIMEOUT, batch.write(connection)).await {
+            return match while_it_answers(&pulse, STATEMENT_TIMEOUT, batch.write(connection, false)).await {
                 Some(Ok(())) => Ok(batch),
                 Some(Err(error)) => Err(self.failure(&mut batch, Some(error)).await),
                 None => Err(self.failure(&mut batch, None).await),
@@ -187,6 +188,11 @@ impl Writer {
             moved = true;
         }
         if moved {
+            if self.may_defer {
+                // Nothing is decided on what a crash of the server could still take back.
+                let connection = self.connect().await?;
+                bounded(&pulse, confirm::flush_on(connection)).await?;
+            }
             self.publish();
         }
         Ok(moved)
@@ -207,7 +213,8 @@ impl Writer {
     /// Finds out what became of a batch whose answer was lost. `Some` when the appends left over are to be tried again.
     async fn resolve(&mut self, appends: &mut Vec<Append>, batch: Batch, began: Instant, error: &str) -> Option<()> {
         tracing::warn!(error, "the answer to a commit was lost; asking the log");
-        let (pulse, mut told) = (self.pulse.clone(), false);
+        // Behind an earlier batch that took long, these have been told already.
+        let (pulse, mut told) = (self.pulse.clone(), appends.iter().all(|append| append.reply.is_none()));
         loop {
             let resolution = match self.connect().await {
                 Ok(connection) => bounded(&pulse, heads::resolve(connection, &batch)).await,
@@ -232,7 +239,8 @@ impl Writer {
                     self.lose_connection(&error);
                     if !told && self.is_lost(began) {
                         told = true;
-                        for append in appends.iter_mut() {
+                        let behind = self.unconfirmed.sent.iter_mut().flat_map(|sent| &mut sent.appends);
+                        for append in appends.iter_mut().chain(behind) {
                             append.answer_now(Outcome::Failed(LogError::Unresolved));
                         }
                     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::pool::PoolConnection;
@@ -12,10 +11,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use calos_domain::Timestamp;
 
 use super::append::{Append, Batch, Head, Outcome};
-use super::failure::Failure;
 use super::heads;
 use super::log::{ChangedStream, Counters};
 use super::observed::{AppendObserver, Durable};
+use super::pipeline::{Building, Unconfirmed};
 use super::pulse::Pulse;
 use super::snapshots::SnapshotQueue;
 use super::warm::{Changed, Warm};
@@ -23,9 +22,9 @@ use super::warm::{Changed, Warm};
 /// Commands in one batch, at the most.
 pub const BATCH_MAX_COMMANDS: usize = 1_024;
 /// Commands taken from the queue at once, at the most: what they carry counts against the batch's bytes only afterwards.
-const ARRIVALS_MAX_COMMANDS: usize = 256;
+pub(super) const ARRIVALS_MAX_COMMANDS: usize = 256;
 /// Events and claims of one batch, at the most, give or take what arrived at once.
-const BATCH_MAX_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const BATCH_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long one attempt to get a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a look at the heads may take before the connection is given up.
@@ -48,6 +47,12 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Writer {
     pub(super) pool: PgPool,
     pub(super) connection: Option<PoolConnection<Postgres>>,
+    /// The one that waits for commits to reach the disk.
+    pub(super) confirmer: Option<PoolConnection<Postgres>>,
+    /// Whether commits may be left to it.
+    pub(super) may_defer: bool,
+    pub(super) unconfirmed: Unconfirmed,
+    /// The heads as they are acknowledged.
     pub(super) heads: Vec<Head>,
     pub(super) partitions: Arc<[Mutex<Warm>]>,
     /// The generation of each partition: only the writer raises them.
@@ -64,31 +69,17 @@ pub struct Writer {
     observer: Option<Arc<dyn AppendObserver>>,
     pub(super) pulse: Pulse,
     pub(super) poll_interval: Duration,
-    batch_max_commands: usize,
+    pub(super) batch_max_commands: usize,
     pub(super) polled_at: Instant,
     pub(super) down_since: Option<Instant>,
 }
 
-/// Commands that are numbered and sealed, and not sent yet.
-pub(super) struct Building {
-    /// The commands, in the order they came.
-    pub(super) appends: Vec<Append>,
-    /// The same, sealed on top of what comes before.
-    batch: Batch,
-    /// Whether it has to be looked at again before it is sent: something was decided on what has changed since.
-    outdated: bool,
-}
-
-impl Building {
-    fn on(heads: Vec<Head>) -> Self {
-        Self { appends: Vec::new(), batch: Batch::on(heads), outdated: false }
-    }
-}
-
 /// What a writer is made of.
 pub struct WriterParts {
-    /// Where its one connection comes from.
+    /// Where its two connections come from.
     pub pool: PgPool,
+    /// Whether a commit may be left to the second one to wait for.
+    pub may_defer: bool,
     /// The heads as they are.
     pub heads: Vec<Head>,
     /// The warm state, one lock per partition.
@@ -118,6 +109,7 @@ impl Writer {
     pub fn new(parts: WriterParts) -> Self {
         let WriterParts {
             pool,
+            may_defer,
             heads,
             partitions,
             queue,
@@ -134,6 +126,9 @@ impl Writer {
         Self {
             pool,
             connection: None,
+            confirmer: None,
+            may_defer,
+            unconfirmed: Unconfirmed::default(),
             heads,
             generations: vec![0; partitions.len()],
             partitions,
@@ -156,7 +151,7 @@ impl Writer {
     /// Writes until every sender of the queue is gone and the queue is empty.
     pub async fn run(mut self) {
         self.write_until_closed().await;
-        self.connection = None;
+        (self.connection, self.confirmer) = (None, None);
         self.pool.close().await;
     }
 
@@ -188,115 +183,6 @@ impl Writer {
             if self.polled_at.elapsed() >= self.poll_interval && self.poll().await {
                 next = self.again(next.appends);
             }
-        }
-    }
-
-    /// Writes batch after batch: while the database works on one, the next is numbered and sealed on top of it, and it is
-    /// sent before the callers of the one before are answered. Returns what has arrived and is not sent.
-    async fn write_pipelined(&mut self, mut current: Building) -> Building {
-        let (pulse, mut done) = (self.pulse.clone(), None::<(Building, Instant)>);
-        loop {
-            let ready = !current.outdated && !current.batch.is_empty() && self.pulse.is_connected();
-            let connection = if ready { self.connection.take() } else { None };
-            let Some(mut connection) = connection else {
-                self.finish(done.take());
-                self.write(current.appends, None).await;
-                return Building::on(self.heads.clone());
-            };
-            let began = Instant::now();
-            let mut next = Building::on(current.batch.heads_after());
-            let written = {
-                let writing = while_it_answers(&pulse, STATEMENT_TIMEOUT, current.batch.write(&mut connection));
-                let mut writing = std::pin::pin!(writing);
-                let mut written = match futures_util::poll!(writing.as_mut()) {
-                    Poll::Ready(written) => Some(written),
-                    Poll::Pending => None,
-                };
-                self.finish(done.take());
-                let mut closed = false;
-                while written.is_none() {
-                    let room = self.room_in(&next);
-                    let arrived = &mut self.arrived;
-                    tokio::select! {
-                        biased;
-                        result = &mut writing => written = Some(result),
-                        count = self.queue.recv_many(arrived, room), if room > 0 && !closed => {
-                            closed = count == 0;
-                            self.take_in(&mut next);
-                        }
-                    }
-                }
-                written
-            };
-            self.connection = Some(connection);
-            if let Some(failure) = self.failure_of(&mut current, written).await {
-                self.waiting_behind = next.appends;
-                self.write(current.appends, Some(failure)).await;
-                let behind = std::mem::take(&mut self.waiting_behind);
-                return self.again(behind);
-            }
-            let poll_due = self.polled_at.elapsed() >= self.poll_interval;
-            if next.appends.is_empty() || poll_due {
-                self.finish(Some((current, began)));
-                return next;
-            }
-            // Until it is acknowledged below, what is decided meanwhile still counts as in flight.
-            done = Some((std::mem::replace(&mut current, next), began));
-        }
-    }
-
-    /// Commands whose numbers and seals no longer hold.
-    fn again(&self, appends: Vec<Append>) -> Building {
-        let outdated = !appends.is_empty();
-        Building { appends, outdated, ..Building::on(self.heads.clone()) }
-    }
-
-    /// Numbers and seals what has arrived. What was decided before its partition changed waits for [`Self::write`].
-    fn take_in(&mut self, next: &mut Building) {
-        for append in self.arrived.drain(..) {
-            let current =
-                append.basis.iter().all(|basis| self.generations[index_of(basis.partition)] == basis.generation);
-            if current && !next.outdated {
-                next.batch.push(&append, now());
-            } else {
-                next.outdated = true;
-            }
-            next.appends.push(append);
-        }
-    }
-
-    /// How many more commands may be taken in at once.
-    fn room_in(&self, next: &Building) -> usize {
-        if next.batch.bytes() >= BATCH_MAX_BYTES {
-            return 0;
-        }
-        self.batch_max_commands.saturating_sub(next.appends.len()).min(ARRIVALS_MAX_COMMANDS)
-    }
-
-    fn drain(&mut self) {
-        while self.arrived.len() < self.batch_max_commands.min(ARRIVALS_MAX_COMMANDS)
-            && let Ok(append) = self.queue.try_recv()
-        {
-            self.arrived.push(append);
-        }
-    }
-
-    fn finish(&mut self, done: Option<(Building, Instant)>) {
-        if let Some((built, began)) = done {
-            self.down_since = None;
-            self.acknowledge(built.appends, &built.batch, began);
-        }
-    }
-
-    async fn failure_of(
-        &mut self,
-        current: &mut Building,
-        written: Option<Option<Result<(), sqlx::Error>>>,
-    ) -> Option<Failure> {
-        match written.flatten() {
-            Some(Ok(())) => None,
-            Some(Err(error)) => Some(self.failure(&mut current.batch, Some(error)).await),
-            None => Some(self.failure(&mut current.batch, None).await),
         }
     }
 
@@ -389,11 +275,7 @@ impl Writer {
             return Err(sqlx::Error::PoolTimedOut);
         }
         if self.connection.is_none() {
-            let acquired = tokio::time::timeout(CONNECT_TIMEOUT, self.pool.acquire()).await;
-            let mut connection = acquired.map_err(|_| sqlx::Error::PoolTimedOut)??;
-            let settings = sqlx::query(SETTINGS).bind(SERVER_TIMEOUT);
-            bounded(&self.pulse, settings.execute(&mut *connection)).await?;
-            self.connection = Some(connection);
+            self.connection = Some(connect_from(&self.pool, &self.pulse).await?);
         }
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
@@ -405,6 +287,14 @@ impl Writer {
             drop(connection.detach());
         }
     }
+}
+
+/// A connection as the writer needs it.
+pub(super) async fn connect_from(pool: &PgPool, pulse: &Pulse) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let acquired = tokio::time::timeout(CONNECT_TIMEOUT, pool.acquire()).await;
+    let mut connection = acquired.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    bounded(pulse, sqlx::query(SETTINGS).bind(SERVER_TIMEOUT).execute(&mut *connection)).await?;
+    Ok(connection)
 }
 
 pub(super) fn partitions_of(appends: &[Append]) -> BTreeSet<i32> {

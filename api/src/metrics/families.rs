@@ -55,6 +55,11 @@ fn log(app: &App, page: &mut Page<'_>) -> fmt::Result {
         1.0,
         alone(counters.batch_commands.read()),
     )?;
+    page.counter(
+        "calos_log_deferred_batches",
+        "Batches that committed while another connection waited for the disk",
+        alone(counters.deferred_batches.get()),
+    )?;
     page.counter("calos_log_commands", "Commands committed", alone(counters.commands.get()))?;
     page.counter("calos_log_events", "Events committed", alone(counters.events.get()))?;
     let (depth, capacity) = app.log.queue_depth();

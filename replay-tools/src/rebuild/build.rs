@@ -22,8 +22,10 @@ use crate::skips::Skips;
 use crate::traffic::{LOOK_EVERY, Traffic};
 use crate::versions::{Vector, at_most, heads, lag_events, positions};
 
-/// Memory one index build may use.
-const INDEX_BUILD_MEGABYTES: u32 = 256;
+/// Memory one index build may use: a quarter of PostgreSQL's own cache, which follows the machine's, between 256 MiB and 1 GiB.
+/// Keys that fit are sorted once and never written out for it.
+const INDEX_BUILD_MEMORY: &str = "SELECT set_config('maintenance_work_mem',
+    least(greatest(pg_size_bytes(current_setting('shared_buffers')) / 4, 256 * 1024 * 1024), 1024 * 1024 * 1024) / 1024 || 'kB', true)";
 
 /// PostgreSQL's parallel workers do not have our low priority: they may help where nobody else is busy.
 const WITH_HELP: &str = "SET LOCAL max_parallel_maintenance_workers TO DEFAULT";
@@ -343,8 +345,7 @@ async fn add_keys(connections: &Connections, model: ReadModel, traffic: &Traffic
         return Ok(());
     }
     let mut transaction = connection.begin().await?;
-    let memory = format!("SET LOCAL maintenance_work_mem = '{INDEX_BUILD_MEGABYTES}MB'");
-    run_sql(&mut transaction, &memory).await?;
+    run_sql(&mut transaction, INDEX_BUILD_MEMORY).await?;
     if !traffic.is_there().await? {
         run_sql(&mut transaction, WITH_HELP).await?;
     }
