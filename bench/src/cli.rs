@@ -92,6 +92,9 @@ pub struct ReplayArguments {
     /// Events in the log that is replayed [default: 2000000, quick 300000].
     #[arg(long, value_parser = clap::value_parser!(u64).range(10_000..=20_000_000))]
     pub events: Option<u64>,
+    /// Seconds of rest before each load of rows and before their rebuild, on a disk that gives only so much at once.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=600))]
+    pub rest: u16,
     /// Events in the sample that QueryReplay replays.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     pub sample: u32,

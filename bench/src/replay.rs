@@ -48,6 +48,7 @@ struct Replay<'a> {
     fresh: &'a Fresh,
     models: &'a Models,
     sample_events: usize,
+    rest: Duration,
 }
 
 /// Runs everything.
@@ -68,7 +69,8 @@ pub async fn run(arena: &Arena, arguments: &ReplayArguments, progress: &Progress
     let models = Models::live(&log, &[balance, ledger, usage]).await?;
 
     let sample_events = usize::try_from(arguments.sample).unwrap_or(usize::MAX);
-    let replay = Replay { arena, progress, fresh: &log.fresh, models: &models, sample_events };
+    let rest = Duration::from_secs(u64::from(arguments.rest));
+    let replay = Replay { arena, progress, fresh: &log.fresh, models: &models, sample_events, rest };
     let mut rounds = Rounds::default();
     for round in 1..=rounds_count {
         let began = progress.seconds();
@@ -123,9 +125,17 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Writes out what is left in memory, and lets the disk gather its allowance.
+    async fn rest(&self) -> Result<(), BenchError> {
+        self.arena.settle().await?;
+        tokio::time::sleep(self.rest).await;
+        Ok(())
+    }
+
     async fn row_views(&self, models: &[ReadModel], rounds: &mut Rounds) -> Result<(), BenchError> {
         let captured = self.captured(models).await?;
         for keys in [Keys::First, Keys::Last] {
+            self.rest().await?;
             let run = copy_baseline::load(self.arena, self.fresh, &captured, keys).await?;
             let (how, runs) = match keys {
                 Keys::First => ("into the row views' tables, keys and all", &mut rounds.copy_in_keys_first),
@@ -136,7 +146,7 @@ impl Replay<'_> {
         }
         drop(captured);
 
-        self.arena.settle().await?;
+        self.rest().await?;
         let rebuilt = self.models.rebuild(self.arena, models).await?;
         // CPU time is known for the whole rebuild only, of which the build is a part.
         let run = Run::bulk(rebuilt.rows, rebuilt.build, None)?;
