@@ -26,16 +26,20 @@ fn tool(history: &History, home: &Path, arguments: &[&str]) -> Child {
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the tool starts")
 }
 
-/// Makes the checkpoint of one partition, in the middle of the log, wait while a version is built.
+/// Makes the checkpoint of one partition, the last one that has events now, wait while a version is built. The event that says
+/// a rebuild has begun may come to lie in a later one.
 async fn barrier(history: &History) -> PgConnection {
     let mut holder = PgConnection::connect(&history.database.url).await.expect("a connection");
-    let statements = "CREATE OR REPLACE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-         IF NEW.version = 2 AND NEW.partition = (SELECT max(partition) FROM partitions WHERE last_position > 0) THEN \
+    let last = history.number("SELECT max(partition)::bigint FROM partitions WHERE last_position > 0").await;
+    let statements = format!(
+        "CREATE OR REPLACE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF NEW.version = 2 AND NEW.partition = {last} THEN \
          PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NEW; END $$; \
          CREATE OR REPLACE TRIGGER wait_for_the_test BEFORE UPDATE ON checkpoints \
          FOR EACH ROW EXECUTE FUNCTION wait_for_the_test(); \
-         SELECT pg_advisory_lock(4711)";
-    sqlx::raw_sql(statements).execute(&mut holder).await.expect("the barrier stands");
+         SELECT pg_advisory_lock(4711)"
+    );
+    sqlx::raw_sql(&statements).execute(&mut holder).await.expect("the barrier stands");
     holder
 }
 
