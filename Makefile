@@ -21,7 +21,7 @@ run: setup
 
 # What promises something within a time is measured alone: beside other tests the machine would be measured. These are
 # parts of names, as in .config/nextest.toml.
-ALONE := within_a_second two_servers_share_one_wallet_and_one_key
+ALONE := within_a_second two_servers_share_one_wallet_and_one_key a_database_that_ a_lost_database
 
 # The crash tests drive the built programs, which cargo does not build for tests. Without cargo-nextest everything else runs
 # first, then what is measured alone; either may fail, and both are run.

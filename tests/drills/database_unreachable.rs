@@ -1,5 +1,6 @@
 //! E.2 over the network: the database refuses, then says nothing at all, and comes back each time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calos_adapters::embedded::Cluster;
@@ -7,6 +8,9 @@ use calos_tests::cluster::TestCluster;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::extent::lasting;
 use crate::server::{Place, Server, Tenant, bill, chat, client, pro_tenant};
@@ -116,12 +120,50 @@ impl Customer<'_> {
     }
 }
 
-/// What a caller was billed until it was told to stop.
-async fn call_on(url: String, key: String, over: tokio_util::sync::CancellationToken) -> Vec<(uuid::Uuid, i64)> {
+/// Callers who go on calling until they are told to stop.
+struct Callers {
+    over: CancellationToken,
+    calling: Vec<JoinHandle<Vec<(uuid::Uuid, i64)>>>,
+}
+
+impl Callers {
+    /// So many, each of whom has been answered and calls again.
+    async fn in_full_flow(callers: usize, url: &str, tenant: &Tenant) -> Self {
+        let (over, answered) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
+        let call = || tokio::spawn(call_on(url.to_owned(), tenant.key.clone(), Arc::clone(&answered), over.clone()));
+        let calling = std::iter::repeat_with(call).take(callers).collect();
+        let each = answered.acquire_many(u32::try_from(callers).expect("few"));
+        tokio::time::timeout(Duration::from_secs(30), each).await.expect("each is answered").expect("open").forget();
+        Self { over, calling }
+    }
+
+    /// Ends them; what they were billed.
+    async fn end(self) -> Vec<(uuid::Uuid, i64)> {
+        self.over.cancel();
+        let mut billed = Vec::new();
+        for caller in self.calling {
+            billed.extend(caller.await.expect("no panic"));
+        }
+        billed
+    }
+}
+
+/// What a caller was billed until it was told to stop; says when it was answered for the first time.
+async fn call_on(
+    url: String,
+    key: String,
+    answered: Arc<Semaphore>,
+    over: CancellationToken,
+) -> Vec<(uuid::Uuid, i64)> {
     let (client, mut billed) = (client(), Vec::new());
     while !over.is_cancelled() {
         match chat(&client, &url, &key).await {
-            Some(answer) => billed.push(bill(&answer)),
+            Some(answer) => {
+                if billed.is_empty() {
+                    answered.add_permits(1);
+                }
+                billed.push(bill(&answer));
+            }
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -164,20 +206,13 @@ async fn a_database_that_refuses_or_says_nothing_over_tcp_is_said_in_time_and_fo
     let customer = Customer { client: &client, url: &server.url, tenant: &tenant };
     let mut acknowledged = Vec::new();
     for wire in [Wire::Refusing, Wire::Silent, Wire::Refusing, Wire::Silent] {
-        let over = tokio_util::sync::CancellationToken::new();
-        let caller = || tokio::spawn(call_on(server.url.clone(), tenant.key.clone(), over.clone()));
-        let callers: Vec<_> = std::iter::repeat_with(caller).take(CALLERS).collect();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let callers = Callers::in_full_flow(CALLERS, &server.url, &tenant).await;
         cable.set(wire);
         customer.is_told(Instant::now()).await;
-        over.cancel();
-        for caller in callers {
-            acknowledged.extend(caller.await.expect("no panic"));
-        }
+        acknowledged.extend(callers.end().await);
         cable.set(Wire::Whole);
         acknowledged.push(customer.is_served_again(Instant::now()).await);
     }
-    assert!(acknowledged.len() > 4, "nothing was answered before the cuts");
     // Past the cable: what was answered is there, once.
     assert_recorded(&cluster.cluster.url("calos"), &acknowledged).await;
     place.must("calos-replay", &["verify"]);
@@ -210,17 +245,14 @@ async fn a_database_that_stands_still_holds_up_neither_health_nor_metrics_nor_it
     let tenant = pro_tenant(&place, &server.url).await;
     let client = client();
     let customer = Customer { client: &client, url: &server.url, tenant: &tenant };
-    let over = tokio_util::sync::CancellationToken::new();
-    let calling = tokio::spawn(call_on(server.url.clone(), tenant.key.clone(), over.clone()));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let callers = Callers::in_full_flow(1, &server.url, &tenant).await;
     let processes = processes_of(&cluster.cluster);
     signal_all(&processes, rustix::process::Signal::STOP);
     customer.is_told(Instant::now()).await;
-    over.cancel();
     let metrics = client.get(format!("{}/metrics", server.url)).send().await.expect("it is answered");
     let metrics = metrics.text().await.expect("a page");
     assert!(metrics.lines().any(|line| line == "calos_database_up 0"), "{metrics}");
-    let mut acknowledged = calling.await.expect("no panic");
+    let mut acknowledged = callers.end().await;
     signal_all(&processes, rustix::process::Signal::CONT);
     acknowledged.push(customer.is_served_again(Instant::now()).await);
     assert_recorded(&cluster.cluster.url("calos"), &acknowledged).await;

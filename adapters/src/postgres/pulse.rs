@@ -13,14 +13,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How often the database is asked.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long it may take to answer, connecting anew included, before it counts as away.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// How long it may be away before it counts as lost and nobody waits for it any longer. What is shorter (a restart, a
-/// connection that was ended) is bridged.
-pub const LOST_AFTER: Duration = Duration::from_millis(1_400);
+/// connection that was ended) is bridged. With [`LOOK_INTERVAL`] it leaves a third of the two seconds within which a request
+/// is refused to a machine that is busy.
+pub const LOST_AFTER: Duration = Duration::from_millis(1_200);
 
 /// How many pulses of this process find their database away.
 static AWAY: AtomicUsize = AtomicUsize::new(0);
