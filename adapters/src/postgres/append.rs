@@ -211,6 +211,11 @@ impl Batch {
         self.rows.partition.is_empty() && self.claims.partition.is_empty()
     }
 
+    /// A partition it adds events to, and how its head moves; none when it only claims keys and fences.
+    pub fn moved(&self) -> Option<(i32, Move)> {
+        self.moves.iter().find(|(_, head)| head.from != head.to).map(|(partition, head)| (*partition, *head))
+    }
+
     /// How many events it holds.
     pub fn events(&self) -> usize {
         self.rows.partition.len()

@@ -6,7 +6,7 @@
 //! connection looks the batch up first: a server that crashed in between and has lost it confirms nothing.
 //!
 //! For those few hundred microseconds others see what is not yet on the disk. Whoever acts on it for good calls
-//! [`flush_seen`] first: the writer before it takes over what another process wrote, anchors and receipts before they are signed.
+//! [`flush_seen`] first: the writer before it takes over what another process wrote, anchors, receipts and files of the log before they are given out.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres};
 
-use super::append::{Append, Batch};
+use super::append::{Append, Batch, Head};
 use super::pulse::Pulse;
 use super::writer::{STATEMENT_TIMEOUT, connect_from, while_it_answers};
 
@@ -28,8 +28,11 @@ pub(super) const UNCONFIRMED_MAX_BATCHES: usize = 4;
 
 /// Whether this server can do it: it writes, it has the function that writes to the write-ahead log and to nothing else, this
 /// role may call it, and the log is not spread over several servers, each with a write-ahead log of its own.
+/// The function has one more argument since PostgreSQL 17, which may be left out.
 const POSSIBLE: &str = "
-    SELECT coalesce(has_function_privilege(to_regprocedure('pg_logical_emit_message(boolean,text,text)'), 'EXECUTE'), false)
+    SELECT coalesce(has_function_privilege(coalesce(
+            to_regprocedure('pg_logical_emit_message(boolean,text,text)'),
+            to_regprocedure('pg_logical_emit_message(boolean,text,text,boolean)')), 'EXECUTE'), false)
         AND NOT pg_is_in_recovery() AND NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')";
 
 /// A message for nobody: it gives the transaction a commit to wait for.
@@ -65,17 +68,17 @@ pub(super) struct Answer {
 }
 
 impl Confirming {
-    /// Asks whether a batch, and so everything committed before it, is on the disk. Nothing is sent before it is polled.
+    /// Asks whether the last event, and so everything committed before it, is on the disk. Nothing is sent before it is
+    /// polled. Without an event there is nothing to ask: a batch that only claims keys has waited for its commit itself.
     pub fn of(
         batches: usize,
-        last: &Batch,
+        last: Option<(i32, Head)>,
         connection: Option<PoolConnection<Postgres>>,
         pool: PgPool,
         pulse: Pulse,
     ) -> Self {
-        let at =
-            last.moves.iter().find(|(_, head)| head.from != head.to).map(|(partition, head)| (*partition, head.to));
         let asking = async move {
+            let Some((partition, head)) = last else { return Answer { connection, failed: None } };
             let mut connection = match connection {
                 Some(connection) => connection,
                 None => match connect_from(&pool, &pulse).await {
@@ -84,14 +87,8 @@ impl Confirming {
                 },
             };
             let asked = async {
-                match at {
-                    Some((partition, head)) => {
-                        let confirm = sqlx::query(CONFIRM).bind(partition).bind(head.position).bind(&head.hash[..]);
-                        confirm.execute(&mut *connection).await.map(|done| done.rows_affected() == 1)
-                    }
-                    // Claims alone: there is no event to look up, and a repeated claim is answered by its own key.
-                    None => flush_on(&mut connection).await.map(|()| true),
-                }
+                let confirm = sqlx::query(CONFIRM).bind(partition).bind(head.position).bind(&head.hash[..]);
+                confirm.execute(&mut *connection).await.map(|done| done.rows_affected() == 1)
             };
             let failed = match while_it_answers(&pulse, STATEMENT_TIMEOUT, asked).await {
                 Some(Ok(true)) => return Answer { connection: Some(connection), failed: None },

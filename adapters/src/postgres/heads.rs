@@ -89,7 +89,7 @@ async fn changed_streams(connection: &mut PgConnection, partition: i32, after: i
 /// # Errors
 /// The database's.
 pub async fn resolve(connection: &mut PgConnection, batch: &Batch) -> Result<Resolution, sqlx::Error> {
-    let Some((partition, head)) = batch.moves.iter().find(|(_, head)| head.from != head.to) else {
+    let Some((partition, head)) = batch.moved() else {
         // Claims alone: repeating them is answered by their own key.
         return Ok(Resolution::Absent);
     };

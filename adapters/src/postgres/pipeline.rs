@@ -44,6 +44,10 @@ impl Building {
     pub(super) fn on(heads: Vec<Head>) -> Self {
         Self { appends: Vec::new(), batch: Batch::on(heads), outdated: false }
     }
+
+    fn behind(batch: &Batch) -> Self {
+        Self { appends: Vec::new(), batch: batch.next(), outdated: false }
+    }
 }
 
 impl Writer {
@@ -58,9 +62,10 @@ impl Writer {
                 self.finish(done.take());
                 return self.write_unprepared(current).await;
             };
-            let deferred = self.may_defer && current.appends.len() >= DEFERRED_MIN_COMMANDS;
+            let many = current.appends.len() >= DEFERRED_MIN_COMMANDS;
+            let deferred = self.may_defer && many && current.batch.moved().is_some();
             let began = Instant::now();
-            let mut next = Building { batch: current.batch.next(), ..Building::on(Vec::new()) };
+            let mut next = Building::behind(&current.batch);
             let written: Written = {
                 let statement = current.batch.write(&mut connection, deferred);
                 let mut writing = std::pin::pin!(while_it_answers(&pulse, STATEMENT_TIMEOUT, statement));
@@ -96,7 +101,7 @@ impl Writer {
             }
             // Behind one that has to be confirmed, another is answered after it.
             if deferred || !self.unconfirmed.sent.is_empty() {
-                self.counters.deferred_batches.add(1);
+                self.counters.deferred_batches.add(u64::from(deferred));
                 self.unconfirmed.sent.push_back(sent);
             } else {
                 // Until it is acknowledged, what is decided meanwhile still counts as under way.
@@ -159,9 +164,13 @@ impl Writer {
             return;
         }
         let batches = unconfirmed.sent.iter().take_while(|sent| sent.committed).count();
-        let Some(last) = batches.checked_sub(1).and_then(|last| unconfirmed.sent.get(last)) else { return };
+        if batches == 0 {
+            return;
+        }
+        let moved = unconfirmed.sent.range(..batches).rev().find_map(|sent| sent.batch.moved());
+        let last = moved.map(|(partition, head)| (partition, head.to));
         let connection = self.confirmer.take();
-        let asked = Confirming::of(batches, &last.batch, connection, self.pool.clone(), self.pulse.clone());
+        let asked = Confirming::of(batches, last, connection, self.pool.clone(), self.pulse.clone());
         self.unconfirmed.asked = Some(asked);
     }
 

@@ -169,13 +169,19 @@ impl Writer {
     /// Takes over heads that others moved: their streams are forgotten, and what waits on those partitions is stale.
     pub(super) async fn adopt(&mut self, now: &[Head]) -> Result<bool, sqlx::Error> {
         let (pulse, mut moved) = (self.pulse.clone(), false);
+        let is_foreign = |head: &Head, known: &Head| head.position != known.position || head.hash != known.hash;
+        if self.may_defer && now.iter().zip(&self.heads).any(|(head, known)| is_foreign(head, known)) {
+            // First of all: nothing is decided on what a crash of the server could still take back.
+            let connection = self.connect().await?;
+            bounded(&pulse, confirm::flush_on(connection)).await?;
+        }
         for (index, head) in now.iter().enumerate() {
             let known = self.heads[index];
             if *head == known {
                 continue;
             }
             let partition = i32::try_from(index).unwrap_or_default();
-            if head.position == known.position && head.hash == known.hash {
+            if !is_foreign(head, &known) {
                 // Only its clock was moved, by whoever asked what became of a lost commit.
                 self.heads[index] = *head;
                 continue;
@@ -188,11 +194,6 @@ impl Writer {
             moved = true;
         }
         if moved {
-            if self.may_defer {
-                // Nothing is decided on what a crash of the server could still take back.
-                let connection = self.connect().await?;
-                bounded(&pulse, confirm::flush_on(connection)).await?;
-            }
             self.publish();
         }
         Ok(moved)

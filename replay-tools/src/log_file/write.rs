@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use calos_adapters::anchors::{Anchor, AnchoredHead};
 use calos_adapters::epochs;
-use calos_adapters::postgres::Timestamptz;
+use calos_adapters::postgres::{Timestamptz, flush_seen};
 use calos_projections::copy_out::read_slice;
 use calos_projections::{Columns, LogSlice, ReadStopped};
 
@@ -70,6 +70,8 @@ pub(crate) async fn write(pool: &PgPool, key: &SigningKey, plan: Plan<'_>) -> Re
     let written = write_to(&connections, key, plan, unfinished.path().to_owned()).await;
     connections.close().await;
     let written = written?;
+    // What is signed must outlive a crash of the database, or the next file would not fit behind this one.
+    flush_seen(pool).await?;
     put_in_place(unfinished.path(), path, force)?;
     Ok(written)
 }
