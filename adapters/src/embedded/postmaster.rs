@@ -15,7 +15,7 @@ use super::error::{ClusterError, Doing as _};
 use super::files::write_whole;
 use super::location::Location;
 use super::processes::{self, Process};
-use super::settings::{Durability, settings};
+use super::settings::{COMPRESSED_IMAGES, Durability, settings};
 
 /// How long PostgreSQL may take to get ready, in seconds: after a crash it first replays up to 4 GB of its journal.
 const START_TIMEOUT_SECONDS: u64 = 600;
@@ -81,7 +81,7 @@ impl Postmaster {
             None => {}
         }
         self.clear_remains()?;
-        write_whole(&self.location.settings_file(), 0o644, &settings(&self.location, durability))?;
+        self.write_settings(durability)?;
         let child = self.spawn()?;
         let pid = i32::try_from(child.id()).map_err(|error| ClusterError::Interrupted(error.to_string()))?;
         self.wait_until_ready(pid, Some(child))
@@ -152,6 +152,25 @@ impl Postmaster {
             }
         }
         Ok(())
+    }
+
+    fn write_settings(&self, durability: Durability) -> Result<(), ClusterError> {
+        let mut settings = settings(&self.location, durability);
+        write_whole(&self.location.settings_file(), 0o644, &settings)?;
+        let (name, value) = COMPRESSED_IMAGES;
+        if durability == Durability::Full && self.accepts(name, value) {
+            settings.push_str(&format!("{name} = {value}\n"));
+            write_whole(&self.location.settings_file(), 0o644, &settings)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this PostgreSQL would start with a setting beside those that are written. Where they are wrong without it, the
+    /// start itself says so.
+    fn accepts(&self, name: &str, value: &str) -> bool {
+        let mut command = self.location.account.command(&self.binaries.postgres(), &self.data_dir);
+        command.arg("-D").arg(&self.data_dir).args(["-C", name, "-c", &format!("{name}={value}")]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     }
 
     fn spawn(&self) -> Result<Child, ClusterError> {

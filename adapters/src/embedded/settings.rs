@@ -28,6 +28,11 @@ const SYSTEM_CACHE_PER_CACHE: u64 = 4;
 /// commit waiting for a tenth of a second and more. Only Linux can.
 const FLUSH_SOON: &str = if cfg!(target_os = "linux") { "backend_flush_after = 1MB\n" } else { "" };
 
+/// After a checkpoint the first change of each page writes an image of it, and so does an index that is built; every commit
+/// behind them waits for those. They come to a third this way. A PostgreSQL older than 15, or built without the library, refuses
+/// to start with it.
+pub(super) const COMPRESSED_IMAGES: (&str, &str) = ("wal_compression", "lz4");
+
 /// Whether a commit survives the machine's crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {

@@ -51,6 +51,13 @@ async fn a_new_cluster_is_durable_by_default_and_stops_with_its_last_user() {
             sqlx::query_scalar("SELECT current_setting($1)").bind(setting).fetch_one(&mut connection).await.unwrap();
         assert_eq!(found, value, "{setting}");
     }
+    let (compression, possible): (String, bool) = sqlx::query_as(
+        "SELECT setting, coalesce('lz4' = ANY (enumvals), false) FROM pg_settings WHERE name = 'wal_compression'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(compression, if possible { "lz4" } else { "off" });
     let encoding: String =
         sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(&mut connection).await.unwrap();
     assert_eq!(encoding, "UTF8");
