@@ -377,25 +377,22 @@ impl Moves {
     }
 }
 
-// `ordered` takes the head rows' locks in ascending order before any of them moves: two processes that touch the same
-// partitions queue up instead of deadlocking. A head is looked for by the position it has to stand at, so that it is found
-// at once however many versions of it an old snapshot keeps. `CASE` leaves a null where a head was not as expected, and the
-// column refuses it: one round trip, no procedure, and no way to insert behind a head that did not move. Whether the commit
-// waits for the disk is decided batch by batch, by a setting that ends with the transaction. The events are unnested in the
-// list of what is selected, in step: in FROM each column would be written into a table of its own and read back from it.
+// The moves are sent in ascending order of their partitions, and heads are locked as they are moved, in that order, because
+// the writer's session joins by nested loops only: two processes that touch the same partitions queue up instead of
+// deadlocking. A head is looked for by the position it has to stand at, so that it is found at once however many versions of
+// it an old snapshot keeps; whoever had to wait for another process looks at the version that one left, and no longer finds
+// it there. `CASE` leaves a null where a head was not as expected, and the column refuses it: one round trip, no procedure,
+// and no way to insert behind a head that did not move. Whether the commit waits for the disk is decided batch by batch, by
+// a setting that ends with the transaction. The events are unnested in the list of what is selected, in step: in FROM each
+// column would be written into a table of its own and read back from it.
 macro_rules! append_statement {
     ($claims:literal) => {
         concat!(
-            "WITH ordered AS MATERIALIZED (
-    SELECT n.*
-    FROM unnest($1::int[], $2::bigint[], $3::bytea[], $4::timestamptz[], $5::bigint[], $6::bytea[], $7::timestamptz[])
-        AS n (partition, from_position, from_hash, from_recorded_at, to_position, to_hash, to_recorded_at)
-    JOIN partitions AS head ON head.partition = n.partition AND head.last_position = n.from_position
-    ORDER BY n.partition FOR UPDATE OF head
-), moved AS (
+            "WITH moved AS (
     UPDATE partitions AS head
     SET last_position = n.to_position, head_hash = n.to_hash, last_recorded_at = n.to_recorded_at
-    FROM ordered AS n
+    FROM unnest($1::int[], $2::bigint[], $3::bytea[], $4::timestamptz[], $5::bigint[], $6::bytea[], $7::timestamptz[])
+        AS n (partition, from_position, from_hash, from_recorded_at, to_position, to_hash, to_recorded_at)
     WHERE head.partition = n.partition AND head.last_position = n.from_position AND head.head_hash = n.from_hash
         AND head.last_recorded_at = n.from_recorded_at
     RETURNING head.partition
