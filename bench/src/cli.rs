@@ -98,6 +98,9 @@ pub struct ReplayArguments {
     /// Events in the sample that QueryReplay replays.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     pub sample: u32,
+    /// Wallets that sample is spread over.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub sample_wallets: u16,
 }
 
 /// `calos-bench ledger`

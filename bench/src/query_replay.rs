@@ -22,8 +22,14 @@ use crate::postgres_es_baseline::{SmallWallet, TABLES, opening_grant, store_even
 use crate::stats::Run;
 use crate::workload::{self, EVENTS_PER_CHARGE, OPENING_MICROS};
 
-/// Wallets the sample is spread over.
-const SAMPLE_WALLETS: usize = 50;
+/// What is replayed: charges of some wallets in turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Events altogether.
+    pub events: usize,
+    /// Wallets they are spread over.
+    pub wallets: usize,
+}
 
 /// The view table as in `db/init.sql` of `postgres-es` 0.5.
 const VIEW_TABLE: &str = "
@@ -62,13 +68,13 @@ impl View<SmallWallet> for BalanceView {
 
 type Rows = PostgresViewRepository<BalanceView, SmallWallet>;
 
-/// Replays a sample of about `sample_events` events once, in a database of its own; operations are events.
-pub async fn run(arena: &Arena, sample_events: usize, connections: u32) -> Result<Run, BenchError> {
+/// Replays a sample once, in a database of its own; operations are events.
+pub async fn run(arena: &Arena, size: Sample, connections: u32) -> Result<Run, BenchError> {
     let fresh = arena.empty("query_replay").await?;
     let mut owner = fresh.connect().await?;
     owner.execute(TABLES).await?;
     owner.execute(VIEW_TABLE).await?;
-    let sample = sample(sample_events);
+    let sample = sample(size);
     store_events(&mut owner, &sample).await?;
     owner.execute("VACUUM ANALYZE events").await?;
 
@@ -101,7 +107,7 @@ pub async fn run(arena: &Arena, sample_events: usize, connections: u32) -> Resul
     .bind(OPENING_MICROS)
     .fetch_one(&mut owner)
     .await?;
-    let wallets = SAMPLE_WALLETS.min(sample.len());
+    let wallets = size.wallets.min(sample.len());
     let complete = usize::try_from(seen) == Ok(sample.len()) && usize::try_from(granted) == Ok(wallets);
     if !complete || failures.load(Ordering::Relaxed) > 0 {
         return Err(BenchError::Check(format!("QueryReplay took {seen} of {} events", sample.len())));
@@ -112,9 +118,9 @@ pub async fn run(arena: &Arena, sample_events: usize, connections: u32) -> Resul
 }
 
 /// Wallets that are granted credit and charged in turn: `(aggregate_id, sequence, event)`.
-fn sample(events: usize) -> Vec<(String, i64, WalletEvent)> {
+fn sample(Sample { events, wallets }: Sample) -> Vec<(String, i64, WalletEvent)> {
     let mut random = SmallRng::seed_from_u64(1);
-    let payers = workload::payers(SAMPLE_WALLETS.min(events));
+    let payers = workload::payers(wallets.min(events));
     let mut rows: Vec<_> = payers.iter().map(|payer| (payer.tenant.to_string(), 1, opening_grant(*payer))).collect();
     let mut available = Units::new(OPENING_MICROS);
     let mut sequence = 2;
@@ -137,13 +143,13 @@ fn sample(events: usize) -> Vec<(String, i64, WalletEvent)> {
 mod tests {
     use std::collections::HashMap;
 
-    use super::sample;
+    use super::{Sample, sample};
 
     #[test]
     fn the_sample_has_the_asked_size_and_gapless_streams() {
-        for size in [1, 49, 50, 51, 333, 1_000] {
-            let rows = sample(size);
-            assert_eq!(rows.len(), size);
+        for (events, wallets) in [(1, 50), (49, 50), (50, 50), (51, 50), (333, 50), (1_000, 1), (1_000, 50)] {
+            let rows = sample(Sample { events, wallets });
+            assert_eq!(rows.len(), events);
             let mut last: HashMap<String, i64> = HashMap::new();
             for (id, sequence, _) in rows {
                 let before = last.insert(id, sequence).unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::cli::ReplayArguments;
 use crate::copy_baseline::{self, CapturedRows, Keys, Plan};
 use crate::error::BenchError;
 use crate::progress::{Progress, QUICK_LIMIT_SECONDS};
-use crate::query_replay;
+use crate::query_replay::{self, Sample};
 use crate::rebuild::{self, Models};
 use crate::report::{Measured, Ratio, Target};
 use crate::stats::{Label, Run, Scenario};
@@ -47,7 +47,7 @@ struct Replay<'a> {
     progress: &'a Progress,
     fresh: &'a Fresh,
     models: &'a Models,
-    sample_events: usize,
+    sample: Sample,
     rest: Duration,
 }
 
@@ -68,9 +68,12 @@ pub async fn run(arena: &Arena, arguments: &ReplayArguments, progress: &Progress
     let [ledger, usage] = row_views;
     let models = Models::live(&log, &[balance, ledger, usage]).await?;
 
-    let sample_events = usize::try_from(arguments.sample).unwrap_or(usize::MAX);
+    let sample = Sample {
+        events: usize::try_from(arguments.sample).unwrap_or(usize::MAX),
+        wallets: usize::from(arguments.sample_wallets),
+    };
     let rest = Duration::from_secs(u64::from(arguments.rest));
-    let replay = Replay { arena, progress, fresh: &log.fresh, models: &models, sample_events, rest };
+    let replay = Replay { arena, progress, fresh: &log.fresh, models: &models, sample, rest };
     let mut rounds = Rounds::default();
     for round in 1..=rounds_count {
         let began = progress.seconds();
@@ -84,7 +87,7 @@ pub async fn run(arena: &Arena, arguments: &ReplayArguments, progress: &Progress
     }
     models.close().await;
     log.finish(arena).await?;
-    Ok(measured(rounds, events, wallets, sample_events))
+    Ok(measured(rounds, events, wallets, sample))
 }
 
 /// As autovacuum leaves a log that has been at rest for a while: the visibility map and statistics are there.
@@ -97,7 +100,7 @@ async fn analyze(fresh: &Fresh) -> Result<(), BenchError> {
 
 impl Replay<'_> {
     async fn balances(&self, model: ReadModel, rounds: &mut Rounds) -> Result<(), BenchError> {
-        let run = query_replay::run(self.arena, self.sample_events, QUERY_REPLAY_CONNECTIONS).await?;
+        let run = query_replay::run(self.arena, self.sample, QUERY_REPLAY_CONNECTIONS).await?;
         self.progress.rate("QueryReplay", run.rate(), "event");
         rounds.query_replay.push(run);
 
@@ -132,6 +135,12 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Reads the log once: the balances find it in memory, as far as it fits, and a system may have given it up during the
+    /// minutes since.
+    async fn warm(&self) -> Result<(), BenchError> {
+        copy_baseline::drain(self.arena, self.fresh, 1, Plan::Free).await.map(drop)
+    }
+
     async fn row_views(&self, models: &[ReadModel], rounds: &mut Rounds) -> Result<(), BenchError> {
         let captured = self.captured(models).await?;
         for keys in [Keys::First, Keys::Last] {
@@ -147,6 +156,7 @@ impl Replay<'_> {
         drop(captured);
 
         self.rest().await?;
+        self.warm().await?;
         let rebuilt = self.models.rebuild(self.arena, models).await?;
         // CPU time is known for the whole rebuild only, of which the build is a part.
         let run = Run::bulk(rebuilt.rows, rebuilt.build, None)?;
@@ -167,11 +177,15 @@ impl Replay<'_> {
     }
 }
 
-fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -> Measured {
+fn measured(rounds: Rounds, events: u64, wallets: usize, sample: Sample) -> Measured {
     let label =
         |name, what: String, unit| Label { name, what, callers: 1, connections: None, unit, events_per_operation: 1 };
     let query_replay = Scenario::of(
-        label("query_replay", format!("QueryReplay + GenericQuery, {sample_events} events"), "event"),
+        label(
+            "query_replay",
+            format!("QueryReplay + GenericQuery, {} events of {}", sample.events, sample.wallets),
+            "event",
+        ),
         &rounds.query_replay,
     );
     let copy_out = Scenario::of(label("copy_out", "COPY to nowhere".to_owned(), "event"), &rounds.copy_out);
@@ -198,7 +212,7 @@ fn measured(rounds: Rounds, events: u64, wallets: usize, sample_events: usize) -
         format!("The log held {events} events of {wallets} wallets."),
         "A rebuild of balances counts whole: fold, load, keys, comparison with the live rows, switch.".to_owned(),
         "A rebuild of row views reads, folds and loads both from one reading, and counts until every row and key stands; \
-         its comparison comes after that."
+         its comparison comes after that. The log has been read once just before, as it has before the balances."
             .to_owned(),
         format!(
             "It stands against COPY of the same rows, already made, into the same tables, all cores at work. Against a load \
