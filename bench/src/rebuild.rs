@@ -48,8 +48,10 @@ impl Rebuilt {
         let step = |(step, at): &(String, Duration)| format!("{step} from {:.1} s", at.as_secs_f64());
         let steps: Vec<String> = self.steps.iter().map(step).collect();
         let (steps, whole) = (steps.join(", "), self.run.elapsed.as_secs_f64());
-        let said =
-            |foretold: &Foretold| format!("{:.1} % off at {} %", foretold.whole_error_percent, foretold.at_percent);
+        let said = |foretold: &Foretold| {
+            let Foretold { at_percent, after_seconds, said_seconds, whole_error_percent, .. } = foretold;
+            format!("for {:.1} s at {at_percent} % ({whole_error_percent:.1} % off)", after_seconds + said_seconds)
+        };
         let said: Vec<String> = self.foretold.iter().map(said).collect();
         let memory = self.added_mib.map_or_else(String::new, |added| format!("; at most {added} MiB more than before"));
         format!("{what}: {steps}, ended at {whole:.1} s; the end was foretold {}{memory}.", said.join(", "))
